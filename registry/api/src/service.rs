@@ -1,0 +1,119 @@
+//! Services: named backends with an owner.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Invalid, Name,
+    cluster::MAX_TEXT,
+    invalid::Check,
+    policy::{Balance, Health, Retries, Timeouts},
+};
+
+/// A named backend, the same in all clusters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Service {
+    /// Its name, unique.
+    pub name: Name,
+    /// Whom to ask about it.
+    #[serde(default)]
+    pub owner: String,
+    /// For people.
+    #[serde(default)]
+    pub description: String,
+    /// How a peer is picked.
+    #[serde(default)]
+    pub balance: Balance,
+    /// How long a router waits.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    /// When another peer is tried.
+    #[serde(default)]
+    pub retries: Retries,
+    /// When a peer counts as down.
+    #[serde(default)]
+    pub health: Health,
+}
+
+impl Service {
+    /// A service with every default.
+    pub fn named(name: Name) -> Self {
+        Self {
+            name,
+            owner: String::new(),
+            description: String::new(),
+            balance: Balance::default(),
+            timeouts: Timeouts::default(),
+            retries: Retries::default(),
+            health: Health::default(),
+        }
+    }
+
+    /// Checks what the types alone cannot.
+    pub fn check(&self) -> Result<(), Invalid> {
+        let mut check = Check::default();
+        for (field, text) in [("owner", &self.owner), ("description", &self.description)] {
+            check.ensure(
+                text.len() <= MAX_TEXT,
+                field,
+                format!("at most {MAX_TEXT} bytes"),
+            );
+        }
+        check.merge("timeouts", self.timeouts.check());
+        check.merge("retries", self.retries.check());
+        check.merge("health", self.health.check());
+        check.finish()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn search() -> Service {
+        Service::named("search".parse().unwrap())
+    }
+
+    #[test]
+    fn an_empty_table_is_complete() {
+        let service: Service = serde_json::from_str(r#"{"name":"search"}"#).unwrap();
+        assert_eq!(service, search());
+        service.check().unwrap();
+    }
+
+    #[test]
+    fn balance_forms() {
+        for text in [
+            r#""round-robin""#,
+            r#""least-loaded""#,
+            r#"{"hash":"header:x-user"}"#,
+        ] {
+            let balance: Balance = serde_json::from_str(text).unwrap();
+            assert_eq!(serde_json::to_string(&balance).unwrap(), text);
+        }
+        for bad in [
+            r#""random""#,
+            r#"{"hash":"header:"}"#,
+            r#"{"hash":"x"}"#,
+            r#"{"hsh":"client"}"#,
+            "3",
+        ] {
+            assert!(serde_json::from_str::<Balance>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn limits_name_the_field() {
+        let mut service = search();
+        service.health.max_ejected_percent = 101;
+        service.timeouts.connect = crate::Span::secs(0);
+        let fields: Vec<_> = service
+            .check()
+            .unwrap_err()
+            .errors
+            .into_iter()
+            .map(|e| e.field)
+            .collect();
+        assert_eq!(fields, ["timeouts.connect", "health.max_ejected_percent"]);
+    }
+}
