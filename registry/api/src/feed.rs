@@ -95,7 +95,7 @@ impl<'de> Deserialize<'de> for SetChecksum {
 }
 
 fn parse_hex(text: &str) -> Option<u128> {
-    let plain = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let plain = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     plain.then(|| u128::from_str_radix(text, 16).ok()).flatten()
 }
 
