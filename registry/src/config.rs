@@ -1,0 +1,390 @@
+//! What a registry is told before it starts. The command line builds it from file, environment and
+//! flags; [`Config::check`] says what is wrong before any port is bound.
+
+use std::{fmt, net::SocketAddr, path::PathBuf};
+
+use cardea_registry_api::{Invalid, Name, Span, api::Role, invalid::Check};
+
+/// Everything a registry can be told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the API listens. Default `127.0.0.1:7400`.
+    pub listen: SocketAddr,
+    /// Where health and metrics are served, in plain HTTP. Default `127.0.0.1:7401`.
+    pub admin: SocketAddr,
+    /// Where snapshots, the journal, `admin.token` and the SQLite file are kept. Default `data`.
+    pub data_dir: PathBuf,
+    /// The database. Default: none, which means SQLite in `data_dir`.
+    pub database: Option<DatabaseUrl>,
+    /// This replica's id, unique among the replicas of one database. Default: none, which means one
+    /// is made at the first start and kept in `data_dir`.
+    pub replica: Option<Name>,
+    /// Certificate and key of the API. Default: none, which means plain HTTP.
+    pub tls: Option<TlsFiles>,
+    /// Tokens that are put at each start, replacing what has the same name. Default: none.
+    pub tokens: Vec<BootstrapToken>,
+    /// Limits of the API's connections.
+    pub http: HttpConfig,
+    /// When leases lapse.
+    pub leases: LeaseConfig,
+    /// How many lapsed instances may leave.
+    pub guard: GuardConfig,
+    /// Disk snapshots.
+    pub snapshots: SnapshotConfig,
+    /// When routers count.
+    pub routers: RouterConfig,
+}
+
+/// A database's URL, such as `postgres://user:password@host/name`; its password is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DatabaseUrl(String);
+
+/// A text that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+/// The API's certificate, read again when it changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate and those that signed it, in PEM.
+    pub cert: PathBuf,
+    /// Its private key, in PEM.
+    pub key: PathBuf,
+}
+
+/// A token that is put at each start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootstrapToken {
+    /// Its name: what the change log shows as the actor.
+    pub name: Name,
+    /// What it may do.
+    pub role: Role,
+    /// For role `agent`: only these services; empty: all.
+    pub services: Vec<Name>,
+    /// What callers send, at least 32 characters without spaces.
+    pub secret: Secret,
+}
+
+/// Limits of the API's connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// The most connections at once; more wait to be accepted. Default 10,000.
+    pub max_connections: usize,
+    /// How long a client may take for a TLS handshake or a request's head. Default `10s`.
+    pub header_timeout: Span,
+    /// How long requests in flight may take when the registry stops. Default `5s`.
+    pub stop_timeout: Span,
+}
+
+/// When leases lapse.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseConfig {
+    /// How often renewals are written to the database, all at once. Default `5s`.
+    pub flush: Span,
+    /// What every lease gets on top after the registry started or its database came back, so that
+    /// agents can reach it again before anything expires. Default `30s`.
+    pub grace: Span,
+}
+
+/// The collapse guard: how many instances of a service may leave because their leases lapsed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuardConfig {
+    /// At most this share of a service's instances in a cluster a minute … Default 20.
+    pub max_percent: u8,
+    /// … or this many, whichever is more. Default 3.
+    pub max_count: u32,
+    /// How long an instance that the guard kept stays, marked stale. Default `24h`.
+    pub stale_after: Span,
+}
+
+/// Disk snapshots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotConfig {
+    /// How often one is written, when something changed. Default `30s`.
+    pub every: Span,
+    /// How many are kept. Default 5.
+    pub keep: usize,
+}
+
+/// When routers count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouterConfig {
+    /// A router that has not asked for this long no longer counts for acknowledgements. Longer than
+    /// a router's long poll. Default `45s`.
+    pub live: Span,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7400)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 7401)),
+            data_dir: PathBuf::from("data"),
+            database: None,
+            replica: None,
+            tls: None,
+            tokens: Vec::new(),
+            http: HttpConfig::default(),
+            leases: LeaseConfig::default(),
+            guard: GuardConfig::default(),
+            snapshots: SnapshotConfig::default(),
+            routers: RouterConfig::default(),
+        }
+    }
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            max_connections: 10_000,
+            header_timeout: Span::secs(10),
+            stop_timeout: Span::secs(5),
+        }
+    }
+}
+
+impl Default for LeaseConfig {
+    fn default() -> Self {
+        Self {
+            flush: Span::secs(5),
+            grace: Span::secs(30),
+        }
+    }
+}
+
+impl Default for GuardConfig {
+    fn default() -> Self {
+        Self {
+            max_percent: 20,
+            max_count: 3,
+            stale_after: Span::secs(86_400),
+        }
+    }
+}
+
+impl Default for SnapshotConfig {
+    fn default() -> Self {
+        Self {
+            every: Span::secs(30),
+            keep: 5,
+        }
+    }
+}
+
+impl Default for RouterConfig {
+    fn default() -> Self {
+        Self {
+            live: Span::secs(45),
+        }
+    }
+}
+
+impl Config {
+    /// Checks what the types alone cannot; the error names each setting.
+    pub fn check(&self) -> Result<(), Invalid> {
+        let mut check = Check::default();
+        check.ensure(
+            self.listen.port() == 0 || self.listen != self.admin,
+            "admin",
+            format!("`listen` has {} already; give another port", self.listen),
+        );
+        check.ensure(
+            !self.data_dir.as_os_str().is_empty(),
+            "data_dir",
+            "name a directory",
+        );
+        if let Some(database) = &self.database {
+            check.ensure(
+                database.0.starts_with("postgres://") || database.0.starts_with("postgresql://"),
+                "database",
+                "write postgres://user:password@host/name, or leave it out for SQLite in `data_dir`",
+            );
+        }
+        check.merge("tokens", self.check_tokens());
+        check.ensure(
+            self.http.max_connections > 0,
+            "http.max_connections",
+            "at least 1",
+        );
+        let spans = [
+            ("http.header_timeout", self.http.header_timeout, 1),
+            ("leases.flush", self.leases.flush, 1),
+            ("guard.stale_after", self.guard.stale_after, 1),
+            ("snapshots.every", self.snapshots.every, 1),
+            ("routers.live", self.routers.live, 1),
+        ];
+        for (field, span, least) in spans {
+            check.ensure(
+                span >= Span::millis(least),
+                field,
+                "longer than nothing, such as 10s",
+            );
+        }
+        check.ensure(
+            self.guard.max_percent <= 100,
+            "guard.max_percent",
+            "a share is 0 to 100",
+        );
+        check.ensure(
+            (1..=1000).contains(&self.snapshots.keep),
+            "snapshots.keep",
+            "1 to 1000",
+        );
+        check.finish()
+    }
+
+    fn check_tokens(&self) -> Result<(), Invalid> {
+        let mut check = Check::default();
+        for (i, token) in self.tokens.iter().enumerate() {
+            let twice = self.tokens[..i].iter();
+            check.ensure(
+                twice.clone().all(|other| other.name != token.name),
+                &format!("[{i}].name"),
+                format!("`{}` stands twice", token.name),
+            );
+            check.ensure(
+                twice.clone().all(|other| other.secret != token.secret),
+                &format!("[{i}].secret"),
+                "another token has this secret too",
+            );
+            let secret = token.secret.expose();
+            check.ensure(
+                (32..=256).contains(&secret.len()) && secret.bytes().all(|b| b.is_ascii_graphic()),
+                &format!("[{i}].secret"),
+                "32 to 256 visible ASCII characters, such as `openssl rand -hex 32` prints",
+            );
+            check.ensure(
+                token.services.is_empty() || token.role == Role::Agent,
+                &format!("[{i}].services"),
+                "only a token of role `agent` can be bound to services",
+            );
+        }
+        check.finish()
+    }
+}
+
+impl DatabaseUrl {
+    /// Takes a URL as it is; [`Config::check`] looks at it.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self(url.into())
+    }
+
+    /// The URL with its password.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (url, query) = match self.0.split_once('?') {
+            Some((url, _)) => (url, "?***"),
+            None => (self.0.as_str(), ""),
+        };
+        let Some((scheme, rest)) = url.split_once("://") else {
+            return f.write_str("***");
+        };
+        // A password may hold a `/` or `@` that somebody forgot to encode: up to the last `@` is secret.
+        match rest.rsplit_once('@') {
+            Some((login, host)) => {
+                let user = login.split(':').next().unwrap_or_default();
+                write!(f, "{scheme}://{user}:***@{host}{query}")
+            }
+            None => write!(f, "{scheme}://{rest}{query}"),
+        }
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl Secret {
+    /// Hides a text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_sound() {
+        Config::default().check().unwrap();
+    }
+
+    #[test]
+    fn wrong_settings_are_named() {
+        let token = BootstrapToken {
+            name: "ci".parse().unwrap(),
+            role: Role::Viewer,
+            services: vec!["search".parse().unwrap()],
+            secret: Secret::new("short"),
+        };
+        let mut config = Config {
+            admin: SocketAddr::from(([127, 0, 0, 1], 7400)),
+            database: Some(DatabaseUrl::new("mysql://x")),
+            tokens: vec![token.clone(), token],
+            ..Config::default()
+        };
+        config.guard.max_percent = 101;
+        config.snapshots.keep = 0;
+        config.leases.flush = Span::secs(0);
+        let fields: Vec<String> = config
+            .check()
+            .unwrap_err()
+            .errors
+            .into_iter()
+            .map(|e| e.field)
+            .collect();
+        assert_eq!(
+            fields,
+            [
+                "admin",
+                "database",
+                "tokens[0].secret",
+                "tokens[0].services",
+                "tokens[1].name",
+                "tokens[1].secret",
+                "tokens[1].secret",
+                "tokens[1].services",
+                "leases.flush",
+                "guard.max_percent",
+                "snapshots.keep",
+            ]
+        );
+    }
+
+    #[test]
+    fn secrets_are_never_shown() {
+        for (url, shown) in [
+            (
+                "postgres://me:pa@ss/word@db:5432/cardea",
+                "postgres://me:***@db:5432/cardea",
+            ),
+            (
+                "postgres://db/cardea?password=x&user=y",
+                "postgres://db/cardea?***",
+            ),
+            ("nonsense", "***"),
+        ] {
+            assert_eq!(format!("{:?}", DatabaseUrl::new(url)), shown);
+        }
+        assert_eq!(format!("{:?}", Secret::new("x")), "***");
+    }
+}
