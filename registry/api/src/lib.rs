@@ -6,6 +6,8 @@
 //! of these types has passed its checks: after the door nobody validates again.
 
 pub mod api;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod cluster;
 pub mod feed;
 pub mod instance;

@@ -1,0 +1,198 @@
+//! Clusters, services and routes: what operators write.
+
+use reqwest::Method;
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{Client, ClientError, send::Call};
+use crate::{
+    Cluster, Name, Route, Service,
+    api::{Applied, ApplyRequest, Page, Versioned, Written},
+};
+
+/// What must hold for a write to be done (`If-Match`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precondition {
+    /// Nothing is said: right for objects that are to be created.
+    None,
+    /// The object is still at this revision.
+    Revision(u64),
+    /// Whatever is there.
+    Any,
+}
+
+/// Which part of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PageQuery {
+    /// At most so many; none: as the registry likes.
+    pub limit: Option<u32>,
+    /// Where the page before said to go on.
+    pub cursor: Option<String>,
+}
+
+impl Client {
+    /// `GET /v1/clusters`: one page.
+    pub async fn clusters(
+        &self,
+        page: &PageQuery,
+    ) -> Result<Page<Versioned<Cluster>>, ClientError> {
+        self.list(&["clusters"], page).await
+    }
+
+    /// Every cluster.
+    pub async fn all_clusters(&self) -> Result<Vec<Versioned<Cluster>>, ClientError> {
+        self.list_all(&["clusters"]).await
+    }
+
+    /// `GET /v1/clusters/{name}`.
+    pub async fn cluster(&self, name: &Name) -> Result<Versioned<Cluster>, ClientError> {
+        self.call(Call::get(&["v1", "clusters", name.as_str()]))
+            .await
+    }
+
+    /// `PUT /v1/clusters/{name}`.
+    pub async fn put_cluster(
+        &self,
+        cluster: &Cluster,
+        if_match: Precondition,
+    ) -> Result<Written, ClientError> {
+        self.put(&["clusters", cluster.name.as_str()], cluster, if_match)
+            .await
+    }
+
+    /// `DELETE /v1/clusters/{name}`.
+    pub async fn delete_cluster(
+        &self,
+        name: &Name,
+        if_match: Precondition,
+    ) -> Result<Written, ClientError> {
+        self.delete(&["clusters", name.as_str()], if_match).await
+    }
+
+    /// `GET /v1/services`: one page.
+    pub async fn services(
+        &self,
+        page: &PageQuery,
+    ) -> Result<Page<Versioned<Service>>, ClientError> {
+        self.list(&["services"], page).await
+    }
+
+    /// Every service.
+    pub async fn all_services(&self) -> Result<Vec<Versioned<Service>>, ClientError> {
+        self.list_all(&["services"]).await
+    }
+
+    /// `GET /v1/services/{name}`.
+    pub async fn service(&self, name: &Name) -> Result<Versioned<Service>, ClientError> {
+        self.call(Call::get(&["v1", "services", name.as_str()]))
+            .await
+    }
+
+    /// `PUT /v1/services/{name}`.
+    pub async fn put_service(
+        &self,
+        service: &Service,
+        if_match: Precondition,
+    ) -> Result<Written, ClientError> {
+        self.put(&["services", service.name.as_str()], service, if_match)
+            .await
+    }
+
+    /// `DELETE /v1/services/{name}`.
+    pub async fn delete_service(
+        &self,
+        name: &Name,
+        if_match: Precondition,
+    ) -> Result<Written, ClientError> {
+        self.delete(&["services", name.as_str()], if_match).await
+    }
+
+    /// `GET /v1/routes`: one page.
+    pub async fn routes(&self, page: &PageQuery) -> Result<Page<Versioned<Route>>, ClientError> {
+        self.list(&["routes"], page).await
+    }
+
+    /// Every route.
+    pub async fn all_routes(&self) -> Result<Vec<Versioned<Route>>, ClientError> {
+        self.list_all(&["routes"]).await
+    }
+
+    /// `GET /v1/routes/{id}`.
+    pub async fn route(&self, id: &Name) -> Result<Versioned<Route>, ClientError> {
+        self.call(Call::get(&["v1", "routes", id.as_str()])).await
+    }
+
+    /// `PUT /v1/routes/{id}`.
+    pub async fn put_route(
+        &self,
+        route: &Route,
+        if_match: Precondition,
+    ) -> Result<Written, ClientError> {
+        self.put(&["routes", route.id.as_str()], route, if_match)
+            .await
+    }
+
+    /// `DELETE /v1/routes/{id}`.
+    pub async fn delete_route(
+        &self,
+        id: &Name,
+        if_match: Precondition,
+    ) -> Result<Written, ClientError> {
+        self.delete(&["routes", id.as_str()], if_match).await
+    }
+
+    /// `POST /v1/apply[?dry_run=true]`: all of it, or nothing.
+    pub async fn apply(
+        &self,
+        request: &ApplyRequest,
+        dry_run: bool,
+    ) -> Result<Applied, ClientError> {
+        let call = Call::new(Method::POST, &["v1", "apply"])
+            .query("dry_run", dry_run.then_some(true))
+            .json(request);
+        self.call(call).await
+    }
+
+    async fn list<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        page: &PageQuery,
+    ) -> Result<Page<T>, ClientError> {
+        let path: Vec<&str> = ["v1"].iter().chain(path).copied().collect();
+        let call = Call::get(&path)
+            .query("limit", page.limit)
+            .query("cursor", page.cursor.as_ref());
+        self.call(call).await
+    }
+
+    async fn list_all<T: DeserializeOwned>(&self, path: &[&str]) -> Result<Vec<T>, ClientError> {
+        let mut items = Vec::new();
+        let mut page = PageQuery::default();
+        loop {
+            let got: Page<T> = self.list(path, &page).await?;
+            items.extend(got.items);
+            match got.next {
+                Some(cursor) => page.cursor = Some(cursor),
+                None => return Ok(items),
+            }
+        }
+    }
+
+    async fn put<T: Serialize>(
+        &self,
+        path: &[&str],
+        object: &T,
+        if_match: Precondition,
+    ) -> Result<Written, ClientError> {
+        let path: Vec<&str> = ["v1"].iter().chain(path).copied().collect();
+        let call = Call::new(Method::PUT, &path)
+            .json(object)
+            .precondition(if_match);
+        self.call(call).await
+    }
+
+    async fn delete(&self, path: &[&str], if_match: Precondition) -> Result<Written, ClientError> {
+        let path: Vec<&str> = ["v1"].iter().chain(path).copied().collect();
+        self.call(Call::new(Method::DELETE, &path).precondition(if_match))
+            .await
+    }
+}
