@@ -236,3 +236,6 @@ fn certificates(path: &std::path::Path) -> Result<Vec<Certificate>, Invalid> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests;
