@@ -1,0 +1,242 @@
+//! What a router is told at start: plain values, checked before any port is bound.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use cardea_registry_api::{FieldError, Invalid, Name};
+
+/// Everything a router needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The cluster whose routes and instances it serves.
+    pub cluster: Name,
+    /// Its own name among the routers of the cluster; 1–128 visible characters.
+    pub id: String,
+    /// Where callers connect. Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Where operators ask: health, metrics, peers, explain. Never the traffic address.
+    pub admin: SocketAddr,
+    /// Worker threads; 0: one for each core.
+    pub threads: usize,
+    /// Where the access log goes.
+    pub access_log: AccessLog,
+    /// Where routes and instances come from.
+    pub source: Source,
+    /// What a client may send, and how slowly.
+    pub limits: Limits,
+    /// How long a graceful stop may take.
+    pub drain: Duration,
+    /// How long a tunnel (WebSocket) outlives the removal or draining of its instance.
+    pub tunnel_ceiling: Duration,
+}
+
+/// Where the access log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Nowhere.
+    Off,
+    /// To standard output.
+    Stdout,
+    /// To a file, appended.
+    File(PathBuf),
+}
+
+/// Where routes and instances come from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// A manifest on disk, reloaded when it changes; no registry.
+    Static {
+        /// The manifest.
+        file: PathBuf,
+    },
+    /// A registry's feed.
+    Registry {
+        /// Base URLs of the registry's replicas, such as `http://127.0.0.1:7400`.
+        addresses: Vec<String>,
+        /// A token of role `router`.
+        token: String,
+        /// Certificates (PEM) to trust for `https` besides the system's.
+        ca: Option<PathBuf>,
+        /// Where the last table is kept for a start without a registry; none: nowhere.
+        state_dir: Option<PathBuf>,
+    },
+}
+
+/// What a client may send, and how slowly.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// The largest message head, in bytes (431, 414).
+    pub head: usize,
+    /// The largest request body, in bytes (413); none: no limit.
+    pub body: Option<u64>,
+    /// For a request head, from its first byte to its last.
+    pub header_timeout: Duration,
+    /// Between two reads or writes of a body on the client's side.
+    pub idle_timeout: Duration,
+    /// How long a connection may wait for its next request.
+    pub keepalive: Duration,
+    /// Connections of one worker; beyond it, they wait in the kernel's accept queue.
+    pub connections: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            cluster: default_cluster(),
+            id: default_id(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 8081)),
+            threads: 0,
+            access_log: AccessLog::Stdout,
+            source: Source::Registry {
+                addresses: vec!["http://127.0.0.1:7400".to_owned()],
+                token: String::new(),
+                ca: None,
+                state_dir: None,
+            },
+            limits: Limits::default(),
+            drain: Duration::from_secs(30),
+            tunnel_ceiling: Duration::from_mins(10),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head: 64 << 10,
+            body: None,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_mins(1),
+            keepalive: Duration::from_secs(75),
+            connections: 16_384,
+        }
+    }
+}
+
+fn default_cluster() -> Name {
+    "default"
+        .parse()
+        .unwrap_or_else(|_| unreachable!("`default` is a name"))
+}
+
+fn default_id() -> String {
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "router".to_owned())
+}
+
+/// The most worker threads.
+const MAX_THREADS: usize = 1024;
+/// The least and the most that a message head may be limited to.
+const HEAD_LIMITS: std::ops::RangeInclusive<usize> = 4096..=64 << 10;
+
+impl Config {
+    /// Checks what the types alone cannot.
+    pub fn check(&self) -> Result<(), Invalid> {
+        let mut errors = Vec::new();
+        let mut ensure = |ok: bool, field: &str, message: &str| {
+            if !ok {
+                errors.push(FieldError {
+                    field: field.to_owned(),
+                    message: message.to_owned(),
+                });
+            }
+        };
+        ensure(
+            (1..=128).contains(&self.id.len()) && self.id.bytes().all(|b| b.is_ascii_graphic()),
+            "id",
+            "1 to 128 visible ASCII characters",
+        );
+        ensure(
+            self.threads <= MAX_THREADS,
+            "threads",
+            "at most 1024; 0 means one for each core",
+        );
+        ensure(
+            self.listen != self.admin || self.listen.port() == 0,
+            "admin",
+            "must differ from the traffic address `listen`",
+        );
+        ensure(
+            HEAD_LIMITS.contains(&self.limits.head),
+            "limits.head",
+            "between 4096 and 65536 bytes",
+        );
+        ensure(
+            self.limits.connections > 0,
+            "limits.connections",
+            "at least 1",
+        );
+        for (field, time) in [
+            ("limits.header_timeout", self.limits.header_timeout),
+            ("limits.idle_timeout", self.limits.idle_timeout),
+            ("limits.keepalive", self.limits.keepalive),
+        ] {
+            ensure(!time.is_zero(), field, "longer than nothing");
+        }
+        if let Source::Registry { addresses, .. } = &self.source {
+            ensure(
+                !addresses.is_empty(),
+                "source.addresses",
+                "at least one registry address, such as http://127.0.0.1:7400",
+            );
+        }
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(Invalid { errors })
+        }
+    }
+
+    /// How many workers will run.
+    pub fn worker_count(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            n => n,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_pass() {
+        Config::default().check().unwrap();
+    }
+
+    #[test]
+    fn wrong_fields_are_named() {
+        let mut config = Config::default();
+        config.admin = config.listen;
+        config.id = "a b".to_owned();
+        config.limits.head = 1;
+        config.limits.keepalive = Duration::ZERO;
+        config.source = Source::Registry {
+            addresses: vec![],
+            token: String::new(),
+            ca: None,
+            state_dir: None,
+        };
+        let fields: Vec<_> = config
+            .check()
+            .unwrap_err()
+            .errors
+            .into_iter()
+            .map(|e| e.field)
+            .collect();
+        assert_eq!(
+            fields,
+            [
+                "id",
+                "admin",
+                "limits.head",
+                "limits.keepalive",
+                "source.addresses"
+            ]
+        );
+    }
+}
