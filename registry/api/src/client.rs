@@ -109,33 +109,25 @@ impl fmt::Debug for Client {
 impl Client {
     /// Checks the configuration and reads the certificates; connects to nobody yet.
     pub fn new(config: &ClientConfig) -> Result<Self, Invalid> {
-        let mut check = Check::default();
-        check.ensure(
-            !config.addresses.is_empty(),
-            "addresses",
-            "give the address of at least one registry, such as http://127.0.0.1:7400",
-        );
-        for (field, span) in [
-            ("connect_timeout", config.connect_timeout),
-            ("request_timeout", config.request_timeout),
-        ] {
-            check.ensure(span > Span::secs(0), field, "more than 0s");
-        }
-        let mut addresses = Vec::new();
-        for (i, text) in config.addresses.iter().enumerate() {
-            addresses.extend(check.merge(&format!("addresses[{i}]"), parse_address(text)));
-        }
-        let headers = check.merge("token", authorization(&config.token));
-        check.finish()?;
+        let (addresses, headers) = checked(config)?;
         let tls = addresses.iter().any(|url| url.scheme() == "https");
         Ok(Self {
             inner: Arc::new(Inner {
-                http: http_client(config, headers.unwrap_or_default(), tls)?,
+                http: http_client(config, headers, tls)?,
                 addresses,
                 request_timeout: config.request_timeout,
                 current: AtomicUsize::new(0),
             }),
         })
+    }
+
+    /// Says everything that is wrong with a configuration.
+    pub fn check(config: &ClientConfig) -> Result<(), Invalid> {
+        checked(config)?;
+        config
+            .ca_file
+            .as_deref()
+            .map_or(Ok(()), |path| certificates(path).map(drop))
     }
 
     /// The registry that is asked first: the one that answered last.
@@ -159,6 +151,29 @@ impl Client {
         let next = (current + 1) % self.inner.addresses.len();
         self.inner.current.store(next, Ordering::Relaxed);
     }
+}
+
+/// The addresses and the headers of every call.
+fn checked(config: &ClientConfig) -> Result<(Vec<Url>, HeaderMap), Invalid> {
+    let mut check = Check::default();
+    check.ensure(
+        !config.addresses.is_empty(),
+        "addresses",
+        "give the address of at least one registry, such as http://127.0.0.1:7400",
+    );
+    for (field, span) in [
+        ("connect_timeout", config.connect_timeout),
+        ("request_timeout", config.request_timeout),
+    ] {
+        check.ensure(span > Span::secs(0), field, "more than 0s");
+    }
+    let mut addresses = Vec::new();
+    for (i, text) in config.addresses.iter().enumerate() {
+        addresses.extend(check.merge(&format!("addresses[{i}]"), parse_address(text)));
+    }
+    let headers = check.merge("token", authorization(&config.token));
+    check.finish()?;
+    Ok((addresses, headers.unwrap_or_default()))
 }
 
 /// Reads a registry's address: `host:port` means `http`.
