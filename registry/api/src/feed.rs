@@ -67,6 +67,11 @@ impl SetChecksum {
         self.0 = self.0.wrapping_add(hash);
     }
 
+    /// Adds another set's checksum: the checksum of both together.
+    pub fn merge(&mut self, other: Self) {
+        self.add(other.0);
+    }
+
     /// Takes an object's line hash away.
     pub fn remove(&mut self, hash: u128) {
         self.0 = self.0.wrapping_sub(hash);

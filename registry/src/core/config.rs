@@ -1,0 +1,132 @@
+//! How the core is set up. Plain values, checked before anything is opened.
+
+use std::{path::PathBuf, time::Duration};
+
+/// Everything the core needs to know.
+#[derive(Debug, Clone)]
+pub struct CoreConfig {
+    /// Where the objects are kept.
+    pub store: StoreConfig,
+    /// Where disk snapshots and the journal of pending changes are kept.
+    pub data_dir: PathBuf,
+    /// This replica's id, unique among the replicas of one database: 1–63 characters of
+    /// `a-z A-Z 0-9 - _ .`.
+    pub replica: String,
+    /// The program's version, for the status.
+    pub version: String,
+    /// Disk snapshots.
+    pub snapshots: SnapshotConfig,
+    /// Leases and their expiry.
+    pub leases: LeaseConfig,
+    /// The collapse guard.
+    pub guard: GuardConfig,
+    /// How long after its last poll a router counts for acknowledgements.
+    pub router_live: Duration,
+}
+
+/// The database.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// `postgres://…` or `sqlite://path`.
+    pub url: String,
+    /// The most that connecting or one statement may take before the database counts as lost.
+    pub timeout: Duration,
+    /// The log is reread this often, notified or not.
+    pub poll: Duration,
+    /// SQLite only: whether each commit waits for the disk (`synchronous=FULL`). Without it
+    /// (`NORMAL`, the default) a power cut may lose the last commits, a crash of the program none.
+    pub sqlite_full_sync: bool,
+}
+
+/// Disk snapshots.
+#[derive(Debug, Clone)]
+pub struct SnapshotConfig {
+    /// How often one is written, when something changed.
+    pub interval: Duration,
+    /// How many are kept, at least 1.
+    pub generations: usize,
+}
+
+/// Leases and their expiry.
+#[derive(Debug, Clone)]
+pub struct LeaseConfig {
+    /// How often lapsed leases are looked for.
+    pub tick: Duration,
+    /// How often renewals are handed, all at once, to the replica that looks for lapsed leases.
+    pub flush: Duration,
+    /// How long every lease lasts at least after the registry started, its database came back, or
+    /// another replica took over: agents must be able to reach it again before anything expires.
+    pub grace: Duration,
+}
+
+/// The collapse guard: how fast lapsed leases may empty a service of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuardConfig {
+    /// At most this share of a service's instances in a cluster …
+    pub percent: u32,
+    /// … or this many, whichever is more …
+    pub at_least: usize,
+    /// … in this time.
+    pub window: Duration,
+    /// Whether the last one of a service in a cluster is kept.
+    pub keep_last: bool,
+    /// When an instance that was kept leaves after all.
+    pub stale_ttl: Duration,
+}
+
+impl Default for CoreConfig {
+    fn default() -> Self {
+        Self {
+            store: StoreConfig::default(),
+            data_dir: PathBuf::from("data"),
+            replica: "registry".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            snapshots: SnapshotConfig::default(),
+            leases: LeaseConfig::default(),
+            guard: GuardConfig::default(),
+            router_live: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            url: "sqlite://data/registry.db".to_owned(),
+            timeout: Duration::from_secs(2),
+            poll: Duration::from_secs(2),
+            sqlite_full_sync: false,
+        }
+    }
+}
+
+impl Default for SnapshotConfig {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(30),
+            generations: 5,
+        }
+    }
+}
+
+impl Default for LeaseConfig {
+    fn default() -> Self {
+        Self {
+            tick: Duration::from_secs(1),
+            flush: Duration::from_secs(3),
+            grace: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for GuardConfig {
+    fn default() -> Self {
+        Self {
+            percent: 20,
+            at_least: 3,
+            window: Duration::from_mins(1),
+            keep_last: true,
+            stale_ttl: Duration::from_hours(24),
+        }
+    }
+}

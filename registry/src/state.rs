@@ -1,0 +1,536 @@
+//! Everything the registry serves, as one value.
+//!
+//! A [`State`] is what holds at one revision. Its maps are persistent: a clone costs nothing and a
+//! change among 100,000 instances touches a few nodes, so the writer drafts on a clone while readers
+//! keep the old one. What a change does is decided in [`apply`]; followers of the log and the loaders
+//! use the same two primitives (`set` and `unset`), which keep the indexes, the feed's checksums and
+//! the recent changes (for deltas) in step. No clock, no I/O.
+
+pub mod apply;
+pub(crate) mod object;
+
+use std::sync::Arc;
+
+use cardea_registry_api::{
+    Cluster, Instance, InstanceKey, InstanceState, Name, Route, Service, Source,
+    feed::{FeedError, Line, SetChecksum},
+    route::{HostPattern, PathPrefix},
+};
+use imbl::{OrdMap, OrdSet, Vector};
+
+use crate::{
+    change::{Kind, TokenRecord},
+    record::Point,
+};
+pub(crate) use object::Object;
+
+/// How many recent changes are kept for deltas.
+const RECENT: usize = 20_000;
+
+/// An object as it is stored: with the revision that wrote it and its feed line.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stored<T> {
+    /// The object.
+    pub object: T,
+    /// The revision that last changed it: its ETag.
+    pub revision: u64,
+    /// Its line in the feed (and in disk snapshots), encoded once.
+    pub line: Arc<Line>,
+}
+
+impl<T> Stored<T> {
+    /// The object as JSON: the line's value.
+    pub fn json(&self) -> &str {
+        object::value_of(&self.line)
+    }
+}
+
+/// A part of the feed: how much it is and when it last changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// The sum of the lines' hashes.
+    pub checksum: SetChecksum,
+    /// How many objects.
+    pub objects: u64,
+    /// The lines' bytes.
+    pub bytes: u64,
+    /// The last revision that changed it.
+    pub revision: u64,
+}
+
+impl Totals {
+    fn add(&mut self, line: &Line) {
+        self.checksum.add(line.hash);
+        self.objects += 1;
+        self.bytes += line.bytes.len() as u64 + 1;
+    }
+
+    fn remove(&mut self, line: &Line) {
+        self.checksum.remove(line.hash);
+        self.objects -= 1;
+        self.bytes -= line.bytes.len() as u64 + 1;
+    }
+}
+
+/// A recent change of the feed's objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Recent {
+    pub(crate) revision: u64,
+    /// None: services and routes, which are in every cluster's feed.
+    pub(crate) cluster: Option<Name>,
+    pub(crate) kind: Kind,
+    pub(crate) key: Arc<str>,
+    /// None: it was removed.
+    pub(crate) line: Option<Arc<Line>>,
+}
+
+/// Everything the registry serves, at one revision.
+#[derive(Debug, Clone)]
+pub struct State {
+    pub(crate) epoch: Arc<str>,
+    pub(crate) revision: u64,
+    /// The last point of the database's history that this state holds. On a branch (the database
+    /// is away) `epoch` and `revision` have gone on from it.
+    pub(crate) base: Point,
+    /// When an operator accepted this history, Unix ms; 0: nobody had to.
+    pub(crate) accepted_at: i64,
+    pub(crate) degraded: bool,
+    clusters: OrdMap<Name, Arc<Stored<Cluster>>>,
+    services: OrdMap<Name, Arc<Stored<Service>>>,
+    routes: OrdMap<Name, Arc<Stored<Route>>>,
+    routes_at: OrdMap<(HostPattern, PathPrefix), Name>,
+    routes_of: OrdSet<(Name, Name)>,
+    instances: OrdMap<InstanceKey, Arc<Stored<Instance>>>,
+    /// Service, cluster → how many instances.
+    instances_of: OrdMap<(Name, Name), u64>,
+    /// Effective state, source → how many instances.
+    counts: OrdMap<(InstanceState, Source), u64>,
+    tokens: OrdMap<Name, Arc<Stored<TokenRecord>>>,
+    tokens_by_hash: OrdMap<Arc<str>, Name>,
+    stale: u64,
+    shared: Totals,
+    per_cluster: OrdMap<Name, Totals>,
+    pub(crate) recent: Vector<Recent>,
+    /// `recent` holds every change after this revision.
+    pub(crate) recent_from: u64,
+}
+
+impl State {
+    /// Nothing, at a point of a history.
+    pub(crate) fn empty(base: Point) -> Self {
+        Self {
+            epoch: base.epoch.clone(),
+            revision: base.revision,
+            recent_from: base.revision,
+            base,
+            accepted_at: 0,
+            degraded: false,
+            clusters: OrdMap::new(),
+            services: OrdMap::new(),
+            routes: OrdMap::new(),
+            routes_at: OrdMap::new(),
+            routes_of: OrdSet::new(),
+            instances: OrdMap::new(),
+            instances_of: OrdMap::new(),
+            counts: OrdMap::new(),
+            tokens: OrdMap::new(),
+            tokens_by_hash: OrdMap::new(),
+            stale: 0,
+            shared: Totals::default(),
+            per_cluster: OrdMap::new(),
+            recent: Vector::new(),
+        }
+    }
+
+    /// The history's name.
+    pub fn epoch(&self) -> &Arc<str> {
+        &self.epoch
+    }
+
+    /// The last change's revision.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// A cluster.
+    pub fn cluster(&self, name: &str) -> Option<&Arc<Stored<Cluster>>> {
+        self.clusters.get(name)
+    }
+
+    /// A service.
+    pub fn service(&self, name: &str) -> Option<&Arc<Stored<Service>>> {
+        self.services.get(name)
+    }
+
+    /// A route.
+    pub fn route(&self, id: &str) -> Option<&Arc<Stored<Route>>> {
+        self.routes.get(id)
+    }
+
+    /// An instance.
+    pub fn instance(&self, key: &InstanceKey) -> Option<&Arc<Stored<Instance>>> {
+        self.instances.get(key)
+    }
+
+    /// A token, by name.
+    pub fn token(&self, name: &str) -> Option<&Arc<Stored<TokenRecord>>> {
+        self.tokens.get(name)
+    }
+
+    /// The token whose text has this SHA-256 (64 lower-case hex digits).
+    pub fn token_by_hash(&self, sha256: &str) -> Option<&Arc<Stored<TokenRecord>>> {
+        self.tokens.get(self.tokens_by_hash.get(sha256)?)
+    }
+
+    /// Clusters behind `after`, by name.
+    pub fn clusters(
+        &self,
+        after: Option<&Name>,
+    ) -> impl Iterator<Item = &Arc<Stored<Cluster>>> + use<'_> {
+        behind(&self.clusters, after)
+    }
+
+    /// Services behind `after`, by name.
+    pub fn services(
+        &self,
+        after: Option<&Name>,
+    ) -> impl Iterator<Item = &Arc<Stored<Service>>> + use<'_> {
+        behind(&self.services, after)
+    }
+
+    /// Routes behind `after`, by id.
+    pub fn routes(
+        &self,
+        after: Option<&Name>,
+    ) -> impl Iterator<Item = &Arc<Stored<Route>>> + use<'_> {
+        behind(&self.routes, after)
+    }
+
+    /// Tokens behind `after`, by name.
+    pub fn tokens(
+        &self,
+        after: Option<&Name>,
+    ) -> impl Iterator<Item = &Arc<Stored<TokenRecord>>> + use<'_> {
+        behind(&self.tokens, after)
+    }
+
+    /// Instances behind `after`, by cluster, service and id.
+    pub fn instances(
+        &self,
+        after: Option<&InstanceKey>,
+    ) -> impl Iterator<Item = &Arc<Stored<Instance>>> + use<'_> {
+        behind(&self.instances, after)
+    }
+
+    /// The instances of a cluster, or of a service in it.
+    pub fn instances_in<'a>(
+        &'a self,
+        cluster: &'a Name,
+        service: Option<&'a Name>,
+    ) -> impl Iterator<Item = &'a Arc<Stored<Instance>>> {
+        let first = InstanceKey {
+            cluster: cluster.clone(),
+            service: service.cloned().unwrap_or_else(object::first_name),
+            id: object::first_id(),
+        };
+        self.instances
+            .range(first..)
+            .take_while(move |(key, _)| {
+                key.cluster == *cluster && service.is_none_or(|service| key.service == *service)
+            })
+            .map(|(_, stored)| stored)
+    }
+
+    /// How many instances a service has in a cluster.
+    pub fn population(&self, cluster: &Name, service: &Name) -> u64 {
+        self.instances_of
+            .get(&(service.clone(), cluster.clone()))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// How many instances there are, by effective state and source.
+    pub fn instance_counts(
+        &self,
+    ) -> impl Iterator<Item = ((InstanceState, Source), u64)> + use<'_> {
+        self.counts.iter().map(|(key, count)| (*key, *count))
+    }
+
+    /// How many instances the collapse guard keeps.
+    pub fn stale(&self) -> u64 {
+        self.stale
+    }
+
+    /// How many objects of all kinds there are.
+    pub fn objects(&self) -> u64 {
+        (self.clusters.len()
+            + self.services.len()
+            + self.routes.len()
+            + self.instances.len()
+            + self.tokens.len()) as u64
+    }
+
+    /// What a cluster's feed holds: services, routes and its instances.
+    pub fn totals(&self, cluster: &Name) -> Totals {
+        let mut totals = self.shared;
+        if let Some(own) = self.per_cluster.get(cluster) {
+            totals.checksum.merge(own.checksum);
+            totals.objects += own.objects;
+            totals.bytes += own.bytes;
+            totals.revision = totals.revision.max(own.revision);
+        }
+        totals
+    }
+
+    /// Every object's line: of a disk snapshot.
+    pub(crate) fn all_lines(&self) -> impl Iterator<Item = &Arc<Line>> {
+        (self.clusters.values().map(|s| &s.line))
+            .chain(self.services.values().map(|s| &s.line))
+            .chain(self.routes.values().map(|s| &s.line))
+            .chain(self.tokens.values().map(|s| &s.line))
+            .chain(self.instances.values().map(|s| &s.line))
+    }
+
+    /// Every object with its revision, in the order in which they can be set: what is written to
+    /// an emptied database.
+    pub(crate) fn all_rows(&self) -> impl Iterator<Item = (Kind, String, u64, &str)> {
+        (self.clusters.iter())
+            .map(|(k, s)| (Kind::Cluster, k.to_string(), s.revision, s.json()))
+            .chain(
+                (self.services.iter())
+                    .map(|(k, s)| (Kind::Service, k.to_string(), s.revision, s.json())),
+            )
+            .chain(
+                (self.routes.iter())
+                    .map(|(k, s)| (Kind::Route, k.to_string(), s.revision, s.json())),
+            )
+            .chain(
+                (self.tokens.iter())
+                    .map(|(k, s)| (Kind::Token, k.to_string(), s.revision, s.json())),
+            )
+            .chain(
+                (self.instances.iter())
+                    .map(|(k, s)| (Kind::Instance, k.to_string(), s.revision, s.json())),
+            )
+    }
+
+    /// The lines of a cluster's full feed.
+    pub(crate) fn feed_lines<'a>(
+        &'a self,
+        cluster: &'a Name,
+    ) -> impl Iterator<Item = &'a Arc<Line>> {
+        (self.services.values().map(|s| &s.line))
+            .chain(self.routes.values().map(|s| &s.line))
+            .chain(self.instances_in(cluster, None).map(|s| &s.line))
+    }
+
+    /// Goes on as another history: nothing that was handed out before can be continued by a delta.
+    pub(crate) fn rebase(&mut self, epoch: Arc<str>, revision: u64) {
+        self.epoch = epoch;
+        self.revision = revision;
+        self.recent = Vector::new();
+        self.recent_from = revision;
+        self.touch_all(revision);
+    }
+
+    /// Marks every cluster's feed as changed at `revision`.
+    pub(crate) fn touch_all(&mut self, revision: u64) {
+        self.shared.revision = revision;
+    }
+
+    /// Puts an object in its place; `None` when the object's text cannot be made.
+    pub(crate) fn set(&mut self, object: Object, revision: u64) -> Result<Arc<Line>, FeedError> {
+        let line = Arc::new(object.line()?);
+        let key = object.key();
+        self.unindex(object.kind(), &key);
+        let cluster = object.cluster();
+        let kind = object.kind();
+        let stored = Arc::clone(&line);
+        match object {
+            Object::Cluster(object) => {
+                let name = object.name.clone();
+                self.clusters.insert(name, pack(object, revision, stored));
+            }
+            Object::Service(object) => {
+                let name = object.name.clone();
+                self.services.insert(name, pack(*object, revision, stored));
+            }
+            Object::Route(object) => {
+                let at = (object.host.clone(), object.prefix.clone());
+                self.routes_at.insert(at, object.id.clone());
+                self.routes_of
+                    .insert((object.service.clone(), object.id.clone()));
+                let id = object.id.clone();
+                self.routes.insert(id, pack(object, revision, stored));
+            }
+            Object::Token(object) => {
+                self.tokens_by_hash
+                    .insert(object.sha256.as_str().into(), object.name.clone());
+                let name = object.name.clone();
+                self.tokens.insert(name, pack(object, revision, stored));
+            }
+            Object::Instance(object) => {
+                count(
+                    &mut self.instances_of,
+                    (object.service.clone(), object.cluster.clone()),
+                    1,
+                );
+                count(
+                    &mut self.counts,
+                    (object.effective_state(), object.source),
+                    1,
+                );
+                self.stale += u64::from(object.stale_since.is_some());
+                self.instances
+                    .insert(object.key(), pack(*object, revision, stored));
+            }
+        }
+        self.tell(kind, &key, cluster, revision, Some(&line));
+        Ok(line)
+    }
+
+    /// Takes an object away; whether it was there.
+    pub(crate) fn unset(&mut self, kind: Kind, key: &str, revision: u64) -> bool {
+        let cluster = (kind == Kind::Instance)
+            .then(|| key.parse::<InstanceKey>().ok().map(|key| key.cluster))
+            .flatten();
+        if !self.unindex(kind, key) {
+            return false;
+        }
+        self.tell(kind, key, cluster, revision, None);
+        true
+    }
+
+    /// Takes an object out of the maps, the indexes and the sums.
+    fn unindex(&mut self, kind: Kind, key: &str) -> bool {
+        match kind {
+            Kind::Cluster => self.clusters.remove(key).is_some(),
+            Kind::Service => match self.services.remove(key) {
+                Some(old) => {
+                    self.shared.remove(&old.line);
+                    true
+                }
+                None => false,
+            },
+            Kind::Route => match self.routes.remove(key) {
+                Some(old) => {
+                    let route = &old.object;
+                    self.routes_at
+                        .remove(&(route.host.clone(), route.prefix.clone()));
+                    self.routes_of
+                        .remove(&(route.service.clone(), route.id.clone()));
+                    self.shared.remove(&old.line);
+                    true
+                }
+                None => false,
+            },
+            Kind::Token => match self.tokens.remove(key) {
+                Some(old) => {
+                    self.tokens_by_hash.remove(old.object.sha256.as_str());
+                    true
+                }
+                None => false,
+            },
+            Kind::Instance => {
+                let Ok(parsed) = key.parse::<InstanceKey>() else {
+                    return false;
+                };
+                let Some(old) = self.instances.remove(&parsed) else {
+                    return false;
+                };
+                let instance = &old.object;
+                count(
+                    &mut self.instances_of,
+                    (instance.service.clone(), instance.cluster.clone()),
+                    -1,
+                );
+                count(
+                    &mut self.counts,
+                    (instance.effective_state(), instance.source),
+                    -1,
+                );
+                self.stale -= u64::from(instance.stale_since.is_some());
+                if let Some(totals) = self.per_cluster.get_mut(&parsed.cluster) {
+                    totals.remove(&old.line);
+                }
+                true
+            }
+            Kind::History => false,
+        }
+    }
+
+    /// Keeps the feed's sums and recent changes.
+    fn tell(
+        &mut self,
+        kind: Kind,
+        key: &str,
+        cluster: Option<Name>,
+        revision: u64,
+        line: Option<&Arc<Line>>,
+    ) {
+        let totals = match (kind, &cluster) {
+            (Kind::Service | Kind::Route, _) => &mut self.shared,
+            (Kind::Instance, Some(cluster)) => self.per_cluster.entry(cluster.clone()).or_default(),
+            _ => return,
+        };
+        if let Some(line) = line {
+            totals.add(line);
+        }
+        totals.revision = totals.revision.max(revision);
+        self.recent.push_back(Recent {
+            revision,
+            cluster,
+            kind,
+            key: key.into(),
+            line: line.cloned(),
+        });
+        while self.recent.len() > RECENT {
+            if let Some(gone) = self.recent.pop_front() {
+                self.recent_from = gone.revision;
+            }
+        }
+    }
+
+    /// After loading: deltas start here.
+    pub(crate) fn loaded(&mut self) {
+        self.recent = Vector::new();
+        self.recent_from = self.revision;
+        self.touch_all(self.revision);
+    }
+}
+
+fn pack<T>(object: T, revision: u64, line: Arc<Line>) -> Arc<Stored<T>> {
+    Arc::new(Stored {
+        object,
+        revision,
+        line,
+    })
+}
+
+fn count<K: Ord + Clone>(counts: &mut OrdMap<K, u64>, key: K, by: i64) {
+    let now = counts
+        .get(&key)
+        .copied()
+        .unwrap_or_default()
+        .saturating_add_signed(by);
+    if now == 0 {
+        counts.remove(&key);
+    } else {
+        counts.insert(key, now);
+    }
+}
+
+fn behind<'a, K: Ord + Clone, T>(
+    map: &'a OrdMap<K, Arc<Stored<T>>>,
+    after: Option<&K>,
+) -> impl Iterator<Item = &'a Arc<Stored<T>>> + use<'a, K, T> {
+    let start = match after {
+        Some(key) => std::ops::Bound::Excluded(key.clone()),
+        None => std::ops::Bound::Unbounded,
+    };
+    map.range((start, std::ops::Bound::Unbounded))
+        .map(|(_, stored)| stored)
+}
+
+#[cfg(test)]
+mod tests;

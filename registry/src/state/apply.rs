@@ -1,0 +1,433 @@
+//! What a change does to the state: the one place where it is decided.
+//!
+//! Pure: the state, the change and the time go in; the outcomes, or a rejection and an untouched
+//! state, come out. Each outcome that changed something takes one revision.
+
+use std::sync::Arc;
+
+use cardea_registry_api::{
+    Cluster, Instance, InstanceKey, InstanceState, Invalid, Name, Route, Service, Source,
+    api::{InstancePatch, Registration},
+};
+
+use super::{Object, State, Stored};
+use crate::change::{Change, Expected, Kind, Outcome, Rejection, TokenRecord, Verb};
+
+impl State {
+    /// Applies a unit: all changes or none; the error says which one was refused.
+    pub fn apply_all(
+        &mut self,
+        changes: &[Change],
+        now: i64,
+    ) -> Result<Vec<Outcome>, (usize, Rejection)> {
+        let mut outcomes = Vec::with_capacity(changes.len());
+        // One change is all-or-nothing by itself; several need a copy to go back to.
+        let before = (changes.len() > 1).then(|| self.clone());
+        for (index, change) in changes.iter().enumerate() {
+            if let Err(rejection) = self.apply(change, now, &mut outcomes) {
+                if let Some(before) = before {
+                    *self = before;
+                }
+                return Err((index, rejection));
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Applies one change; a rejection leaves the state as it was.
+    pub fn apply(
+        &mut self,
+        change: &Change,
+        now: i64,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), Rejection> {
+        let mut act = Act {
+            state: self,
+            outcomes,
+        };
+        match change {
+            Change::PutCluster { cluster, expected } => act.put_cluster(cluster, *expected),
+            Change::PutService { service, expected } => act.put_service(service, *expected),
+            Change::PutRoute { route, expected } => act.put_route(route, *expected),
+            Change::PutToken { token, expected } => act.put_token(token, *expected),
+            Change::DeleteCluster { name, expected } => act.delete_cluster(name, *expected),
+            Change::DeleteService { name, expected } => act.delete_service(name, *expected),
+            Change::DeleteRoute { id, expected } => act.delete_route(id, *expected),
+            Change::DeleteToken { name } => act.delete_token(name),
+            Change::Register { key, registration } => act.register(key, registration, now),
+            Change::Patch { key, patch } => act.patch(key, patch),
+            Change::Deregister { key } => {
+                act.take_out(key, "deregistered");
+                Ok(())
+            }
+            Change::Expire { key } => {
+                act.take_out(key, "expired");
+                Ok(())
+            }
+            Change::MarkStale { key } => act.stale(key, Some(now), "stale"),
+            Change::MarkFresh { key } => act.stale(key, None, "renewed"),
+        }
+    }
+}
+
+/// What is there now, for preconditions.
+struct There<'a> {
+    kind: Kind,
+    key: &'a str,
+    revision: Option<u64>,
+}
+
+impl There<'_> {
+    fn expect(&self, expected: Expected) -> Result<(), Rejection> {
+        let (kind, key) = (self.kind, self.key.to_owned());
+        match (expected, self.revision) {
+            (Expected::Any, _) | (Expected::None, None) => Ok(()),
+            (Expected::Exactly(wanted), Some(current)) if wanted == current => Ok(()),
+            (Expected::None, Some(current)) => {
+                Err(Rejection::PreconditionRequired { kind, key, current })
+            }
+            (Expected::Exactly(_), current) => {
+                Err(Rejection::PreconditionFailed { kind, key, current })
+            }
+        }
+    }
+
+    /// As [`There::expect`], for a deletion: the object must be there.
+    fn expect_to_delete(&self, expected: Expected) -> Result<(), Rejection> {
+        if self.revision.is_none() {
+            return Err(Rejection::NotFound {
+                kind: self.kind,
+                key: self.key.to_owned(),
+            });
+        }
+        self.expect(expected)
+    }
+}
+
+struct Act<'a> {
+    state: &'a mut State,
+    outcomes: &'a mut Vec<Outcome>,
+}
+
+impl Act<'_> {
+    fn put_cluster(&mut self, cluster: &Cluster, expected: Expected) -> Result<(), Rejection> {
+        cluster.check()?;
+        let old = self.state.cluster(cluster.name.as_str()).cloned();
+        there(Kind::Cluster, cluster.name.as_str(), old.as_ref()).expect(expected)?;
+        self.put(
+            Object::Cluster(cluster.clone()),
+            old.as_deref(),
+            cluster,
+            "applied",
+        )
+    }
+
+    fn put_service(&mut self, service: &Service, expected: Expected) -> Result<(), Rejection> {
+        service.check()?;
+        let old = self.state.service(service.name.as_str()).cloned();
+        there(Kind::Service, service.name.as_str(), old.as_ref()).expect(expected)?;
+        self.put(
+            Object::Service(Box::new(service.clone())),
+            old.as_deref(),
+            service,
+            "applied",
+        )
+    }
+
+    fn put_route(&mut self, route: &Route, expected: Expected) -> Result<(), Rejection> {
+        let old = self.state.route(route.id.as_str()).cloned();
+        there(Kind::Route, route.id.as_str(), old.as_ref()).expect(expected)?;
+        if self.state.service(route.service.as_str()).is_none() {
+            return Err(Rejection::Invalid(Invalid::field(
+                "service",
+                format!("there is no service `{}`: create it first", route.service),
+            )));
+        }
+        let at = (route.host.clone(), route.prefix.clone());
+        if let Some(other) = self.state.routes_at.get(&at).filter(|id| **id != route.id) {
+            return Err(Rejection::Conflict {
+                kind: Kind::Route,
+                key: route.id.to_string(),
+                why: format!(
+                    "route `{other}` has host `{}` and prefix `{}` already: change that one, or choose another prefix",
+                    route.host, route.prefix
+                ),
+            });
+        }
+        self.put(
+            Object::Route(route.clone()),
+            old.as_deref(),
+            route,
+            "applied",
+        )
+    }
+
+    fn put_token(&mut self, token: &TokenRecord, expected: Expected) -> Result<(), Rejection> {
+        let old = self.state.token(token.name.as_str()).cloned();
+        there(Kind::Token, token.name.as_str(), old.as_ref()).expect(expected)?;
+        let other = self.state.token_by_hash(&token.sha256);
+        if other.is_some_and(|other| other.object.name != token.name) {
+            return Err(Rejection::Conflict {
+                kind: Kind::Token,
+                key: token.name.to_string(),
+                why: "another token has this secret already".to_owned(),
+            });
+        }
+        self.put(
+            Object::Token(token.clone()),
+            old.as_deref(),
+            token,
+            "applied",
+        )
+    }
+
+    fn delete_cluster(&mut self, name: &Name, expected: Expected) -> Result<(), Rejection> {
+        let old = self.state.cluster(name.as_str()).cloned();
+        there(Kind::Cluster, name.as_str(), old.as_ref()).expect_to_delete(expected)?;
+        if let Some(first) = self.state.instances_in(name, None).next() {
+            return Err(Rejection::Conflict {
+                kind: Kind::Cluster,
+                key: name.to_string(),
+                why: format!(
+                    "cluster `{name}` has instances, such as `{}`: deregister them first",
+                    first.object.key()
+                ),
+            });
+        }
+        self.delete(Kind::Cluster, name.as_str(), old.as_deref(), "deleted");
+        Ok(())
+    }
+
+    fn delete_service(&mut self, name: &Name, expected: Expected) -> Result<(), Rejection> {
+        let old = self.state.service(name.as_str()).cloned();
+        there(Kind::Service, name.as_str(), old.as_ref()).expect_to_delete(expected)?;
+        let conflict = |why| {
+            Err(Rejection::Conflict {
+                kind: Kind::Service,
+                key: name.to_string(),
+                why,
+            })
+        };
+        let from = (name.clone(), super::object::first_name());
+        let routes: Vec<&str> = (self.state.routes_of.range(from.clone()..))
+            .take_while(|(service, _)| service == name)
+            .map(|(_, route)| route.as_str())
+            .take(5)
+            .collect();
+        if !routes.is_empty() {
+            return conflict(format!(
+                "routes lead to service `{name}`: {}; delete them first",
+                routes.join(", ")
+            ));
+        }
+        let cluster = (self.state.instances_of.range(from..).next())
+            .filter(|((service, _), _)| service == name);
+        if let Some(((_, cluster), count)) = cluster {
+            return conflict(format!(
+                "service `{name}` has instances, {count} of them in cluster `{cluster}`: deregister them first"
+            ));
+        }
+        self.delete(Kind::Service, name.as_str(), old.as_deref(), "deleted");
+        Ok(())
+    }
+
+    fn delete_route(&mut self, id: &Name, expected: Expected) -> Result<(), Rejection> {
+        let old = self.state.route(id.as_str()).cloned();
+        there(Kind::Route, id.as_str(), old.as_ref()).expect_to_delete(expected)?;
+        self.delete(Kind::Route, id.as_str(), old.as_deref(), "deleted");
+        Ok(())
+    }
+
+    fn delete_token(&mut self, name: &Name) -> Result<(), Rejection> {
+        let old = self.state.token(name.as_str()).cloned();
+        there(Kind::Token, name.as_str(), old.as_ref()).expect_to_delete(Expected::Any)?;
+        self.delete(Kind::Token, name.as_str(), old.as_deref(), "deleted");
+        Ok(())
+    }
+
+    fn register(
+        &mut self,
+        key: &InstanceKey,
+        registration: &Registration,
+        now: i64,
+    ) -> Result<(), Rejection> {
+        if registration.lease.is_none() && registration.source != Source::Manual {
+            return Err(Rejection::Invalid(Invalid::field(
+                "lease",
+                "only an instance with source `manual` may live without a lease; give one, such as 15s",
+            )));
+        }
+        let old = self.state.instance(key).cloned();
+        let mut new = registration.clone().into_instance(key.clone(), now);
+        if let Some(old) = &old {
+            new.forced = old.object.forced;
+            new.registered_at = old.object.registered_at;
+        }
+        new.check()?;
+        if self.state.cluster(key.cluster.as_str()).is_none() {
+            let cluster = Cluster {
+                name: key.cluster.clone(),
+                description: String::new(),
+            };
+            self.put(Object::Cluster(cluster.clone()), None, &cluster, "implied")?;
+        }
+        if self.state.service(key.service.as_str()).is_none() {
+            let service = Service::named(key.service.clone());
+            let object = Object::Service(Box::new(service.clone()));
+            self.put(object, None, &service, "implied")?;
+        }
+        self.put_instance(new, old.as_deref(), "registered")
+    }
+
+    fn patch(&mut self, key: &InstanceKey, patch: &InstancePatch) -> Result<(), Rejection> {
+        let Some(old) = self.state.instance(key).cloned() else {
+            return Err(Rejection::NotFound {
+                kind: Kind::Instance,
+                key: key.to_string(),
+            });
+        };
+        if patch.state == Some(InstanceState::Disabled) {
+            return Err(Rejection::Invalid(Invalid::field(
+                "state",
+                "a source reports `starting`, `up` or `draining`; an operator disables with `forced.state`",
+            )));
+        }
+        let mut new = old.object.clone();
+        new.state = patch.state.unwrap_or(new.state);
+        new.weight = patch.weight.unwrap_or(new.weight);
+        new.forced = patch.forced.unwrap_or(new.forced);
+        new.check()?;
+        self.put_instance(new, Some(&old), "patched")
+    }
+
+    fn stale(
+        &mut self,
+        key: &InstanceKey,
+        since: Option<i64>,
+        cause: &'static str,
+    ) -> Result<(), Rejection> {
+        // Between the decision and now the instance may have gone, or have been marked already.
+        let Some(old) = self.state.instance(key).cloned() else {
+            return Ok(());
+        };
+        if old.object.stale_since.is_some() == since.is_some() {
+            return Ok(());
+        }
+        let mut new = old.object.clone();
+        new.stale_since = since;
+        self.put_instance(new, Some(&old), cause)
+    }
+
+    fn take_out(&mut self, key: &InstanceKey, cause: &'static str) {
+        let old = self.state.instance(key).cloned();
+        self.delete(Kind::Instance, &key.to_string(), old.as_deref(), cause);
+    }
+
+    fn put_instance(
+        &mut self,
+        new: Instance,
+        old: Option<&Stored<Instance>>,
+        cause: &'static str,
+    ) -> Result<(), Rejection> {
+        if old.is_some_and(|old| old.object == new) {
+            self.unchanged(Kind::Instance, new.key().to_string(), old, cause);
+            return Ok(());
+        }
+        self.replace(Object::Instance(Box::new(new)), old, cause)
+    }
+
+    fn put<T: PartialEq>(
+        &mut self,
+        object: Object,
+        old: Option<&Stored<T>>,
+        new: &T,
+        cause: &'static str,
+    ) -> Result<(), Rejection> {
+        if old.is_some_and(|old| old.object == *new) {
+            self.unchanged(object.kind(), object.key(), old, cause);
+            return Ok(());
+        }
+        self.replace(object, old, cause)
+    }
+
+    fn unchanged<T>(
+        &mut self,
+        kind: Kind,
+        key: String,
+        old: Option<&Stored<T>>,
+        cause: &'static str,
+    ) {
+        let text: Option<Arc<str>> = old.map(|old| old.json().into());
+        self.outcomes.push(Outcome {
+            kind,
+            key,
+            verb: Verb::Unchanged,
+            cause,
+            revision: old.map_or(0, |old| old.revision),
+            before: text.clone(),
+            after: text,
+        });
+    }
+
+    fn replace<T>(
+        &mut self,
+        object: Object,
+        old: Option<&Stored<T>>,
+        cause: &'static str,
+    ) -> Result<(), Rejection> {
+        let (kind, key) = (object.kind(), object.key());
+        let revision = self.state.revision + 1;
+        let line = (self.state.set(object, revision))
+            .map_err(|error| Rejection::Invalid(Invalid::field("", error.to_string())))?;
+        self.state.revision = revision;
+        self.outcomes.push(Outcome {
+            kind,
+            key,
+            verb: if old.is_some() {
+                Verb::Update
+            } else {
+                Verb::Create
+            },
+            cause,
+            revision,
+            before: old.map(|old| old.json().into()),
+            after: Some(super::object::value_of(&line).into()),
+        });
+        Ok(())
+    }
+
+    fn delete<T>(&mut self, kind: Kind, key: &str, old: Option<&Stored<T>>, cause: &'static str) {
+        let Some(old) = old else {
+            self.outcomes.push(Outcome {
+                kind,
+                key: key.to_owned(),
+                verb: Verb::Absent,
+                cause,
+                revision: self.state.revision,
+                before: None,
+                after: None,
+            });
+            return;
+        };
+        self.state.revision += 1;
+        let revision = self.state.revision;
+        self.state.unset(kind, key, revision);
+        self.outcomes.push(Outcome {
+            kind,
+            key: key.to_owned(),
+            verb: Verb::Delete,
+            cause,
+            revision,
+            before: Some(old.json().into()),
+            after: None,
+        });
+    }
+}
+
+fn there<'a, T>(kind: Kind, key: &'a str, old: Option<&Arc<Stored<T>>>) -> There<'a> {
+    There {
+        kind,
+        key,
+        revision: old.map(|old| old.revision),
+    }
+}

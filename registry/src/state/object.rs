@@ -1,0 +1,100 @@
+//! One object of any kind, as it is set and as it is read from the log.
+
+use std::str::FromStr;
+
+use cardea_registry_api::{
+    Cluster, Instance, InstanceId, Name, Route, Service,
+    feed::{FeedError, Line, set_line},
+};
+
+use crate::change::{Kind, TokenRecord};
+
+/// One object of any kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Object {
+    Cluster(Cluster),
+    Service(Box<Service>),
+    Route(Route),
+    Instance(Box<Instance>),
+    Token(TokenRecord),
+}
+
+impl Object {
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::Cluster(_) => Kind::Cluster,
+            Self::Service(_) => Kind::Service,
+            Self::Route(_) => Kind::Route,
+            Self::Instance(_) => Kind::Instance,
+            Self::Token(_) => Kind::Token,
+        }
+    }
+
+    pub(crate) fn key(&self) -> String {
+        match self {
+            Self::Cluster(object) => object.name.to_string(),
+            Self::Service(object) => object.name.to_string(),
+            Self::Route(object) => object.id.to_string(),
+            Self::Instance(object) => object.key().to_string(),
+            Self::Token(object) => object.name.to_string(),
+        }
+    }
+
+    /// The cluster whose feed it is in; none: all or none at all.
+    pub(crate) fn cluster(&self) -> Option<Name> {
+        match self {
+            Self::Instance(object) => Some(object.cluster.clone()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn line(&self) -> Result<Line, FeedError> {
+        let (kind, key) = (self.kind().as_str(), self.key());
+        match self {
+            Self::Cluster(object) => set_line(kind, &key, object),
+            Self::Service(object) => set_line(kind, &key, object),
+            Self::Route(object) => set_line(kind, &key, object),
+            Self::Instance(object) => set_line(kind, &key, object),
+            Self::Token(object) => set_line(kind, &key, object),
+        }
+    }
+
+    /// From its JSON; the kind [`Kind::History`] has no object.
+    pub(crate) fn parse(kind: Kind, json: &str) -> Result<Self, serde_json::Error> {
+        Ok(match kind {
+            Kind::Cluster => Self::Cluster(serde_json::from_str(json)?),
+            Kind::Service => Self::Service(serde_json::from_str(json)?),
+            Kind::Route => Self::Route(serde_json::from_str(json)?),
+            Kind::Instance => Self::Instance(serde_json::from_str(json)?),
+            Kind::Token => Self::Token(serde_json::from_str(json)?),
+            Kind::History => {
+                return Err(serde::de::Error::custom("a history is no object"));
+            }
+        })
+    }
+}
+
+/// The value in a line: what stands behind `"value":`, without the closing brace.
+pub(crate) fn value_of(line: &Line) -> &str {
+    const MARK: &str = ",\"value\":";
+    let text = std::str::from_utf8(&line.bytes).unwrap_or_default();
+    // Neither kind nor key can hold a quote, so the first mark is the line's own.
+    text.find(MARK)
+        .and_then(|at| text.get(at + MARK.len()..text.len() - 1))
+        .unwrap_or_default()
+}
+
+/// The first of all names, as a range's lower end.
+pub(crate) fn first_name() -> Name {
+    parsed("0")
+}
+
+/// The first of all instance ids (`-` is the least character of the grammar).
+pub(crate) fn first_id() -> InstanceId {
+    parsed("-")
+}
+
+fn parsed<T: FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+    text.parse()
+        .unwrap_or_else(|error| unreachable!("`{text}` fits the grammar: {error:?}"))
+}

@@ -1,0 +1,1 @@
+//! The state as a value: what holds whatever is done to it.
