@@ -12,6 +12,9 @@
 pub mod change;
 pub mod config;
 pub mod core;
+pub(crate) mod disk;
+pub(crate) mod journal;
+pub(crate) mod lease;
 pub mod record;
 pub mod state;
 

@@ -252,7 +252,12 @@ impl Update {
         }
         let entries = lines
             .enumerate()
-            .map(|(i, line)| entry(i + 2, line))
+            .map(|(i, line)| {
+                Entry::parse(line).map_err(|reason| FeedError::Line {
+                    line: i + 2,
+                    reason,
+                })
+            })
             .collect::<Result<Vec<_>, _>>()?;
         if entries.len() as u64 != end.end {
             return Err(FeedError::CutOff);
@@ -261,33 +266,30 @@ impl Update {
     }
 }
 
-fn entry(number: usize, line: &[u8]) -> Result<Entry, FeedError> {
-    let raw: RawEntry = serde_json::from_slice(line).map_err(|e| FeedError::Line {
-        line: number,
-        reason: e.to_string(),
-    })?;
-    match raw {
-        RawEntry {
-            set: Some(kind),
-            drop: None,
-            key,
-            value: Some(value),
-        } => Ok(Entry::Set {
-            kind,
-            key,
-            hash: xxh3_128(line),
-            value,
-        }),
-        RawEntry {
-            set: None,
-            drop: Some(kind),
-            key,
-            ..
-        } => Ok(Entry::Drop { kind, key }),
-        _ => Err(FeedError::Line {
-            line: number,
-            reason: "neither `set` nor `drop`".to_owned(),
-        }),
+impl Entry {
+    /// Reads one line (without its line end); the error says what is wrong with it.
+    pub fn parse(line: &[u8]) -> Result<Self, String> {
+        let raw: RawEntry = serde_json::from_slice(line).map_err(|e| e.to_string())?;
+        match raw {
+            RawEntry {
+                set: Some(kind),
+                drop: None,
+                key,
+                value: Some(value),
+            } => Ok(Self::Set {
+                kind,
+                key,
+                hash: xxh3_128(line),
+                value,
+            }),
+            RawEntry {
+                set: None,
+                drop: Some(kind),
+                key,
+                ..
+            } => Ok(Self::Drop { kind, key }),
+            _ => Err("neither `set` nor `drop`".to_owned()),
+        }
     }
 }
 
