@@ -5,10 +5,62 @@
 //! and answers on the admin port; one writer of the access log. A request's way is told in
 //! `pipeline.rs`, top to bottom.
 
+#[allow(
+    dead_code,
+    reason = "the engine and the control thread that use it land next"
+)]
+mod balance;
+#[allow(
+    dead_code,
+    reason = "the engine and the control thread that use it land next"
+)]
+mod budget;
+#[allow(
+    dead_code,
+    reason = "the engine and the control thread that use it land next"
+)]
+mod clock;
 mod config;
+#[allow(
+    dead_code,
+    reason = "the engine and the control thread that use it land next"
+)]
+mod control;
+#[allow(
+    dead_code,
+    reason = "the engine and the control thread that use it land next"
+)]
+mod health;
 mod listen;
+#[allow(
+    dead_code,
+    reason = "the engine and the control thread that use it land next"
+)]
+mod peer;
+#[allow(
+    dead_code,
+    reason = "the engine and the control thread that use it land next"
+)]
+mod shared;
 mod start;
+#[allow(
+    dead_code,
+    reason = "the engine and the control thread that use it land next"
+)]
+mod table;
+#[allow(
+    dead_code,
+    reason = "the engine and the control thread that use it land next"
+)]
+mod upstream;
 mod worker;
 
+pub use balance::{Balancers, PickInput, key};
+pub use budget::Budget;
 pub use config::{AccessLog, Config, Limits, Source};
+pub use health::Trial;
+pub use peer::{Failure, Peer, PeerNumber, PeerReport, Picked, Standing};
+pub use shared::{Concern, Readiness, Shared};
 pub use start::{Died, Router, StartError, start};
+pub use table::{BadPath, NoRoute, Origin, RouteEntry, Table};
+pub use upstream::{Member, Policy, Upstream};

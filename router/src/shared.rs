@@ -1,0 +1,153 @@
+//! What workers and the control thread share: the table, and how the router stands.
+//!
+//! The table is swapped with one pointer. Every request loads it at its start, so from the swap on
+//! no *new* request in any worker sees the old one; that is why the swap is all that must happen
+//! before a revision is acknowledged to the registry. A request that has loaded the old table but
+//! not yet picked its peer does not reach a peer that is gone either: after the swap the control
+//! thread takes the permission off each peer that left ([`crate::Peer::takes_requests`]), and a pick
+//! asks the peer itself.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use arc_swap::{ArcSwapOption, Guard};
+use serde::Serialize;
+
+use crate::{clock, table::Table};
+
+/// What workers and the control thread share.
+#[derive(Debug, Default)]
+pub struct Shared {
+    table: ArcSwapOption<Table>,
+    draining: AtomicBool,
+    concerns: Mutex<Concerns>,
+}
+
+#[derive(Debug, Default)]
+struct Concerns {
+    degraded: BTreeMap<&'static str, Concern>,
+    alarms: BTreeMap<String, Concern>,
+}
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Concern {
+    /// What, for programs: `registry_unreachable`, `disk_copy`, `retained`, `skipped_object` …
+    pub code: String,
+    /// What, for people, and what helps.
+    pub message: String,
+    /// Since when, Unix ms.
+    pub since: i64,
+}
+
+/// Whether the router may be sent requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    /// It may; each concern says why it is degraded.
+    Ready(Vec<Concern>),
+    /// It has no table yet.
+    NoTable,
+    /// It is stopping.
+    Draining,
+}
+
+impl Shared {
+    /// The newest table; none before the first (then answer 503).
+    pub fn table(&self) -> Guard<Option<Arc<Table>>> {
+        self.table.load()
+    }
+
+    /// The same, to keep for longer than a moment.
+    pub fn table_full(&self) -> Option<Arc<Table>> {
+        self.table.load_full()
+    }
+
+    /// The router stops: not ready from now on.
+    pub fn start_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether it stops.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Whether it may be sent requests.
+    pub fn readiness(&self) -> Readiness {
+        if self.is_draining() {
+            Readiness::Draining
+        } else if self.table.load().is_none() {
+            Readiness::NoTable
+        } else {
+            Readiness::Ready(self.degraded())
+        }
+    }
+
+    pub(crate) fn publish(&self, table: Arc<Table>) {
+        self.table.store(Some(table));
+    }
+
+    /// Why it is degraded, if it is.
+    pub fn degraded(&self) -> Vec<Concern> {
+        self.concerns().degraded.values().cloned().collect()
+    }
+
+    /// What needs somebody's attention, such as objects that were skipped.
+    pub fn alarms(&self) -> Vec<Concern> {
+        self.concerns().alarms.values().cloned().collect()
+    }
+
+    /// Says that it is degraded for `code`'s reason, or no longer is. Returns whether that is news.
+    pub(crate) fn set_degraded(&self, code: &'static str, message: Option<String>) -> bool {
+        let mut concerns = self.concerns();
+        match message {
+            None => concerns.degraded.remove(code).is_some(),
+            Some(message) => {
+                let news = !concerns.degraded.contains_key(code);
+                let concern = concerns.degraded.entry(code).or_insert_with(|| Concern {
+                    code: code.to_owned(),
+                    message: String::new(),
+                    since: clock::unix_millis(),
+                });
+                concern.message = message;
+                news
+            }
+        }
+    }
+
+    /// Replaces the alarms of one kind: `key` names the object or thing, the text says what is wrong.
+    pub(crate) fn set_alarms(
+        &self,
+        code: &str,
+        alarms: impl IntoIterator<Item = (String, String)>,
+    ) {
+        let mut concerns = self.concerns();
+        let mut old = BTreeMap::new();
+        concerns.alarms.retain(|key, concern| {
+            let keep = concern.code != code;
+            if !keep {
+                old.insert(key.clone(), concern.since);
+            }
+            keep
+        });
+        for (thing, message) in alarms {
+            let key = format!("{code} {thing}");
+            let since = old.get(&key).copied().unwrap_or_else(clock::unix_millis);
+            let concern = Concern {
+                code: code.to_owned(),
+                message: format!("{thing}: {message}"),
+                since,
+            };
+            concerns.alarms.insert(key, concern);
+        }
+    }
+
+    fn concerns(&self) -> MutexGuard<'_, Concerns> {
+        self.concerns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,116 @@
+//! The routing table: immutable, one a revision, swapped whole.
+//!
+//! A route takes a host and a path prefix on segment boundaries. The most specific host that has a
+//! fitting prefix wins: the exact host, then `*.suffix` from the longest to the shortest, then `*`;
+//! within a host, the longest prefix. So where `api.svc.local` has only `/v1`, a request for its
+//! `/v2` may still be taken by `*.svc.local` or `*`.
+//!
+//! Hosts are compared without case, port and trailing dot; how paths are read is told in `path.rs`.
+//!
+//! Routes and upstreams change at different paces: ten thousand routes stay as they are while
+//! instances come and go. So a route entry names its upstream by a slot, and a table is two shared
+//! parts: [`routes`](crate::table) and the slots.
+
+use std::sync::Arc;
+
+use cardea_registry_api::{Name, Route};
+
+use crate::upstream::Upstream;
+
+pub(crate) mod builder;
+pub(crate) mod objects;
+mod path;
+mod routes;
+
+pub use path::BadPath;
+pub(crate) use routes::Routes;
+
+#[cfg(test)]
+mod tests;
+
+/// A route in the table.
+#[derive(Debug)]
+pub struct RouteEntry {
+    /// The route's id: the `route` label of metrics.
+    pub id: Name,
+    /// A small number that is this id's for the process's life: for arrays of counters.
+    pub index: u32,
+    /// The route as configured.
+    pub route: Route,
+    /// Which of the table's upstreams; see [`Table::upstream`].
+    pub(crate) slot: usize,
+}
+
+/// Why a request has no route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoRoute {
+    /// No route takes this host and path (404).
+    #[error("no route takes this host and path")]
+    NotFound,
+    /// The path is refused (400).
+    #[error(transparent)]
+    BadPath(#[from] BadPath),
+}
+
+/// Where a table came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// A registry's feed.
+    Registry,
+    /// The copy on disk.
+    Disk,
+    /// A file.
+    Static,
+}
+
+impl Origin {
+    /// As it is written in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Registry => "registry",
+            Self::Disk => "disk",
+            Self::Static => "static",
+        }
+    }
+}
+
+/// All routes and upstreams of a revision.
+#[derive(Debug)]
+pub struct Table {
+    /// The history that the revision belongs to.
+    pub epoch: Arc<str>,
+    /// The revision.
+    pub revision: u64,
+    /// Where it came from.
+    pub origin: Origin,
+    /// When it was made, Unix ms.
+    pub built_at: i64,
+    pub(crate) routes: Arc<Routes>,
+    pub(crate) slots: Arc<[Option<Arc<Upstream>>]>,
+}
+
+impl Table {
+    /// The route that takes a request: its `Host` as sent and its target in origin form (the query
+    /// is ignored). Allocates nothing.
+    pub fn route(&self, host: &[u8], target: &[u8]) -> Result<&RouteEntry, NoRoute> {
+        self.routes.find(host, target)
+    }
+
+    /// The route's upstream, with the newest peers of this table.
+    pub fn upstream(&self, entry: &RouteEntry) -> &Arc<Upstream> {
+        self.slots[entry.slot]
+            .as_ref()
+            .unwrap_or_else(|| unreachable!("the builder fills the slot of every route"))
+    }
+
+    /// All routes.
+    pub fn routes(&self) -> &[RouteEntry] {
+        self.routes.entries()
+    }
+
+    /// All upstreams.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.slots.iter().flatten()
+    }
+}

@@ -1,0 +1,264 @@
+//! The objects that tables are made of, checked; and what of them changed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use cardea_registry_api::{
+    Instance, InstanceId, InstanceKey, Name, Route, Service, feed::kind, manifest::Manifest,
+};
+
+/// Services, routes and one cluster's instances.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Objects {
+    services: BTreeMap<Name, Arc<Service>>,
+    routes: BTreeMap<Name, Arc<Route>>,
+    instances: HashMap<Name, BTreeMap<InstanceId, Arc<Instance>>>,
+}
+
+/// Which objects changed since the last table.
+#[derive(Debug, Default)]
+pub(crate) struct Dirty {
+    pub(crate) routes: bool,
+    pub(crate) policies: BTreeSet<Name>,
+    pub(crate) instances: HashMap<Name, BTreeSet<InstanceId>>,
+}
+
+/// One object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Object {
+    Service(Arc<Service>),
+    Route(Arc<Route>),
+    Instance(Arc<Instance>),
+}
+
+/// What names an object among all.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Key {
+    Service(Name),
+    Route(Name),
+    Instance(Name, InstanceId),
+}
+
+impl Object {
+    /// Reads and checks one object of the feed; none for a kind this program does not know. The
+    /// error says what is wrong with it.
+    pub(crate) fn read(
+        kind: &str,
+        key: &str,
+        json: &str,
+        cluster: &str,
+    ) -> Option<Result<Self, String>> {
+        let object = match kind {
+            kind::SERVICE => serde_json::from_str(json)
+                .map_err(|e| e.to_string())
+                .and_then(|service: Service| {
+                    service.check().map_err(|e| e.to_string())?;
+                    Ok(Self::Service(Arc::new(service)))
+                }),
+            kind::ROUTE => serde_json::from_str(json)
+                .map_err(|e| e.to_string())
+                .map(|route: Route| Self::Route(Arc::new(route))),
+            kind::INSTANCE => serde_json::from_str(json)
+                .map_err(|e| e.to_string())
+                .and_then(|instance: Instance| {
+                    instance.check().map_err(|e| e.to_string())?;
+                    if instance.cluster.as_str() != cluster {
+                        return Err(format!("belongs to cluster `{}`", instance.cluster));
+                    }
+                    Ok(Self::Instance(Arc::new(instance)))
+                }),
+            _ => return None,
+        };
+        Some(object.and_then(|object| {
+            let own = object.feed_key();
+            if own == key {
+                Ok(object)
+            } else {
+                Err(format!("is named `{own}` inside"))
+            }
+        }))
+    }
+
+    pub(crate) fn key(&self) -> Key {
+        match self {
+            Self::Service(service) => Key::Service(service.name.clone()),
+            Self::Route(route) => Key::Route(route.id.clone()),
+            Self::Instance(instance) => {
+                Key::Instance(instance.service.clone(), instance.id.clone())
+            }
+        }
+    }
+
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Service(_) => kind::SERVICE,
+            Self::Route(_) => kind::ROUTE,
+            Self::Instance(_) => kind::INSTANCE,
+        }
+    }
+
+    /// Its key as the feed writes it.
+    pub(crate) fn feed_key(&self) -> String {
+        match self {
+            Self::Service(service) => service.name.to_string(),
+            Self::Route(route) => route.id.to_string(),
+            Self::Instance(instance) => instance.key().to_string(),
+        }
+    }
+}
+
+impl Key {
+    /// From the feed's writing; none when it cannot be any object's.
+    pub(crate) fn read(kind: &str, key: &str) -> Option<Self> {
+        match kind {
+            kind::SERVICE => key.parse().ok().map(Self::Service),
+            kind::ROUTE => key.parse().ok().map(Self::Route),
+            kind::INSTANCE => {
+                let key: InstanceKey = key.parse().ok()?;
+                Some(Self::Instance(key.service, key.id))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Dirty {
+    fn touch(&mut self, key: Key) {
+        match key {
+            Key::Service(name) => {
+                self.policies.insert(name);
+            }
+            Key::Route(_) => self.routes = true,
+            Key::Instance(service, id) => {
+                self.instances.entry(service).or_default().insert(id);
+            }
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.routes && self.policies.is_empty() && self.instances.is_empty()
+    }
+}
+
+impl Objects {
+    /// A static file's objects.
+    pub(crate) fn from_manifest(manifest: &Manifest, cluster: &Name) -> Self {
+        let mut objects = Self::default();
+        let mut dirty = Dirty::default();
+        let services = manifest.services.iter().cloned().map(Arc::new);
+        let routes = manifest.routes.iter().cloned().map(Arc::new);
+        let instances = manifest.instances_in(cluster).into_iter().map(Arc::new);
+        services
+            .map(Object::Service)
+            .chain(routes.map(Object::Route))
+            .chain(instances.map(Object::Instance))
+            .for_each(|object| objects.set(object, &mut dirty));
+        objects
+    }
+
+    /// Puts an object in, noting it when it is another than before.
+    pub(crate) fn set(&mut self, object: Object, dirty: &mut Dirty) {
+        let key = object.key();
+        let same = match object {
+            Object::Service(new) => {
+                let old = self.services.insert(new.name.clone(), Arc::clone(&new));
+                old.is_some_and(|old| old == new)
+            }
+            Object::Route(new) => {
+                let old = self.routes.insert(new.id.clone(), Arc::clone(&new));
+                old.is_some_and(|old| old == new)
+            }
+            Object::Instance(new) => {
+                let service = self.instances.entry(new.service.clone()).or_default();
+                let old = service.insert(new.id.clone(), Arc::clone(&new));
+                old.is_some_and(|old| old == new)
+            }
+        };
+        if !same {
+            dirty.touch(key);
+        }
+    }
+
+    /// Takes an object out, noting it when it was there.
+    pub(crate) fn remove(&mut self, key: &Key, dirty: &mut Dirty) {
+        let was_there = match key {
+            Key::Service(name) => self.services.remove(name).is_some(),
+            Key::Route(id) => self.routes.remove(id).is_some(),
+            Key::Instance(service, id) => {
+                let Some(instances) = self.instances.get_mut(service) else {
+                    return;
+                };
+                let found = instances.remove(id).is_some();
+                if instances.is_empty() {
+                    self.instances.remove(service);
+                }
+                found
+            }
+        };
+        if was_there {
+            dirty.touch(key.clone());
+        }
+    }
+
+    /// What leads from these objects to `new`.
+    pub(crate) fn difference(&self, new: &Self) -> Dirty {
+        let mut dirty = Dirty::default();
+        let mut scratch = self.clone();
+        let gone: Vec<Key> = self
+            .iter()
+            .map(|object| object.key())
+            .filter(|key| !new.has(key))
+            .collect();
+        for key in &gone {
+            scratch.remove(key, &mut dirty);
+        }
+        for object in new.iter() {
+            scratch.set(object, &mut dirty);
+        }
+        dirty
+    }
+
+    pub(crate) fn has(&self, key: &Key) -> bool {
+        match key {
+            Key::Service(name) => self.services.contains_key(name),
+            Key::Route(id) => self.routes.contains_key(id),
+            Key::Instance(service, id) => self
+                .instances
+                .get(service)
+                .is_some_and(|all| all.contains_key(id)),
+        }
+    }
+
+    /// All objects, services first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Object> {
+        let services = self.services.values().cloned().map(Object::Service);
+        let routes = self.routes.values().cloned().map(Object::Route);
+        let instances = self.instances.values().flat_map(BTreeMap::values).cloned();
+        services
+            .chain(routes)
+            .chain(instances.map(Object::Instance))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        let instances: usize = self.instances.values().map(BTreeMap::len).sum();
+        self.services.len() + self.routes.len() + instances
+    }
+
+    pub(crate) fn service(&self, name: &Name) -> Option<&Arc<Service>> {
+        self.services.get(name)
+    }
+
+    pub(crate) fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.routes.values()
+    }
+
+    pub(crate) fn instance(&self, service: &Name, id: &InstanceId) -> Option<&Arc<Instance>> {
+        self.instances.get(service)?.get(id)
+    }
+
+    pub(crate) fn has_instances(&self, service: &Name) -> bool {
+        self.instances.contains_key(service)
+    }
+}

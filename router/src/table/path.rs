@@ -1,0 +1,274 @@
+//! How a path is read for matching: as the segments that any upstream could make of it.
+//!
+//! The path is forwarded as it was sent. Were it matched byte by byte, `//admin`, `/%61dmin`,
+//! `/public/../admin` or `/admin;x` would reach `/admin` of an upstream that normalises, past the
+//! route (and later the plugins) that stand before `/admin`. So matching sees through what servers
+//! normalise, and refuses what they do not agree upon:
+//!
+//! - `/`, `\`, `%2F` and `%5C` part segments; empty segments do not count (`//a/` is `/a`);
+//! - `%XX` stands for its byte, compared exactly; a broken escape is refused;
+//! - what follows `;` in a segment (path parameters) does not count;
+//! - `.` and `..` segments, in any of these spellings, are refused, as are control characters.
+//!
+//! The query, from the first `?`, is not looked at.
+
+use memchr::{memchr, memchr_iter, memchr3};
+
+/// A longer prefix than any that can be configured.
+const MAX_SEGMENT: usize = 1024;
+
+/// Why a path is refused (400).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadPath {
+    /// `.` or `..`, however spelt.
+    #[error("the path has `.` or `..` segments")]
+    Dots,
+    /// `%` without two hex digits.
+    #[error("the path has a broken percent-escape")]
+    Escape,
+    /// A control character, plain or escaped.
+    #[error("the path has a control character")]
+    Control,
+}
+
+/// A path fit for matching.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Path<'a> {
+    bytes: &'a [u8],
+    plain: bool,
+}
+
+impl<'a> Path<'a> {
+    /// Takes the path off a request target in origin form and checks it.
+    pub(crate) fn parse(target: &'a [u8]) -> Result<Self, BadPath> {
+        let bytes = &target[..memchr(b'?', target).unwrap_or(target.len())];
+        if bytes.iter().any(|b| *b < 0x20 || *b == 0x7f) {
+            return Err(BadPath::Control);
+        }
+        let plain = memchr3(b'%', b'\\', b';', bytes).is_none()
+            && bytes.first() != Some(&b'.')
+            && !memchr_iter(b'/', bytes).any(|at| bytes.get(at + 1) == Some(&b'.'));
+        let path = Self { bytes, plain };
+        if !plain {
+            path.refuse_tricks()?;
+        }
+        Ok(path)
+    }
+
+    /// Calls `see` for each segment until it says stop.
+    pub(crate) fn segments(self, mut see: impl FnMut(&[u8]) -> bool) {
+        if self.plain {
+            let mut from = 0;
+            for at in memchr_iter(b'/', self.bytes).chain([self.bytes.len()]) {
+                if at > from && !see(&self.bytes[from..at]) {
+                    return;
+                }
+                from = at + 1;
+            }
+        } else {
+            let mut segment = Segment::default();
+            let mut decoder = Decoder(self.bytes);
+            while let Ok(Some(symbol)) = decoder.next() {
+                if symbol == Symbol::Separator {
+                    if !segment.is_empty() && !see(segment.bytes()) {
+                        return;
+                    }
+                    segment.clear();
+                } else {
+                    segment.push(symbol);
+                }
+            }
+            if !segment.is_empty() {
+                see(segment.bytes());
+            }
+        }
+    }
+
+    fn refuse_tricks(self) -> Result<(), BadPath> {
+        let mut decoder = Decoder(self.bytes);
+        // Of the current segment: how many bytes before its parameters, and whether all were dots.
+        let (mut length, mut dots, mut parameters) = (0usize, true, false);
+        loop {
+            match decoder.next()? {
+                Some(Symbol::Byte(byte)) if !parameters => {
+                    length += 1;
+                    dots &= byte == b'.';
+                }
+                Some(Symbol::Byte(_)) => {}
+                Some(Symbol::Parameters) => parameters = true,
+                end @ (Some(Symbol::Separator) | None) => {
+                    if dots && (length == 1 || length == 2) {
+                        return Err(BadPath::Dots);
+                    }
+                    if end.is_none() {
+                        return Ok(());
+                    }
+                    (length, dots, parameters) = (0, true, false);
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Symbol {
+    Separator,
+    /// An unescaped `;`.
+    Parameters,
+    Byte(u8),
+}
+
+struct Decoder<'a>(&'a [u8]);
+
+impl Decoder<'_> {
+    fn next(&mut self) -> Result<Option<Symbol>, BadPath> {
+        let (byte, escaped) = match *self.0 {
+            [] => return Ok(None),
+            [b'%', high, low, ref rest @ ..] => {
+                let (Some(high), Some(low)) = (hex(high), hex(low)) else {
+                    return Err(BadPath::Escape);
+                };
+                self.0 = rest;
+                (high * 16 + low, true)
+            }
+            [b'%', ..] => return Err(BadPath::Escape),
+            [byte, ref rest @ ..] => {
+                self.0 = rest;
+                (byte, false)
+            }
+        };
+        match byte {
+            b'/' | b'\\' => Ok(Some(Symbol::Separator)),
+            b';' if !escaped => Ok(Some(Symbol::Parameters)),
+            0..0x20 | 0x7f => Err(BadPath::Control),
+            byte => Ok(Some(Symbol::Byte(byte))),
+        }
+    }
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}
+
+/// A decoded segment, on the stack. One that is longer than any prefix keeps its first bytes, which
+/// is enough to equal none.
+struct Segment {
+    bytes: [u8; MAX_SEGMENT + 1],
+    length: usize,
+    parameters: bool,
+}
+
+impl Default for Segment {
+    fn default() -> Self {
+        Self {
+            bytes: [0; MAX_SEGMENT + 1],
+            length: 0,
+            parameters: false,
+        }
+    }
+}
+
+impl Segment {
+    fn push(&mut self, symbol: Symbol) {
+        match symbol {
+            Symbol::Byte(byte) if !self.parameters => {
+                if let Some(slot) = self.bytes.get_mut(self.length) {
+                    *slot = byte;
+                    self.length += 1;
+                }
+            }
+            Symbol::Parameters => self.parameters = true,
+            Symbol::Byte(_) | Symbol::Separator => {}
+        }
+    }
+
+    fn clear(&mut self) {
+        self.length = 0;
+        self.parameters = false;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(target: &str) -> Result<Vec<String>, BadPath> {
+        let mut all = Vec::new();
+        Path::parse(target.as_bytes())?.segments(|segment| {
+            all.push(String::from_utf8_lossy(segment).into_owned());
+            true
+        });
+        Ok(all)
+    }
+
+    #[test]
+    fn what_upstreams_take_for_the_same_path_is_the_same() {
+        for same in [
+            "/admin/x",
+            "/admin/x/",
+            "//admin///x",
+            "/%61dmin/x",
+            "/admin%2Fx",
+            "/admin%2fx?y=/../z",
+            "/admin\\x",
+            "/admin%5cx",
+            "/admin;v=1/x;",
+            "/admin/;a/x",
+        ] {
+            assert_eq!(read(same).unwrap(), ["admin", "x"], "{same}");
+        }
+        assert!(read("/").unwrap().is_empty());
+        assert!(read("").unwrap().is_empty());
+        assert_eq!(read("/.well-known/a..b").unwrap(), [".well-known", "a..b"]);
+        assert_eq!(read("/...").unwrap(), ["..."]);
+        assert_eq!(read("/a%20b/%E4").unwrap()[0], "a b");
+        assert_eq!(read("/a%253bb").unwrap(), ["a%3bb"]);
+        assert_eq!(read("/a%3Bb").unwrap(), ["a;b"]);
+    }
+
+    #[test]
+    fn tricks_are_refused() {
+        for dots in [
+            "/public/../admin",
+            "/public/..",
+            "/..",
+            "/.",
+            "/./admin",
+            "/public/%2e%2e/admin",
+            "/public/.%2E/admin",
+            "/public%2f..%2fadmin",
+            "/public\\..\\admin",
+            "/public/..%5cadmin",
+            "/public/..;/admin",
+            "/public/..;x=1/admin",
+            "..",
+        ] {
+            assert_eq!(read(dots), Err(BadPath::Dots), "{dots}");
+        }
+        for escape in ["/%", "/%4", "/%zz", "/a%2"] {
+            assert_eq!(read(escape), Err(BadPath::Escape), "{escape}");
+        }
+        for control in ["/a%00b", "/a\u{1}", "/%0d%0a", "/%7F"] {
+            assert_eq!(read(control), Err(BadPath::Control), "{control}");
+        }
+    }
+
+    #[test]
+    fn a_huge_segment_equals_no_prefix() {
+        let long = format!("/%61{}", "a".repeat(5000));
+        assert_eq!(read(&long).unwrap()[0].len(), MAX_SEGMENT + 1);
+    }
+}

@@ -1,0 +1,217 @@
+//! An upstream: a service's peers in this cluster, with the service's policy.
+//!
+//! Immutable, one value a version. What must outlive versions (guard, retry budget, peers) is shared
+//! between them.
+
+use std::sync::{Arc, OnceLock};
+
+use cardea_registry_api::{
+    InstanceState, Name, Service,
+    policy::{Balance, Health, Retries, Timeouts},
+};
+
+use crate::{
+    balance::hash::Chooser,
+    balance::least::Lots,
+    budget::Budget,
+    health::{Rules, guard::Guard},
+    peer::{Peer, PeerNumber},
+};
+
+/// A service's peers in this cluster and how to treat them.
+#[derive(Debug)]
+pub struct Upstream {
+    index: u32,
+    version: u64,
+    service: Name,
+    policy: Arc<Policy>,
+    budget: Arc<Budget>,
+    guard: Arc<Guard>,
+    members: Box<[Member]>,
+    takers: usize,
+    chooser: OnceLock<Chooser>,
+    lots: OnceLock<Lots>,
+}
+
+/// A peer's place in an upstream: what the table says about it.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// The peer's, here to be read without following the pointer.
+    number: PeerNumber,
+    /// The peer.
+    pub peer: Arc<Peer>,
+    /// Its weight; 0 takes no new requests.
+    pub weight: u16,
+    /// Its state; only `up` takes new requests.
+    pub state: InstanceState,
+}
+
+impl Member {
+    pub(crate) fn new(peer: Arc<Peer>, weight: u16, state: InstanceState) -> Self {
+        Self {
+            number: peer.number(),
+            peer,
+            weight,
+            state,
+        }
+    }
+
+    /// The peer's number.
+    pub fn number(&self) -> PeerNumber {
+        self.number
+    }
+
+    /// Whether new requests may go to it, health aside.
+    pub fn takes_requests(&self) -> bool {
+        self.state == InstanceState::Up && self.weight > 0
+    }
+}
+
+/// A service's policy.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// How a peer is picked.
+    pub balance: Balance,
+    /// How long to wait.
+    pub timeouts: Timeouts,
+    /// When to try another peer.
+    pub retries: Retries,
+    /// When a peer counts as down.
+    pub health: Health,
+    pub(crate) rules: Rules,
+}
+
+impl Policy {
+    /// Whether a response with this status counts against the peer.
+    pub fn is_failure(&self, status: u16) -> bool {
+        self.health.statuses.contains(&status)
+    }
+
+    /// Whether an idempotent request answered so may be tried on another peer.
+    pub fn retries_status(&self, status: u16) -> bool {
+        self.retries.statuses.contains(&status)
+    }
+}
+
+impl From<&Service> for Policy {
+    fn from(service: &Service) -> Self {
+        Self {
+            balance: service.balance.clone(),
+            timeouts: service.timeouts.clone(),
+            retries: service.retries.clone(),
+            health: service.health.clone(),
+            rules: Rules::from(&service.health),
+        }
+    }
+}
+
+/// What an upstream is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) index: u32,
+    pub(crate) version: u64,
+    pub(crate) service: Name,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) guard: Arc<Guard>,
+    /// Ordered by the peers' numbers.
+    pub(crate) members: Vec<Member>,
+}
+
+impl Upstream {
+    pub(crate) fn new(parts: Parts) -> Self {
+        debug_assert!(parts.members.is_sorted_by_key(Member::number));
+        Self {
+            index: parts.index,
+            version: parts.version,
+            service: parts.service,
+            policy: parts.policy,
+            budget: parts.budget,
+            guard: parts.guard,
+            takers: parts
+                .members
+                .iter()
+                .filter(|member| member.takes_requests())
+                .count(),
+            members: parts.members.into(),
+            chooser: OnceLock::new(),
+            lots: OnceLock::new(),
+        }
+    }
+
+    /// A small number that is this service's for the process's life: for arrays of counters.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Grows with every change to any upstream.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The service's name.
+    pub fn service(&self) -> &Name {
+        &self.service
+    }
+
+    /// How to treat its requests.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// What retries it may have.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Every peer that is known, also those that take no new requests; ordered by number.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// How many peers are meant to take new requests.
+    pub fn takers(&self) -> usize {
+        self.takers
+    }
+
+    /// The member with this peer.
+    pub fn member(&self, number: PeerNumber) -> Option<&Member> {
+        self.members
+            .binary_search_by_key(&number, Member::number)
+            .ok()
+            .map(|at| &self.members[at])
+    }
+
+    pub(crate) fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// The consistent hash over the takers; made on the control thread before the table is swapped.
+    pub(crate) fn chooser(&self) -> &Chooser {
+        self.chooser.get_or_init(|| Chooser::new(&self.members))
+    }
+
+    /// The weighted draw over the takers.
+    pub(crate) fn lots(&self) -> &Lots {
+        self.lots.get_or_init(|| Lots::new(&self.members))
+    }
+
+    /// Makes what workers would otherwise make at their first request.
+    pub(crate) fn prepare(&self) {
+        match self.policy.balance {
+            Balance::RoundRobin => {}
+            Balance::LeastLoaded => {
+                let _ = self.lots();
+            }
+            Balance::Hash(_) => {
+                let _ = self.chooser();
+            }
+        }
+    }
+
+    /// How long a probe's verdict may take before another request may try, in milliseconds.
+    pub(crate) fn probe_lease(&self) -> u64 {
+        let timeouts = &self.policy.timeouts;
+        timeouts.connect.as_millis() + timeouts.first_byte.as_millis()
+    }
+}
