@@ -15,6 +15,11 @@ use serde::{Deserialize, Serialize};
 
 mod check;
 
+pub(crate) use check::registration;
+
+/// The most services of one agent: what one call can renew, with room.
+const MOST_SERVICES: usize = 1000;
+
 /// Everything an agent can be told.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
@@ -271,6 +276,11 @@ impl Config {
             !self.services.is_empty(),
             "service",
             "name at least one service: a [[service]] table, or --service",
+        );
+        check.ensure(
+            self.services.len() <= MOST_SERVICES,
+            "service",
+            format!("at most {MOST_SERVICES} services"),
         );
         for (i, service) in self.services.iter().enumerate() {
             check.merge(&format!("service[{i}]"), check::service(self, service));

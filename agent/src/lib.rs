@@ -6,10 +6,23 @@
 //! it is registered, its lease is renewed and its probe watched. When it is to stop, it is
 //! deregistered first, the routers' word is awaited that they have let go, and only then the process
 //! is told.
+//!
+//! [`run`] → `prepare` (tokens, addresses, the process) → `agent` (the loop) → `life` and `stop` (what
+//! to do, pure) → `probe`, `registrar`, `children` (doing it).
 
+mod agent;
+mod children;
 mod config;
 mod error;
+mod host;
+mod life;
+mod listen;
 mod local;
+mod prepare;
+mod probe;
+mod registrar;
+mod signals;
+mod stop;
 
 pub use config::{Config, ProbeConfig, ServiceConfig, WarmUpConfig};
 pub use error::AgentError;
@@ -41,7 +54,23 @@ pub fn block_on(config: Config, command: Option<Vec<OsString>>) -> Result<i32, A
 /// It takes over the process it runs in – its signals, and all children, also those of others, which
 /// it reaps – so there is one a process. Needs a current-thread runtime.
 pub async fn run(config: Config, command: Option<Vec<OsString>>) -> Result<i32, AgentError> {
-    config.check()?;
-    drop(command);
-    std::future::pending().await
+    let prepared = prepare::prepare(&config).await?;
+    let socket = config.socket.clone().unwrap_or_else(default_socket);
+    let mut listener = listen::Listener::bind(&socket)?;
+    // Before the process is started: its end, or ours, may come at once.
+    let signals = signals::Signals::take().map_err(|source| AgentError::System {
+        what: "the signals cannot be taken",
+        source,
+    })?;
+    let child = command
+        .map(|words| prepare::start(&words, &socket, &prepared.tools.children))
+        .transpose()?;
+    let agent = prepared.into_agent(&config, child);
+    let (sender, asked) = tokio::sync::mpsc::channel(16);
+    let status = tokio::select! {
+        status = agent.run(signals, asked) => status,
+        never = listener.serve(&sender) => match never {},
+    };
+    listener.finish().await;
+    Ok(status)
 }
