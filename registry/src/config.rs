@@ -16,6 +16,11 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The database. Default: none, which means SQLite in `data_dir`.
     pub database: Option<DatabaseUrl>,
+    /// How long connecting or a statement may take before the database counts as lost. Default `2s`.
+    pub database_timeout: Span,
+    /// SQLite: whether each write waits for the disk. Without, a power cut may lose the last writes,
+    /// a crash of the program none. Default no.
+    pub sqlite_full_sync: bool,
     /// This replica's id, unique among the replicas of one database. Default: none, which means one
     /// is made at the first start and kept in `data_dir`.
     pub replica: Option<Name>,
@@ -70,7 +75,8 @@ pub struct BootstrapToken {
 pub struct HttpConfig {
     /// The most connections at once; more wait to be accepted. Default 10,000.
     pub max_connections: usize,
-    /// How long a client may take for a TLS handshake or a request's head. Default `10s`.
+    /// How long a client may take for a TLS handshake or a request's head, which is also how long an
+    /// idle connection is kept. Default `60s`.
     pub header_timeout: Span,
     /// How long requests in flight may take when the registry stops. Default `5s`.
     pub stop_timeout: Span,
@@ -79,10 +85,14 @@ pub struct HttpConfig {
 /// When leases lapse.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseConfig {
-    /// How often renewals are written to the database, all at once. Default `5s`.
+    /// How often lapsed leases are looked for. Default `1s`.
+    pub tick: Span,
+    /// How often renewals are handed, all at once, to the replica that looks for lapsed leases.
+    /// Default `3s`.
     pub flush: Span,
-    /// What every lease gets on top after the registry started or its database came back, so that
-    /// agents can reach it again before anything expires. Default `30s`.
+    /// How long every lease lasts at least after the registry started, its database came back, or
+    /// another replica took over, so that agents can reach it again before anything expires. Default
+    /// `30s`.
     pub grace: Span,
 }
 
@@ -92,7 +102,10 @@ pub struct GuardConfig {
     /// At most this share of a service's instances in a cluster a minute … Default 20.
     pub max_percent: u8,
     /// … or this many, whichever is more. Default 3.
-    pub max_count: u32,
+    pub max_count: usize,
+    /// Whether the last instance of a service in a cluster is kept whatever its lease says. Default
+    /// yes.
+    pub keep_last: bool,
     /// How long an instance that the guard kept stays, marked stale. Default `24h`.
     pub stale_after: Span,
 }
@@ -121,6 +134,8 @@ impl Default for Config {
             admin: SocketAddr::from(([127, 0, 0, 1], 7401)),
             data_dir: PathBuf::from("data"),
             database: None,
+            database_timeout: Span::secs(2),
+            sqlite_full_sync: false,
             replica: None,
             tls: None,
             tokens: Vec::new(),
@@ -137,7 +152,7 @@ impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             max_connections: 10_000,
-            header_timeout: Span::secs(10),
+            header_timeout: Span::secs(60),
             stop_timeout: Span::secs(5),
         }
     }
@@ -146,7 +161,8 @@ impl Default for HttpConfig {
 impl Default for LeaseConfig {
     fn default() -> Self {
         Self {
-            flush: Span::secs(5),
+            tick: Span::secs(1),
+            flush: Span::secs(3),
             grace: Span::secs(30),
         }
     }
@@ -157,6 +173,7 @@ impl Default for GuardConfig {
         Self {
             max_percent: 20,
             max_count: 3,
+            keep_last: true,
             stale_after: Span::secs(86_400),
         }
     }
@@ -207,18 +224,17 @@ impl Config {
             "at least 1",
         );
         let spans = [
-            ("http.header_timeout", self.http.header_timeout, 1),
-            ("leases.flush", self.leases.flush, 1),
-            ("guard.stale_after", self.guard.stale_after, 1),
-            ("snapshots.every", self.snapshots.every, 1),
-            ("routers.live", self.routers.live, 1),
+            ("database_timeout", self.database_timeout),
+            ("http.header_timeout", self.http.header_timeout),
+            ("leases.tick", self.leases.tick),
+            ("leases.flush", self.leases.flush),
+            ("guard.stale_after", self.guard.stale_after),
+            ("snapshots.every", self.snapshots.every),
+            ("routers.live", self.routers.live),
         ];
-        for (field, span, least) in spans {
-            check.ensure(
-                span >= Span::millis(least),
-                field,
-                "longer than nothing, such as 10s",
-            );
+        for (field, span) in spans {
+            let wanted = "longer than nothing, such as 10s";
+            check.ensure(span > Span::secs(0), field, wanted);
         }
         check.ensure(
             self.guard.max_percent <= 100,

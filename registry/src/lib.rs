@@ -9,13 +9,23 @@
     reason = "the writer, which fills the bodies and uses the rest of the state, comes next"
 )]
 
+mod auth;
 pub mod change;
 pub mod config;
 pub mod core;
 pub(crate) mod disk;
+mod http;
 pub(crate) mod journal;
 pub(crate) mod lease;
+mod metrics;
 pub mod record;
+mod server;
+mod start;
 pub mod state;
+mod time;
+mod tls;
 
+pub use auth::first::{ADMIN_FILE, FirstTokenError};
 pub use config::Config;
+pub use start::{Ended, Registry, StartError, start};
+pub use tls::TlsError;

@@ -1,0 +1,125 @@
+//! The HTTP API under `/v1`.
+//!
+//! A request passes [`front`] (request id, who calls, metrics, log), then one handler, which takes
+//! out of it what it needs with the extractors of [`extract`], [`precondition`] and
+//! [`crate::auth::scope`], and asks the [`Core`]. Causes become statuses in [`problem`].
+
+mod apply;
+mod changes;
+mod clusters;
+mod extract;
+mod feed;
+mod front;
+pub(crate) mod health;
+mod instances;
+mod objects;
+mod openapi;
+mod page;
+mod precondition;
+pub(crate) mod problem;
+mod registrations;
+mod routers;
+mod routes;
+mod services;
+mod snapshots;
+mod status;
+mod tokens;
+
+use std::sync::Arc;
+
+use axum::{Router, extract::State, middleware};
+use bytes::Bytes;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio_util::sync::CancellationToken;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use self::health::Health;
+use crate::core::Core;
+
+/// What every handler of the API can reach.
+#[derive(Debug)]
+pub(crate) struct App {
+    /// State and writer.
+    pub(crate) core: Core,
+    /// How ready the registry is.
+    pub(crate) health: Arc<Health>,
+    /// Cancelled when the registry begins to stop: whoever waits answers at once.
+    pub(crate) stopping: CancellationToken,
+    openapi: Bytes,
+}
+
+/// The state argument of handlers.
+pub(crate) type Api = State<Arc<App>>;
+
+/// The API's calls with their documentation.
+fn calls() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::with_openapi(openapi::frame())
+        .routes(routes!(clusters::list))
+        .routes(routes!(clusters::get, clusters::put, clusters::delete))
+        .routes(routes!(services::list))
+        .routes(routes!(services::get, services::put, services::delete))
+        .routes(routes!(routes::list))
+        .routes(routes!(routes::get, routes::put, routes::delete))
+        .routes(routes!(apply::apply))
+        .routes(routes!(instances::list))
+        .routes(routes!(
+            instances::get,
+            registrations::put,
+            registrations::patch,
+            registrations::delete
+        ))
+        .routes(routes!(registrations::renew))
+        .routes(routes!(registrations::renew_many))
+        .routes(routes!(registrations::put_many))
+        .routes(routes!(feed::snapshot))
+        .routes(routes!(routers::list))
+        .routes(routes!(routers::forget))
+        .routes(routes!(snapshots::list, snapshots::write))
+        .routes(routes!(snapshots::verify))
+        .routes(routes!(changes::list))
+        .routes(routes!(status::get))
+        .routes(routes!(status::decide))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::delete))
+        .routes(routes!(openapi::document))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+}
+
+/// The whole API, ready to be served.
+pub(crate) fn api(core: Core, health: Arc<Health>, stopping: CancellationToken) -> Router {
+    let (router, document) = calls().split_for_parts();
+    let app = Arc::new(App {
+        core,
+        health,
+        stopping,
+        openapi: openapi::encode(&document),
+    });
+    router
+        .fallback(problem::no_such_path)
+        .method_not_allowed_fallback(problem::no_such_method)
+        .layer(middleware::from_fn_with_state(
+            Some(Arc::clone(&app)),
+            front::front,
+        ))
+        .with_state(app)
+}
+
+/// The admin port: health and metrics.
+pub(crate) fn admin(health: Arc<Health>, metrics: PrometheusHandle) -> Router {
+    let render = {
+        let health = Arc::clone(&health);
+        move || async move { crate::metrics::render(&metrics, health.core()).await }
+    };
+    Router::new()
+        .route("/healthz", axum::routing::get(health::alive))
+        .route("/readyz", axum::routing::get(health::ready))
+        .route("/metrics", axum::routing::get(render))
+        .fallback(problem::no_such_path)
+        .method_not_allowed_fallback(problem::no_such_method)
+        .layer(middleware::from_fn_with_state(None, front::front))
+        .with_state(health)
+}
+
+#[cfg(test)]
+mod tests;

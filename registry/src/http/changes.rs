@@ -1,0 +1,74 @@
+//! The change log: who changed what, when and why.
+
+use axum::{extract::State, response::Response};
+use cardea_registry_api::api::{ChangeRecord, Page, Role};
+
+use super::{
+    Api, extract::Params, openapi::Asking, page, page::DEFAULT_LIMIT, page::MAX_LIMIT,
+    problem::ApiError,
+};
+use crate::{
+    auth::scope::{Caller, Reads},
+    change::Kind,
+    core::StoreError,
+};
+
+/// Changes after a revision, oldest first, from the database.
+#[utoipa::path(get, path = "/v1/changes", operation_id = "list_changes", tag = "operations",
+    params(
+        ("after" = Option<u64>, Query, description = "Only later ones; default 0."),
+        ("limit" = Option<u32>, Query, description = "At most so many, 1–1000; default 100."),
+        ("cursor" = Option<u64>, Query, description = "`next` of the page before; in place of `after`."),
+    ),
+    responses((status = 200, description = "A page.", body = Page<ChangeRecord>), Asking))]
+pub(super) async fn list(
+    caller: Caller<Reads>,
+    State(app): Api,
+    mut params: Params,
+) -> Result<Response, ApiError> {
+    let after: Option<u64> = params.take("after");
+    let cursor: Option<u64> = params.take("cursor");
+    let limit: usize = params.take("limit").unwrap_or(DEFAULT_LIMIT);
+    let fits = (1..=MAX_LIMIT).contains(&limit);
+    params.ensure(fits, "limit", "a page has 1 to 1000 items");
+    params.finish()?;
+    let after = cursor.or(after).unwrap_or_default();
+    // One more than asked for tells whether there is another page.
+    let ask = u32::try_from(limit + 1).unwrap_or(u32::MAX);
+    let mut records = app.core.history(after, ask).await.map_err(away)?;
+    let more = records.len() > limit;
+    records.truncate(limit);
+    let next = records
+        .last()
+        .filter(|_| more)
+        .map(|r| r.revision.to_string());
+    for record in &mut records {
+        hide_tokens(record, caller.role());
+    }
+    page::values(records, next)
+}
+
+fn away(error: StoreError) -> ApiError {
+    match error {
+        StoreError::Away(_) => {
+            tracing::debug!(%error, "the change log cannot be read");
+            ApiError::unavailable("the database is away, and the change log with it", 2)
+        }
+        StoreError::Refused(_) | StoreError::Unreadable(_) => ApiError::internal(error),
+    }
+}
+
+/// Tokens are an admin's business, and their hashes nobody's.
+fn hide_tokens(record: &mut ChangeRecord, role: Role) {
+    if record.kind != Kind::Token.as_str() {
+        return;
+    }
+    for side in [&mut record.before, &mut record.after] {
+        match side {
+            Some(serde_json::Value::Object(token)) if role == Role::Admin => {
+                token.remove("sha256");
+            }
+            _ => *side = None,
+        }
+    }
+}

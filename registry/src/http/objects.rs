@@ -1,0 +1,102 @@
+//! What clusters, services and routes have in common.
+
+use std::{fmt::Display, sync::Arc};
+
+use axum::{
+    Json,
+    http::{HeaderName, HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use cardea_registry_api::{
+    Name,
+    api::{EPOCH_HEADER, REVISION_HEADER},
+};
+
+use super::{
+    App,
+    page::{self, PageWriter, Wanted},
+    precondition::etag,
+    problem::ApiError,
+};
+use crate::{
+    auth::scope::Caller,
+    change::{Change, Written},
+    state::Stored,
+};
+
+/// A page of what comes behind the cursor.
+pub(super) fn list<'a, T: 'a, K: Display>(
+    wanted: &Wanted<Name>,
+    behind: impl Iterator<Item = &'a Arc<Stored<T>>>,
+    key: impl Fn(&'a T) -> K,
+) -> Response {
+    let mut page = PageWriter::new(wanted.limit);
+    for stored in behind {
+        if !page.versioned(key(&stored.object), stored.revision, stored.json()) {
+            break;
+        }
+    }
+    page.finish()
+}
+
+/// One object with its ETag.
+pub(super) fn one<T>(
+    stored: Option<&Arc<Stored<T>>>,
+    kind: &str,
+    key: impl Display,
+) -> Result<Response, ApiError> {
+    let stored = stored.ok_or_else(|| ApiError::not_found(kind, key))?;
+    let mut body = Vec::with_capacity(stored.json().len() + 32);
+    page::write_versioned(&mut body, stored.revision, stored.json());
+    let mut response = page::json(body);
+    response
+        .headers_mut()
+        .insert(header::ETAG, etag(stored.revision));
+    Ok(response)
+}
+
+/// Submits one change and says where it led.
+pub(super) async fn write<S>(
+    app: &App,
+    caller: &Caller<S>,
+    change: Change,
+) -> Result<Response, ApiError> {
+    let written = app.core.submit(vec![change], caller.author()).await?;
+    let mut response = answer(&written);
+    if let Some(outcome) = written.outcomes.last().filter(|o| o.after.is_some()) {
+        response
+            .headers_mut()
+            .insert(header::ETAG, etag(outcome.revision));
+    }
+    Ok(response)
+}
+
+/// `Written` as body, with revision and epoch as headers too.
+pub(super) fn answer(written: &Written) -> Response {
+    let mut response = Json(written.api()).into_response();
+    stamp(&mut response, &written.epoch, written.revision);
+    response
+}
+
+/// Puts epoch and revision into a response's headers.
+pub(super) fn stamp(response: &mut Response, epoch: &str, revision: u64) {
+    let headers = response.headers_mut();
+    headers.insert(
+        HeaderName::from_static(REVISION_HEADER),
+        HeaderValue::from(revision),
+    );
+    if let Ok(epoch) = HeaderValue::from_str(epoch) {
+        headers.insert(HeaderName::from_static(EPOCH_HEADER), epoch);
+    }
+}
+
+/// The name in the path is the one that counts; another one in the body is a mistake.
+pub(super) fn same_name(field: &str, path: &Name, body: &Name) -> Result<(), ApiError> {
+    if path == body {
+        return Ok(());
+    }
+    Err(ApiError::invalid(
+        field,
+        format!("the path says `{path}`, the body `{body}`: make them the same"),
+    ))
+}

@@ -1,0 +1,39 @@
+//! How the registry stands, and which history holds.
+
+use axum::{Json, extract::State};
+use cardea_registry_api::api::{HistoryDecision, Status};
+
+use super::{
+    Api,
+    extract::{Input, Params},
+    openapi::{Reading, Sending},
+    problem::ApiError,
+};
+use crate::auth::scope::{Caller, Reads, Writes};
+
+/// How the registry stands, with what needs somebody's attention.
+#[utoipa::path(get, path = "/v1/status", operation_id = "get_status", tag = "operations",
+    responses((status = 200, description = "As it stands.", body = Status), Reading))]
+pub(super) async fn get(
+    _: Caller<Reads>,
+    State(app): Api,
+    params: Params,
+) -> Result<Json<Status>, ApiError> {
+    params.finish()?;
+    Ok(Json(app.core.status()))
+}
+
+/// An operator's word on which history holds, while the registry holds one back.
+#[utoipa::path(post, path = "/v1/history", operation_id = "decide_history", tag = "operations",
+    request_body = HistoryDecision,
+    responses((status = 200, description = "As it stands now.", body = Status), Sending))]
+pub(super) async fn decide(
+    caller: Caller<Writes>,
+    State(app): Api,
+    params: Params,
+    Input(decision): Input<HistoryDecision>,
+) -> Result<Json<Status>, ApiError> {
+    params.finish()?;
+    let status = app.core.decide_history(decision.keep, caller.author());
+    Ok(Json(status.await?))
+}
