@@ -4,5 +4,17 @@
     reason = "a test that cannot go on fails where it stands"
 )]
 
+mod access;
+mod database_outage;
 mod dependencies;
+mod gate;
 mod harness;
+mod kill;
+mod latency;
+mod misbehave;
+mod redeploy;
+mod registry_outage;
+mod replicas;
+mod router_restart;
+mod static_mode;
+mod websocket;

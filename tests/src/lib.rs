@@ -18,4 +18,5 @@ pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod scratch;
+pub mod site;
 pub mod wait;

@@ -158,6 +158,11 @@ impl Postgres {
         server
     }
 
+    /// The server's process id, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
     /// The port.
     pub fn port(&self) -> u16 {
         self.port

@@ -133,8 +133,11 @@ impl Process {
         self.status = Some(self.child.wait().expect("the end of a child"));
     }
 
-    /// `kill -9` of the process and all in its group.
+    /// `kill -9` of the process, its descendants and all in its group.
     pub fn kill_group(&mut self) {
+        for child in descendants(self.pid()) {
+            signal(child, Signal::SIGKILL);
+        }
         let _ = killpg(self.nix_pid(), Signal::SIGKILL);
         self.status = Some(self.child.wait().expect("the end of a child"));
     }
@@ -259,6 +262,17 @@ pub fn children(pid: u32) -> Vec<u32> {
                 .collect::<Vec<u32>>()
         })
         .collect()
+}
+
+/// The children of a process, and theirs.
+pub fn descendants(pid: u32) -> Vec<u32> {
+    let mut all = children(pid);
+    let mut at = 0;
+    while let Some(&next) = all.get(at) {
+        all.extend(children(next));
+        at += 1;
+    }
+    all
 }
 
 /// Sends a signal to one process by its id.

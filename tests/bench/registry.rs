@@ -1,0 +1,505 @@
+//! The registry on PostgreSQL (fsync on) and SQLite beside Debian's etcd: durable writes at equal
+//! concurrency, write → watcher, renewals.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use cardea_registry_api::{
+    Span,
+    api::{BulkRegistration, KeyedRegistration, Registration, Renewals},
+    client::{Client, Position, Pull, Pulled},
+};
+use cardea_tests::{
+    http1::Connection,
+    load::percentile,
+    postgres::Postgres,
+    scratch::Scratch,
+    site::{CLUSTER, Registry, RegistrySetup, Token, address_of, key, name},
+};
+use tokio::task::JoinSet;
+
+use crate::{
+    etcd::{self, Etcd},
+    machine::cpu_ns,
+    table::{Table, shown, spread},
+};
+
+const SPAN: Duration = Duration::from_secs(4);
+const ROUNDS: usize = 5;
+const SOON: Duration = Duration::from_secs(30);
+
+/// Somebody who keeps durable writes.
+enum Store {
+    Etcd(Etcd),
+    Registry {
+        registry: Box<Registry>,
+        postgres: Option<Postgres>,
+    },
+}
+
+impl Store {
+    /// The process ids whose CPU time the writes cost.
+    fn pids(&self) -> Vec<u32> {
+        match self {
+            Self::Etcd(etcd) => vec![etcd.process.pid()],
+            Self::Registry { registry, postgres } => {
+                let database = postgres.as_ref().and_then(Postgres::pid);
+                [Some(registry.process().pid()), database]
+                    .into_iter()
+                    .flatten()
+                    .collect()
+            }
+        }
+    }
+
+    fn cpu_ns(&self) -> u64 {
+        self.pids().into_iter().map(cpu_ns).sum()
+    }
+}
+
+struct Candidate {
+    name: &'static str,
+    store: Store,
+}
+
+async fn candidates(dir: &Path) -> Vec<Candidate> {
+    let postgres = Postgres::start().await;
+    let setup = RegistrySetup::new("on-postgres", Some(postgres.url()));
+    let on_postgres = Registry::start(setup, dir).await;
+    let on_sqlite = Registry::start(RegistrySetup::new("on-sqlite", None), dir).await;
+    vec![
+        Candidate {
+            name: "etcd",
+            store: Store::Etcd(Etcd::start(dir).await),
+        },
+        Candidate {
+            name: "cardea, PostgreSQL",
+            store: Store::Registry {
+                registry: Box::new(on_postgres),
+                postgres: Some(postgres),
+            },
+        },
+        Candidate {
+            name: "cardea, SQLite",
+            store: Store::Registry {
+                registry: Box::new(on_sqlite),
+                postgres: None,
+            },
+        },
+    ]
+}
+
+/// Prints the tables.
+pub(crate) async fn run() {
+    let scratch = Scratch::new("bench-registry");
+    let candidates = candidates(scratch.path()).await;
+    println!("### Registry beside etcd\n");
+    println!(
+        "PostgreSQL with fsync, synchronous_commit and full_page_writes on; SQLite in WAL mode with \
+         synchronous=NORMAL; etcd with its fsync on, over gRPC. The same disk, values of the same \
+         size, rounds of {} s interleaved, {ROUNDS} of them; load on the same two cores. CPU is of \
+         the server with its database.\n",
+        SPAN.as_secs()
+    );
+    let mut table = Table::new(&[
+        "durable writes",
+        "clients",
+        "writes/s",
+        "× etcd",
+        "p50 ms",
+        "p99 ms",
+        "CPU µs per write",
+    ]);
+    for clients in [1, 16, 64, 256] {
+        writes(&candidates, clients, &mut table).await;
+    }
+    table.print();
+    bulk(&candidates).await;
+    watchers(&candidates).await;
+    renewals(&candidates).await;
+}
+
+/// What one candidate showed, a value for each round.
+#[derive(Default)]
+struct Seen {
+    per_second: Vec<f64>,
+    cpu_us: Vec<f64>,
+    latencies: Vec<u32>,
+}
+
+async fn writes(candidates: &[Candidate], clients: usize, table: &mut Table) {
+    let mut seen: Vec<Seen> = candidates.iter().map(|_| Seen::default()).collect();
+    for round in 0..=ROUNDS {
+        for (candidate, seen) in candidates.iter().zip(&mut seen) {
+            let before = candidate.store.cpu_ns();
+            let begun = Instant::now();
+            let mut latencies = write_round(&candidate.store, clients, round).await;
+            let elapsed = begun.elapsed().as_secs_f64();
+            let spent = candidate.store.cpu_ns() - before;
+            if round > 0 {
+                seen.per_second.push(latencies.len() as f64 / elapsed);
+                seen.cpu_us
+                    .push(spent as f64 / 1000.0 / latencies.len() as f64);
+                seen.latencies.append(&mut latencies);
+            }
+        }
+    }
+    let base = spread(&seen[0].per_second).0;
+    for (candidate, mut seen) in candidates.iter().zip(seen) {
+        seen.latencies.sort_unstable();
+        table.row([
+            candidate.name.to_owned(),
+            clients.to_string(),
+            shown(&seen.per_second, 0),
+            format!("{:.2}", spread(&seen.per_second).0 / base),
+            format!("{:.2}", percentile(&seen.latencies, 500) / 1000.0),
+            format!("{:.2}", percentile(&seen.latencies, 990) / 1000.0),
+            shown(&seen.cpu_us, 0),
+        ]);
+    }
+}
+
+/// Each client writes, waits until that is durable, and writes again. Microseconds of each write.
+async fn write_round(store: &Store, clients: usize, round: usize) -> Vec<u32> {
+    let end = Instant::now() + SPAN;
+    let mut tasks = JoinSet::new();
+    for client in 0..clients {
+        match store {
+            Store::Etcd(etcd) => {
+                tasks.spawn(write_etcd(etcd.address, client, clients, round, end));
+            }
+            Store::Registry { registry, .. } => {
+                tasks.spawn(write_registry(registry.api(), client, clients, round, end));
+            }
+        }
+    }
+    tasks.join_all().await.into_iter().flatten().collect()
+}
+
+/// Instances are registered again with another version each time: every write changes something.
+fn registration(number: u64) -> Registration {
+    Registration {
+        version: format!("1.0.{number}"),
+        lease: Some(Span::secs(600)),
+        ..Registration::at(address_of(SocketAddr::from(([10, 0, 0, 1], 9000))))
+    }
+}
+
+async fn write_etcd(
+    address: SocketAddr,
+    client: usize,
+    clients: usize,
+    round: usize,
+    end: Instant,
+) -> Vec<u32> {
+    let mut connection = etcd::Client::connect(address).await;
+    let mut latencies = Vec::new();
+    while Instant::now() < end {
+        let number = latencies.len() as u64;
+        let key = format!(
+            "/default/bench-{clients}/r{round}-c{client}-{}",
+            number % 50
+        );
+        let value = serde_json::to_vec(&registration(number)).expect("JSON");
+        let begun = Instant::now();
+        connection.put(&key, &value).await;
+        latencies.push(micros(begun.elapsed()));
+    }
+    latencies
+}
+
+async fn write_registry(
+    address: SocketAddr,
+    client: usize,
+    clients: usize,
+    round: usize,
+    end: Instant,
+) -> Vec<u32> {
+    let mut connection = Connection::open(address, SOON).await.expect("the registry");
+    let mut latencies = Vec::new();
+    while Instant::now() < end {
+        let number = latencies.len() as u64;
+        let path = format!(
+            "/v1/clusters/{CLUSTER}/services/bench-{clients}/instances/r{round}-c{client}-{}",
+            number % 50
+        );
+        let body = serde_json::to_string(&registration(number)).expect("JSON");
+        let request = put(&path, &body);
+        let begun = Instant::now();
+        let answer = connection
+            .exchange(request.as_bytes(), SOON)
+            .await
+            .expect("an answer");
+        latencies.push(micros(begun.elapsed()));
+        assert!(answer.status < 300, "{} {}", answer.status, answer.text());
+        assert!(
+            answer.text().contains("\"durable\":true"),
+            "{}",
+            answer.text()
+        );
+    }
+    latencies
+}
+
+fn put(path: &str, body: &str) -> String {
+    format!(
+        "PUT {path} HTTP/1.1\r\nHost: registry\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        Token::Agent.secret(),
+        body.len()
+    )
+}
+
+fn micros(span: Duration) -> u32 {
+    u32::try_from(span.as_micros()).unwrap_or(u32::MAX)
+}
+
+fn client(registry: &Registry) -> Client {
+    registry.client()
+}
+
+/// Registrations many at once: how a whole cluster comes back.
+async fn bulk(candidates: &[Candidate]) {
+    println!(
+        "Registrations, 100 in a call, 16 calls at a time (each call is one change, all or nothing):\n"
+    );
+    let mut table = Table::new(&["", "registrations/s"]);
+    for candidate in candidates {
+        let Store::Registry { registry, .. } = &candidate.store else {
+            continue;
+        };
+        let mut rounds = Vec::new();
+        for round in 0..=ROUNDS {
+            let done = Arc::new(AtomicU64::new(0));
+            let begun = Instant::now();
+            let mut tasks = JoinSet::new();
+            for caller in 0..16 {
+                let (client, done) = (client(registry), done.clone());
+                tasks.spawn(async move {
+                    let mut call = 0;
+                    while begun.elapsed() < Duration::from_secs(2) {
+                        let many = batch(&format!("bulk-{round}-{caller}"), 100, call);
+                        client.register_many(&many).await.expect("registrations");
+                        done.fetch_add(100, Ordering::Relaxed);
+                        call += 1;
+                    }
+                });
+            }
+            tasks.join_all().await;
+            if round > 0 {
+                rounds.push(done.load(Ordering::Relaxed) as f64 / begun.elapsed().as_secs_f64());
+            }
+        }
+        table.row([candidate.name.to_owned(), shown(&rounds, 0)]);
+    }
+    table.print();
+}
+
+/// `count` registrations of one service.
+pub(crate) fn batch(service: &str, count: u64, version: u64) -> BulkRegistration {
+    let keyed = |number: u64| KeyedRegistration {
+        key: key(CLUSTER, service, &format!("i-{number}")),
+        registration: Registration {
+            address: address_of(SocketAddr::from((
+                [10, 0, (number >> 8) as u8, number as u8],
+                9000,
+            ))),
+            ..registration(version)
+        },
+    };
+    BulkRegistration {
+        instances: (0..count).map(keyed).collect(),
+    }
+}
+
+/// From just before a write is sent until a watcher has it, one write at a time.
+async fn watchers(candidates: &[Candidate]) {
+    println!(
+        "Write → watcher, one write at a time, from sending the write to the watcher having it:\n"
+    );
+    let mut table = Table::new(&["", "p50 ms", "p99 ms", "writes"]);
+    for candidate in candidates {
+        let mut delays = match &candidate.store {
+            Store::Etcd(etcd) => watch_etcd(etcd.address).await,
+            Store::Registry { registry, .. } => watch_registry(registry).await,
+        };
+        delays.sort_unstable();
+        table.row([
+            candidate.name.to_owned(),
+            format!("{:.2}", percentile(&delays, 500) / 1000.0),
+            format!("{:.2}", percentile(&delays, 990) / 1000.0),
+            delays.len().to_string(),
+        ]);
+    }
+    table.print();
+}
+
+const WATCHED: u64 = 1000;
+
+async fn watch_etcd(address: SocketAddr) -> Vec<u32> {
+    let mut writer = etcd::Client::connect(address).await;
+    let mut watch = etcd::Client::connect(address)
+        .await
+        .watch("/watched/")
+        .await;
+    let mut delays = Vec::new();
+    for number in 0..WATCHED {
+        let value = serde_json::to_vec(&registration(number)).expect("JSON");
+        let begun = Instant::now();
+        let ((), (_, seen)) = tokio::join!(writer.put("/watched/one", &value), watch.next());
+        delays.push(micros(seen - begun));
+    }
+    delays
+}
+
+async fn watch_registry(registry: &Registry) -> Vec<u32> {
+    let writer = client(registry);
+    let reader = client(registry);
+    let instance = key("watched", "watched", "one");
+    let first = writer
+        .register(&instance, &registration(0))
+        .await
+        .expect("a registration");
+    let mut position: Option<Position> = None;
+    while position
+        .as_ref()
+        .is_none_or(|at| at.revision < first.revision)
+    {
+        position = pull(&reader, position).await;
+    }
+    let mut delays = Vec::new();
+    for number in 1..=WATCHED {
+        let registration = registration(number);
+        let begun = Instant::now();
+        let see = async {
+            let before = position.as_ref().map(|at| at.revision);
+            let mut now = position.clone();
+            while now.as_ref().map(|at| at.revision) == before {
+                now = pull(&reader, now).await;
+            }
+            (now, Instant::now())
+        };
+        let (written, (now, seen)) = tokio::join!(writer.register(&instance, &registration), see);
+        written.expect("a registration");
+        position = now;
+        delays.push(micros(seen - begun));
+    }
+    delays
+}
+
+async fn pull(reader: &Client, applied: Option<Position>) -> Option<Position> {
+    let pull = Pull {
+        cluster: name("watched"),
+        applied: applied.clone(),
+        wait: Span::secs(10),
+        router: None,
+        version: String::new(),
+        full: false,
+    };
+    match reader.pull(&pull).await.expect("a pull") {
+        Pulled::Update { update, .. } => Some(Position {
+            epoch: update.head.epoch.clone(),
+            revision: update.head.revision,
+        }),
+        Pulled::NotModified { .. } => applied,
+    }
+}
+
+/// 50,000 renewals a second: what they cost the registry.
+async fn renewals(candidates: &[Candidate]) {
+    const RATE: u64 = 50_000;
+    const BATCH: u64 = 1000;
+    const SECONDS: u64 = 10;
+    println!(
+        "{RATE} renewals/s for {SECONDS} s in calls of {BATCH} (an agent host renews all its services \
+         in one call), and one by one as fast as 64 clients can:\n"
+    );
+    let mut table = Table::new(&["", "asked for", "renewals/s", "cores", "CPU µs per renewal"]);
+    for candidate in candidates {
+        let Store::Registry { registry, .. } = &candidate.store else {
+            continue;
+        };
+        let client = client(registry);
+        let many = batch("renewed", BATCH, 0);
+        client.register_many(&many).await.expect("registrations");
+        let keys: Vec<_> = many.instances.into_iter().map(|one| one.key).collect();
+        let renewals = Renewals { instances: keys };
+        let pid = registry.process().pid();
+
+        let before = cpu_ns(pid);
+        let begun = Instant::now();
+        let (mut done, mut tick) = (
+            0,
+            tokio::time::interval(Duration::from_micros(1_000_000 * BATCH / RATE)),
+        );
+        while begun.elapsed() < Duration::from_secs(SECONDS) {
+            tick.tick().await;
+            done += client
+                .renew_many(&renewals)
+                .await
+                .expect("renewals")
+                .renewed;
+        }
+        row(
+            &mut table,
+            candidate.name,
+            "50,000/s, batches",
+            done,
+            begun.elapsed(),
+            cpu_ns(pid) - before,
+        );
+
+        let before = cpu_ns(pid);
+        let begun = Instant::now();
+        let mut tasks = JoinSet::new();
+        for number in 0..64 {
+            tasks.spawn(renew_one_by_one(registry.api(), number, begun + SPAN));
+        }
+        let done = tasks.join_all().await.into_iter().sum();
+        row(
+            &mut table,
+            candidate.name,
+            "one by one",
+            done,
+            begun.elapsed(),
+            cpu_ns(pid) - before,
+        );
+    }
+    table.print();
+}
+
+fn row(table: &mut Table, name: &str, how: &str, done: u64, took: Duration, cpu: u64) {
+    table.row([
+        name.to_owned(),
+        how.to_owned(),
+        format!("{:.0}", done as f64 / took.as_secs_f64()),
+        format!("{:.2}", cpu as f64 / 1e9 / took.as_secs_f64()),
+        format!("{:.2}", cpu as f64 / 1000.0 / done as f64),
+    ]);
+}
+
+async fn renew_one_by_one(address: SocketAddr, number: u64, end: Instant) -> u64 {
+    let mut connection = Connection::open(address, SOON).await.expect("the registry");
+    let request = format!(
+        "POST /v1/clusters/{CLUSTER}/services/renewed/instances/i-{number}/renew HTTP/1.1\r\n\
+         Host: registry\r\nAuthorization: Bearer {}\r\nContent-Length: 0\r\n\r\n",
+        Token::Agent.secret()
+    );
+    let mut done = 0;
+    while Instant::now() < end {
+        let answer = connection
+            .exchange(request.as_bytes(), SOON)
+            .await
+            .expect("an answer");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        done += 1;
+    }
+    done
+}
