@@ -174,7 +174,7 @@ async fn the_api_speaks_tls_and_takes_a_new_certificate_without_a_restart() {
     let (cert, secret) = (file("cert.pem"), file("key.pem"));
     certificate(&cert, &secret, &file("old-ca.pem"));
     let tables = format!(
-        "[registry.tls]\ncert = \"{}\"\nkey = \"{}\"\n",
+        "[tls]\ncert = \"{}\"\nkey = \"{}\"\n",
         cert.display(),
         secret.display()
     );

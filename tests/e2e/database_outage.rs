@@ -100,10 +100,13 @@ async fn refuses_configuration(client: &Client) {
 /// Database, registry and routers have the same instances.
 async fn all_agree(site: &Site, expected: &BTreeSet<String>) {
     let postgres = site.postgres.as_ref().unwrap();
-    let in_database: BTreeSet<String> = postgres
-        .texts("SELECT id FROM instances WHERE service = 'shop'")
-        .await
-        .into_iter()
+    let keys = postgres
+        .texts("SELECT key FROM instances WHERE key LIKE 'default/shop/%'")
+        .await;
+    let in_database: BTreeSet<String> = keys
+        .iter()
+        .filter_map(|key| key.rsplit('/').next())
+        .map(str::to_owned)
         .collect();
     assert_eq!(&in_database, expected, "the database");
     for registry in &site.registries {

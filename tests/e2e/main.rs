@@ -5,8 +5,11 @@
 )]
 
 mod access;
+mod agent;
+mod ctl;
 mod database_outage;
 mod dependencies;
+mod dev;
 mod gate;
 mod harness;
 mod kill;

@@ -78,7 +78,7 @@ impl Token {
         for (token, name, role, services) in Self::ALL {
             write!(
                 text,
-                "[[registry.tokens]]\nname = \"{name}\"\nrole = \"{role}\"\n\
+                "[[tokens]]\nname = \"{name}\"\nrole = \"{role}\"\n\
                  secret = \"{}\"\nservices = [{services}]\n",
                 token.secret()
             )

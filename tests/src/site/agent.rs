@@ -114,9 +114,9 @@ impl Agent {
         // Socket names are short: a checkout may be deep.
         let socket = std::env::temp_dir().join(format!("cardea-{}.sock", address.port()));
         let text = format!(
-            "[agent]\nregistries = [{}]\ntoken = \"{}\"\ncluster = \"{}\"\nsocket = \"{}\"\n\
-             [[agent.service]]\nname = \"{}\"\nid = \"{}\"\naddress = \"{address}\"\n{}\
-             [agent.service.probe]\nhttp = \"/healthz\"\ninterval = \"{}\"\n",
+            "registries = [{}]\ntoken = \"{}\"\ncluster = \"{}\"\nsocket = \"{}\"\n\
+             [[service]]\nname = \"{}\"\nid = \"{}\"\naddress = \"{address}\"\n{}\
+             [service.probe]\nhttp = \"/healthz\"\ninterval = \"{}\"\n",
             registries.join(", "),
             setup.token.secret(),
             setup.cluster,

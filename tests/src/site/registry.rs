@@ -33,7 +33,7 @@ impl RegistrySetup {
             name: name.to_owned(),
             database,
             settings: String::new(),
-            tables: "[registry.snapshots]\nevery = \"1s\"\n".to_owned(),
+            tables: "[snapshots]\nevery = \"1s\"\n".to_owned(),
         }
     }
 
@@ -44,7 +44,7 @@ impl RegistrySetup {
         self
     }
 
-    /// A line of the `[registry]` table.
+    /// A top-level line.
     #[must_use]
     pub fn setting(mut self, line: &str) -> Self {
         self.settings.push_str(line);
@@ -52,7 +52,7 @@ impl RegistrySetup {
         self
     }
 
-    /// Further tables, such as `[registry.guard]`.
+    /// Further tables, such as `[guard]`.
     #[must_use]
     pub fn tables(mut self, text: &str) -> Self {
         self.tables.push_str(text);
@@ -88,7 +88,7 @@ impl Registry {
             .as_ref()
             .map_or_else(String::new, |url| format!("database = \"{url}\"\n"));
         let text = format!(
-            "[registry]\nlisten = \"127.0.0.1:{api}\"\nadmin = \"127.0.0.1:{admin}\"\n\
+            "listen = \"127.0.0.1:{api}\"\nadmin = \"127.0.0.1:{admin}\"\n\
              data_dir = \"{}\"\nreplica = \"{}\"\n{database}{}{}{}",
             data.display(),
             setup.name,
