@@ -1,0 +1,18 @@
+//! `cardea completions SHELL`.
+
+use std::io::{self, ErrorKind, Write};
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use crate::{args::Cli, exit::Exit};
+
+/// Writes the completions to stdout.
+pub(crate) fn run(shell: Shell) -> Result<(), Exit> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "cardea", &mut text);
+    match io::stdout().write_all(&text) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Exit::failed(error)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,309 @@
+//! Settings of `cardea registry`: the `[registry]` table.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use cardea_registry::{
+    Config,
+    config::{BootstrapToken, DatabaseUrl, Secret, TlsFiles},
+};
+use cardea_registry_api::{Invalid, Name, Span, api::Role, invalid::Check};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+/// What can be said about a registry.
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct RegistrySettings {
+    /// Where the API listens [default: 127.0.0.1:7400]
+    #[arg(long, env = "CARDEA_REGISTRY_LISTEN", value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Where health and metrics are served [default: 127.0.0.1:7401]
+    #[arg(long, env = "CARDEA_REGISTRY_ADMIN", value_name = "ADDR")]
+    pub(crate) admin: Option<SocketAddr>,
+    /// Where snapshots, the journal, admin.token and the SQLite file are kept [default: data]
+    #[arg(long, env = "CARDEA_DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// postgres://user:password@host/name [default: SQLite in the data directory]
+    #[arg(
+        long,
+        env = "CARDEA_DATABASE",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub(crate) database: Option<String>,
+    /// This replica's id among those of one database [default: made once, kept in the data directory]
+    #[arg(long, env = "CARDEA_REGISTRY_REPLICA", value_name = "NAME")]
+    pub(crate) replica: Option<Name>,
+    #[command(flatten)]
+    pub(crate) tls: Tls,
+    /// Tokens that are put at each start.
+    #[arg(skip)]
+    pub(crate) tokens: Vec<Token>,
+    #[command(flatten)]
+    pub(crate) http: Http,
+    #[command(flatten)]
+    pub(crate) leases: Leases,
+    #[command(flatten)]
+    pub(crate) guard: Guard,
+    #[command(flatten)]
+    pub(crate) snapshots: Snapshots,
+    #[command(flatten)]
+    pub(crate) routers: Routers,
+}
+
+/// The API's certificate.
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Tls {
+    /// The API's certificate and those that signed it, PEM; read again when it changes
+    #[arg(
+        long = "tls-cert",
+        env = "CARDEA_TLS_CERT",
+        value_name = "FILE",
+        requires = "key"
+    )]
+    pub(crate) cert: Option<PathBuf>,
+    /// The certificate's private key, PEM
+    #[arg(
+        long = "tls-key",
+        env = "CARDEA_TLS_KEY",
+        value_name = "FILE",
+        requires = "cert"
+    )]
+    pub(crate) key: Option<PathBuf>,
+}
+
+/// A token that is put at each start.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Token {
+    pub(crate) name: Name,
+    pub(crate) role: Role,
+    #[serde(default)]
+    pub(crate) services: Vec<Name>,
+    #[serde(default)]
+    pub(crate) secret: Option<String>,
+    #[serde(default)]
+    pub(crate) secret_file: Option<PathBuf>,
+}
+
+/// Limits of the API's connections.
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Http {
+    /// The most connections at once [default: 10000]
+    #[arg(
+        long,
+        env = "CARDEA_HTTP_MAX_CONNECTIONS",
+        value_name = "N",
+        help_heading = "Limits"
+    )]
+    pub(crate) max_connections: Option<usize>,
+    /// For a TLS handshake or a request's head [default: 10s]
+    #[arg(
+        long,
+        env = "CARDEA_HTTP_HEADER_TIMEOUT",
+        value_name = "TIME",
+        help_heading = "Limits"
+    )]
+    pub(crate) header_timeout: Option<Span>,
+    /// For requests in flight when it stops [default: 5s]
+    #[arg(
+        long,
+        env = "CARDEA_HTTP_STOP_TIMEOUT",
+        value_name = "TIME",
+        help_heading = "Limits"
+    )]
+    pub(crate) stop_timeout: Option<Span>,
+}
+
+/// When leases lapse.
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Leases {
+    /// How often renewals are written to the database [default: 5s]
+    #[arg(
+        long = "lease-flush",
+        env = "CARDEA_LEASE_FLUSH",
+        value_name = "TIME",
+        help_heading = "Leases"
+    )]
+    pub(crate) flush: Option<Span>,
+    /// What every lease gets on top after a start or an outage of the database [default: 30s]
+    #[arg(
+        long = "lease-grace",
+        env = "CARDEA_LEASE_GRACE",
+        value_name = "TIME",
+        help_heading = "Leases"
+    )]
+    pub(crate) grace: Option<Span>,
+}
+
+/// The collapse guard.
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Guard {
+    /// At most this share of a service may expire a minute, in percent [default: 20]
+    #[arg(
+        long = "guard-max-percent",
+        env = "CARDEA_GUARD_MAX_PERCENT",
+        value_name = "N",
+        help_heading = "Leases"
+    )]
+    pub(crate) max_percent: Option<u8>,
+    /// … or this many instances, whichever is more [default: 3]
+    #[arg(
+        long = "guard-max-count",
+        env = "CARDEA_GUARD_MAX_COUNT",
+        value_name = "N",
+        help_heading = "Leases"
+    )]
+    pub(crate) max_count: Option<usize>,
+    /// How long what the guard kept stays, marked stale [default: 24h]
+    #[arg(
+        long = "guard-stale-after",
+        env = "CARDEA_GUARD_STALE_AFTER",
+        value_name = "TIME",
+        help_heading = "Leases"
+    )]
+    pub(crate) stale_after: Option<Span>,
+}
+
+/// Disk snapshots.
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Snapshots {
+    /// How often a disk snapshot is written, when something changed [default: 30s]
+    #[arg(
+        long = "snapshots-every",
+        env = "CARDEA_SNAPSHOTS_EVERY",
+        value_name = "TIME",
+        help_heading = "Snapshots"
+    )]
+    pub(crate) every: Option<Span>,
+    /// How many are kept [default: 5]
+    #[arg(
+        long = "snapshots-keep",
+        env = "CARDEA_SNAPSHOTS_KEEP",
+        value_name = "N",
+        help_heading = "Snapshots"
+    )]
+    pub(crate) keep: Option<usize>,
+}
+
+/// When routers count.
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Routers {
+    /// A router that has not asked for this long is not waited for [default: 45s]
+    #[arg(
+        long = "routers-live",
+        env = "CARDEA_ROUTERS_LIVE",
+        value_name = "TIME",
+        help_heading = "Limits"
+    )]
+    pub(crate) live: Option<Span>,
+}
+
+impl RegistrySettings {
+    /// Every setting as it holds when nobody says anything.
+    pub(crate) fn defaults() -> Self {
+        let config = Config::default();
+        Self {
+            listen: Some(config.listen),
+            admin: Some(config.admin),
+            data_dir: Some(config.data_dir),
+            database: None,
+            replica: None,
+            tls: Tls::default(),
+            tokens: Vec::new(),
+            http: Http {
+                max_connections: Some(config.http.max_connections),
+                header_timeout: Some(config.http.header_timeout),
+                stop_timeout: Some(config.http.stop_timeout),
+            },
+            leases: Leases {
+                flush: Some(config.leases.flush),
+                grace: Some(config.leases.grace),
+            },
+            guard: Guard {
+                max_percent: Some(config.guard.max_percent),
+                max_count: Some(config.guard.max_count),
+                stale_after: Some(config.guard.stale_after),
+            },
+            snapshots: Snapshots {
+                every: Some(config.snapshots.every),
+                keep: Some(config.snapshots.keep),
+            },
+            routers: Routers {
+                live: Some(config.routers.live),
+            },
+        }
+    }
+
+    /// The registry's own form, checked.
+    pub(crate) fn into_config(self) -> Result<Config, Invalid> {
+        let mut config = Config::default();
+        let mut check = Check::default();
+        config.tls = check.merge("tls", self.tls.files()).flatten();
+        for (i, token) in self.tokens.into_iter().enumerate() {
+            let token = check.merge(&format!("tokens[{i}]"), token.read());
+            config.tokens.extend(token);
+        }
+        check.finish()?;
+        config.database = self.database.map(DatabaseUrl::new);
+        config.replica = self.replica;
+        set(&mut config.listen, self.listen);
+        set(&mut config.admin, self.admin);
+        set(&mut config.data_dir, self.data_dir);
+        set(&mut config.http.max_connections, self.http.max_connections);
+        set(&mut config.http.header_timeout, self.http.header_timeout);
+        set(&mut config.http.stop_timeout, self.http.stop_timeout);
+        set(&mut config.leases.flush, self.leases.flush);
+        set(&mut config.leases.grace, self.leases.grace);
+        set(&mut config.guard.max_percent, self.guard.max_percent);
+        set(&mut config.guard.max_count, self.guard.max_count);
+        set(&mut config.guard.stale_after, self.guard.stale_after);
+        set(&mut config.snapshots.every, self.snapshots.every);
+        set(&mut config.snapshots.keep, self.snapshots.keep);
+        set(&mut config.routers.live, self.routers.live);
+        config.check()?;
+        Ok(config)
+    }
+}
+
+/// Takes over what is said.
+pub(super) fn set<T>(into: &mut T, said: Option<T>) {
+    if let Some(said) = said {
+        *into = said;
+    }
+}
+
+impl Tls {
+    fn files(self) -> Result<Option<TlsFiles>, Invalid> {
+        match (self.cert, self.key) {
+            (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key })),
+            (None, None) => Ok(None),
+            (Some(_), None) => Err(Invalid::field("key", "missing: `cert` needs it")),
+            (None, Some(_)) => Err(Invalid::field("cert", "missing: `key` needs it")),
+        }
+    }
+}
+
+impl Token {
+    fn read(self) -> Result<BootstrapToken, Invalid> {
+        let secret = match (self.secret, self.secret_file) {
+            (Some(secret), None) => secret,
+            (None, Some(file)) => super::secret_from(&file, "secret_file")?,
+            _ => {
+                let text = "give `secret` or `secret_file`, and only one of them";
+                return Err(Invalid::field("secret", text));
+            }
+        };
+        Ok(BootstrapToken {
+            name: self.name,
+            role: self.role,
+            services: self.services,
+            secret: Secret::new(secret),
+        })
+    }
+}

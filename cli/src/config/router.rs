@@ -1,0 +1,225 @@
+//! Settings of `cardea router`: the `[router]` table.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use cardea_registry_api::{Invalid, Name, Span, invalid::Check};
+use cardea_router::{AccessLog, Config, Source};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::registry::set;
+
+/// What can be said about a router.
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct RouterSettings {
+    /// Where callers connect [default: 127.0.0.1:8080]
+    #[arg(long, env = "CARDEA_ROUTER_LISTEN", value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Where operators ask: health, metrics, peers [default: 127.0.0.1:8081]
+    #[arg(long, env = "CARDEA_ROUTER_ADMIN", value_name = "ADDR")]
+    pub(crate) admin: Option<SocketAddr>,
+    /// Serve this file of services and routes, without a registry; reloaded when it changes
+    #[arg(
+        long = "static",
+        env = "CARDEA_ROUTER_STATIC",
+        value_name = "FILE",
+        conflicts_with_all = ["registry", "token", "token_file"]
+    )]
+    #[serde(rename = "static")]
+    pub(crate) static_file: Option<PathBuf>,
+    /// A registry's address; give each replica [default: http://127.0.0.1:7400]
+    #[arg(
+        long,
+        env = "CARDEA_REGISTRY",
+        value_name = "URL",
+        value_delimiter = ','
+    )]
+    pub(crate) registry: Vec<String>,
+    /// The cluster whose traffic it serves [default: default]
+    #[arg(long, env = "CARDEA_CLUSTER", value_name = "NAME")]
+    pub(crate) cluster: Option<Name>,
+    /// Its name among the cluster's routers [default: the host's name]
+    #[arg(long, env = "CARDEA_ROUTER_ID", value_name = "NAME")]
+    pub(crate) id: Option<String>,
+    /// A token of role router (visible in the process list: better a file)
+    #[arg(
+        long,
+        env = "CARDEA_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true,
+        conflicts_with = "token_file"
+    )]
+    pub(crate) token: Option<String>,
+    /// A file with the token
+    #[arg(long, env = "CARDEA_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// For https: certificates (PEM) to trust instead of the system's
+    #[arg(long, env = "CARDEA_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Where the last table is kept, for a start without a registry [default: data/router]
+    #[arg(long, env = "CARDEA_DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Worker threads; 0: one for each core [default: 0]
+    #[arg(long, env = "CARDEA_ROUTER_THREADS", value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// A file, stdout or off [default: stdout]
+    #[arg(long, env = "CARDEA_ROUTER_ACCESS_LOG", value_name = "PATH|stdout|off")]
+    pub(crate) access_log: Option<String>,
+    /// How long a graceful stop may take [default: 30s]
+    #[arg(long, env = "CARDEA_ROUTER_DRAIN", value_name = "TIME")]
+    pub(crate) drain: Option<Span>,
+    /// How long a WebSocket outlives its instance's removal [default: 10m]
+    #[arg(long, env = "CARDEA_ROUTER_TUNNEL_CEILING", value_name = "TIME")]
+    pub(crate) tunnel_ceiling: Option<Span>,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+}
+
+/// What a client may send, and how slowly.
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Limits {
+    /// The largest message head, in bytes [default: 65536]
+    #[arg(
+        long = "max-head",
+        env = "CARDEA_ROUTER_MAX_HEAD",
+        value_name = "BYTES",
+        help_heading = "Limits"
+    )]
+    pub(crate) head: Option<usize>,
+    /// The largest request body, in bytes [default: no limit]
+    #[arg(
+        long = "max-body",
+        env = "CARDEA_ROUTER_MAX_BODY",
+        value_name = "BYTES",
+        help_heading = "Limits"
+    )]
+    pub(crate) body: Option<u64>,
+    /// For a request's head [default: 10s]
+    #[arg(
+        long,
+        env = "CARDEA_ROUTER_HEADER_TIMEOUT",
+        value_name = "TIME",
+        help_heading = "Limits"
+    )]
+    pub(crate) header_timeout: Option<Span>,
+    /// Between two reads or writes of a body [default: 1m]
+    #[arg(
+        long,
+        env = "CARDEA_ROUTER_IDLE_TIMEOUT",
+        value_name = "TIME",
+        help_heading = "Limits"
+    )]
+    pub(crate) idle_timeout: Option<Span>,
+    /// How long a connection may wait for its next request [default: 75s]
+    #[arg(
+        long,
+        env = "CARDEA_ROUTER_KEEPALIVE",
+        value_name = "TIME",
+        help_heading = "Limits"
+    )]
+    pub(crate) keepalive: Option<Span>,
+    /// Connections of one worker [default: 16384]
+    #[arg(
+        long = "max-connections",
+        env = "CARDEA_ROUTER_MAX_CONNECTIONS",
+        value_name = "N",
+        help_heading = "Limits"
+    )]
+    pub(crate) connections: Option<usize>,
+}
+
+impl RouterSettings {
+    /// Every setting as it holds when nobody says anything.
+    pub(crate) fn defaults() -> Self {
+        let config = Config::default();
+        let span = |time: std::time::Duration| {
+            Some(Span::millis(
+                u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
+            ))
+        };
+        Self {
+            listen: Some(config.listen),
+            admin: Some(config.admin),
+            registry: vec!["http://127.0.0.1:7400".to_owned()],
+            cluster: Some(config.cluster),
+            id: Some(config.id),
+            data_dir: Some(PathBuf::from("data/router")),
+            threads: Some(config.threads),
+            access_log: Some("stdout".to_owned()),
+            drain: span(config.drain),
+            tunnel_ceiling: span(config.tunnel_ceiling),
+            limits: Limits {
+                head: Some(config.limits.head),
+                body: config.limits.body,
+                header_timeout: span(config.limits.header_timeout),
+                idle_timeout: span(config.limits.idle_timeout),
+                keepalive: span(config.limits.keepalive),
+                connections: Some(config.limits.connections),
+            },
+            ..Self::default()
+        }
+    }
+
+    /// The router's own form, checked.
+    pub(crate) fn into_config(self) -> Result<Config, Invalid> {
+        let mut config = Config::default();
+        let mut check = Check::default();
+        config.source = match self.static_file {
+            Some(file) => Source::Static { file },
+            None => Source::Registry {
+                addresses: self.registry,
+                token: check
+                    .merge("", super::token(self.token, self.token_file.as_deref()))
+                    .unwrap_or_default(),
+                ca: self.ca,
+                state_dir: self.data_dir,
+            },
+        };
+        let log = self.access_log.map(|log| match log.as_str() {
+            "off" => AccessLog::Off,
+            "stdout" | "-" => AccessLog::Stdout,
+            path => AccessLog::File(PathBuf::from(path)),
+        });
+        set(&mut config.access_log, log);
+        set(&mut config.listen, self.listen);
+        set(&mut config.admin, self.admin);
+        set(&mut config.cluster, self.cluster);
+        set(&mut config.id, self.id);
+        set(&mut config.threads, self.threads);
+        set(&mut config.drain, self.drain.map(Span::duration));
+        set(
+            &mut config.tunnel_ceiling,
+            self.tunnel_ceiling.map(Span::duration),
+        );
+        set(&mut config.limits.head, self.limits.head);
+        config.limits.body = self.limits.body;
+        let timeouts = [
+            (
+                &mut config.limits.header_timeout,
+                self.limits.header_timeout,
+            ),
+            (&mut config.limits.idle_timeout, self.limits.idle_timeout),
+            (&mut config.limits.keepalive, self.limits.keepalive),
+        ];
+        for (into, said) in timeouts {
+            set(into, said.map(Span::duration));
+        }
+        set(&mut config.limits.connections, self.limits.connections);
+        check.merge("", config.check().map_err(as_settings));
+        check.finish()?;
+        Ok(config)
+    }
+}
+
+/// The router's names of settings as they are called here.
+fn as_settings(mut invalid: Invalid) -> Invalid {
+    for error in &mut invalid.errors {
+        let field = error.field.replace("source.addresses", "registry");
+        error.field = field
+            .replace("source.state_dir", "data_dir")
+            .replace("source.", "");
+    }
+    invalid
+}

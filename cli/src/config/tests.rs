@@ -1,0 +1,117 @@
+use std::io::Write;
+
+use super::{registry::RegistrySettings, router::RouterSettings, *};
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn router(text: &str, flags: &RouterSettings) -> Result<Merged<RouterSettings>, String> {
+    let file = file(text);
+    let name = file.path().display().to_string();
+    merge(Some(file.path()), flags, &RouterSettings::defaults()).map_err(|exit| match exit {
+        Exit::Config(text) => text.replace(&name, "FILE"),
+        other => panic!("{other:?}"),
+    })
+}
+
+#[test]
+fn flags_win_over_the_file_and_that_over_defaults() {
+    let flags = RouterSettings {
+        threads: Some(3),
+        token: Some("from-a-flag".to_owned()),
+        ..RouterSettings::default()
+    };
+    let text = "threads = 2\ncluster = \"dc-a\"\ntoken_file = \"x\"\nlimits.head = 8192\n\
+                registry = [\"http://a:1\", \"http://b:1\"]\nlog.level = \"debug\"\n";
+    let merged = router(text, &flags).unwrap();
+    let settings = merged.settings;
+    assert_eq!(settings.threads, Some(3));
+    assert_eq!(settings.cluster.unwrap().as_str(), "dc-a");
+    assert_eq!(settings.token.as_deref(), Some("from-a-flag"));
+    assert_eq!(settings.token_file, None);
+    assert_eq!(settings.limits.head, Some(8192));
+    assert_eq!(settings.listen, RouterSettings::defaults().listen);
+    assert_eq!(settings.registry, ["http://a:1", "http://b:1"]);
+    assert_eq!(
+        merged.log.under(&LogArgs::default()).log_level.as_deref(),
+        Some("debug")
+    );
+    let louder = LogArgs {
+        log_level: Some("trace".to_owned()),
+        log_format: None,
+    };
+    assert_eq!(
+        merged.log.under(&louder).log_level.as_deref(),
+        Some("trace")
+    );
+}
+
+#[test]
+fn unknown_keys_have_a_line_and_a_suggestion() {
+    let none = RouterSettings::default();
+    let error = |text: &str| router(text, &none).unwrap_err();
+    assert_eq!(
+        error("# router\n\nclustr = \"dc-a\"\n"),
+        "FILE:3: clustr: unknown field; did you mean `cluster`?"
+    );
+    assert_eq!(
+        error("[limits]\nhaed = 1\n"),
+        "FILE:2: limits.haed: unknown field; did you mean `head`?"
+    );
+    assert_eq!(
+        error("[log]\nlevl = \"info\"\n"),
+        "FILE:2: log.levl: unknown field; did you mean `level`?"
+    );
+    assert!(error("threads = \"many\"\n").starts_with("FILE:1: threads: "));
+    assert!(error("threads = \n").starts_with("FILE:1: "));
+    let listen = error("\nlisten = \"here\"\n");
+    assert!(
+        listen.starts_with("FILE:2: listen: ") && listen.contains("127.0.0.1:8080"),
+        "{listen}"
+    );
+}
+
+#[test]
+fn wrong_values_have_a_line() {
+    let merged = router("[limits]\nhead = 1\n", &RouterSettings::default()).unwrap();
+    let invalid = merged.settings.clone().into_config().unwrap_err();
+    let Exit::Config(text) = merged.explain(invalid) else {
+        panic!("a wrong setting is a matter of configuration");
+    };
+    assert!(text.contains(":2: limits.head: between"), "{text}");
+}
+
+#[test]
+fn secrets_are_masked() {
+    let settings: RegistrySettings = serde_json::from_value(serde_json::json!({
+        "database": "postgres://me:hidden@db/cardea",
+        "tokens": [{"name": "ci", "role": "viewer", "secret": "hidden"}],
+    }))
+    .unwrap();
+    let text = shown(&settings).to_string();
+    assert!(!text.contains("hidden"), "{text}");
+    assert!(text.contains("postgres://me:***@db/cardea"), "{text}");
+    let router = RouterSettings {
+        token: Some("hidden".to_owned()),
+        ..RouterSettings::defaults()
+    };
+    assert_eq!(shown(&router)["token"], "***");
+}
+
+#[test]
+fn defaults_are_sound() {
+    RegistrySettings::defaults().into_config().unwrap();
+    RouterSettings::defaults().into_config().unwrap();
+}
+
+#[test]
+fn a_token_is_read_from_its_file() {
+    let secret = file("  cardea_router_x \n");
+    assert_eq!(token(None, Some(secret.path())).unwrap(), "cardea_router_x");
+    let empty = file("\n");
+    let error = token(None, Some(empty.path())).unwrap_err();
+    assert_eq!(error.errors[0].field, "token_file");
+}
