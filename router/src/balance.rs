@@ -10,7 +10,7 @@ use cardea_registry_api::policy::Balance;
 use crate::{
     clock,
     health::{Trial, probe_due},
-    peer::{PeerNumber, Picked},
+    peer::{Peer, PeerNumber, Picked},
     upstream::{Member, Upstream},
 };
 
@@ -100,6 +100,19 @@ impl Balancers {
         local.pick(random, input, tried, clock::millis(now))
     }
 
+    /// The peer that [`Balancers::pick`] would give, without giving it: no probe is begun and nothing
+    /// is counted.
+    pub(crate) fn preview(
+        &mut self,
+        upstream: &Arc<Upstream>,
+        input: &PickInput,
+        now: Instant,
+    ) -> Option<Arc<Peer>> {
+        let mut local = Local::new(upstream, &mut self.random);
+        let (member, _) = local.choose(&mut self.random, input, &[], clock::millis(now))?;
+        Some(Arc::clone(&upstream.members()[member].peer))
+    }
+
     /// Forgets upstreams that a table no longer has. Cheap; for the worker's housekeeping.
     pub fn forget(&mut self, table: &crate::table::Table) {
         for (at, state) in self.states.iter_mut().enumerate() {
@@ -136,6 +149,17 @@ impl Local {
         if let Some(member) = self.watch.due(&self.upstream, input, tried, now) {
             return Some(self.picked(member, Trial::Probe));
         }
+        let (member, trial) = self.choose(random, input, tried, now)?;
+        Some(self.picked(member, trial))
+    }
+
+    fn choose(
+        &mut self,
+        random: &mut Random,
+        input: &PickInput,
+        tried: &[PeerNumber],
+        now: u64,
+    ) -> Option<(usize, Trial)> {
         let upstream = &*self.upstream;
         let members = upstream.members();
         let over = upstream.policy().health.slow_start.as_millis();
@@ -159,7 +183,7 @@ impl Local {
             ),
         };
         if let Some(member) = choice {
-            return Some(self.picked(member, Trial::Normal));
+            return Some((member, Trial::Normal));
         }
         // Every peer that is left is down: any of them is better than none.
         let start = random.below(members.len().max(1));
@@ -170,7 +194,7 @@ impl Local {
                 && member.peer.takes_requests()
                 && !tried.contains(&member.number())
         })?;
-        Some(self.picked(any, Trial::LastResort))
+        Some((any, Trial::LastResort))
     }
 
     fn picked(&self, member: usize, trial: Trial) -> Picked {

@@ -9,12 +9,22 @@
     dead_code,
     reason = "the engine and the control thread that use it land next"
 )]
+mod admin;
+#[allow(
+    dead_code,
+    reason = "the engine and the control thread that use it land next"
+)]
 mod balance;
 #[allow(
     dead_code,
     reason = "the engine and the control thread that use it land next"
 )]
 mod budget;
+#[allow(
+    dead_code,
+    reason = "the engine and the control thread that use it land next"
+)]
+mod check;
 #[allow(
     dead_code,
     reason = "the engine and the control thread that use it land next"
@@ -30,6 +40,11 @@ mod control;
     dead_code,
     reason = "the engine and the control thread that use it land next"
 )]
+mod explain;
+#[allow(
+    dead_code,
+    reason = "the engine and the control thread that use it land next"
+)]
 mod health;
 mod listen;
 #[allow(
@@ -41,8 +56,23 @@ mod peer;
     dead_code,
     reason = "the engine and the control thread that use it land next"
 )]
+mod resolve;
+#[allow(
+    dead_code,
+    reason = "the engine and the control thread that use it land next"
+)]
 mod shared;
 mod start;
+#[allow(
+    dead_code,
+    reason = "the engine and the control thread that use it land next"
+)]
+mod static_file;
+#[allow(
+    dead_code,
+    reason = "the engine and the control thread that use it land next"
+)]
+mod sync;
 #[allow(
     dead_code,
     reason = "the engine and the control thread that use it land next"
@@ -58,6 +88,10 @@ mod worker;
 pub use balance::{Balancers, PickInput, key};
 pub use budget::Budget;
 pub use config::{AccessLog, Config, Limits, Source};
+pub use explain::{
+    ChosenRoute, ExplainedPeer, ExplainedUpstream, Explanation, LostRoute, Question, Refusal,
+    explain,
+};
 pub use health::Trial;
 pub use peer::{Failure, Peer, PeerNumber, PeerReport, Picked, Standing};
 pub use shared::{Concern, Readiness, Shared};

@@ -11,12 +11,13 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
 };
 
 use arc_swap::{ArcSwapOption, Guard};
 use serde::Serialize;
+use tokio::sync::watch;
 
 use crate::{clock, table::Table};
 
@@ -25,7 +26,32 @@ use crate::{clock, table::Table};
 pub struct Shared {
     table: ArcSwapOption<Table>,
     draining: AtomicBool,
+    /// Bumped with each table, for tasks of the control thread.
+    versions: watch::Sender<u64>,
+    /// When the table was last known to be the newest, Unix ms.
+    confirmed_at: AtomicI64,
+    pub(crate) counts: Counts,
     concerns: Mutex<Concerns>,
+}
+
+/// What the control thread has done, for metrics.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) pulls_full: AtomicU64,
+    pub(crate) pulls_delta: AtomicU64,
+    pub(crate) pulls_unchanged: AtomicU64,
+    pub(crate) pulls_refused: AtomicU64,
+    pub(crate) pulls_failed: AtomicU64,
+    pub(crate) reloads_refused: AtomicU64,
+    pub(crate) disk_written: AtomicU64,
+    pub(crate) disk_failed: AtomicU64,
+    /// Of the last table, from the update's arrival to the swap.
+    pub(crate) apply_micros: AtomicU64,
+}
+
+/// Adds one.
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 #[derive(Debug, Default)]
@@ -90,6 +116,23 @@ impl Shared {
 
     pub(crate) fn publish(&self, table: Arc<Table>) {
         self.table.store(Some(table));
+        self.versions.send_modify(|version| *version += 1);
+    }
+
+    /// Tells of each new table.
+    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
+        self.versions.subscribe()
+    }
+
+    /// The source says that the table is the newest there is.
+    pub(crate) fn confirm(&self) {
+        self.confirmed_at
+            .store(clock::unix_millis(), Ordering::Relaxed);
+    }
+
+    /// When the source last said that the table is the newest, Unix ms; 0: never.
+    pub fn confirmed_at(&self) -> i64 {
+        self.confirmed_at.load(Ordering::Relaxed)
     }
 
     /// Why it is degraded, if it is.

@@ -1,10 +1,20 @@
 //! What a consistent hash is taken of.
 
+use std::net::IpAddr;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The hash of a request's key, the same in all routers.
 pub fn hash(key: &[u8]) -> u64 {
     xxh3_64(key)
+}
+
+/// The hash of a client's address (its port does not count).
+pub fn of_client(client: IpAddr) -> u64 {
+    match client.to_canonical() {
+        IpAddr::V4(v4) => hash(&v4.octets()),
+        IpAddr::V6(v6) => hash(&v6.octets()),
+    }
 }
 
 /// The value of a cookie in one `Cookie` header.

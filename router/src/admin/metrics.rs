@@ -1,0 +1,170 @@
+//! What the control thread has to tell Prometheus.
+
+use std::{
+    fmt::Write,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use crate::{
+    admin::{Admin, age_seconds},
+    shared::Readiness,
+    table::Origin,
+};
+
+/// Appends the control thread's metrics.
+pub(super) fn render(admin: &Admin, out: &mut String) {
+    let shared = &admin.shared;
+    gauge(
+        out,
+        "cardea_build_info",
+        "Which build this is.",
+        [(
+            format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION")),
+            1.0,
+        )],
+    );
+    let ready = matches!(shared.readiness(), Readiness::Ready(_));
+    single(
+        out,
+        "cardea_router_ready",
+        "Whether the router may be sent requests.",
+        f64::from(u8::from(ready)),
+    );
+    single(
+        out,
+        "cardea_router_degraded",
+        "How many reasons there are to call the router degraded.",
+        shared.degraded().len() as f64,
+    );
+    single(
+        out,
+        "cardea_router_alarms",
+        "Things that need attention, such as skipped objects; /v1/table names them.",
+        shared.alarms().len() as f64,
+    );
+    if let Some(table) = shared.table_full() {
+        single(
+            out,
+            "cardea_router_config_revision",
+            "The revision in force.",
+            table.revision as f64,
+        );
+        single(
+            out,
+            "cardea_router_config_age_seconds",
+            "Since the source last said that this is the newest table; +Inf: never.",
+            age_seconds(shared),
+        );
+        let sources = [Origin::Registry, Origin::Disk, Origin::Static];
+        gauge(
+            out,
+            "cardea_router_config_source",
+            "Where the table came from: 1 for the one in force.",
+            sources.map(|source| {
+                let labels = format!("{{source=\"{}\"}}", source.as_str());
+                (labels, f64::from(u8::from(source == table.origin)))
+            }),
+        );
+        single(
+            out,
+            "cardea_router_routes",
+            "Routes in the table.",
+            table.routes().len() as f64,
+        );
+        let peers = table.upstreams().flat_map(|upstream| {
+            upstream.members().iter().map(move |member| {
+                let labels = format!(
+                    "{{cluster=\"{}\",service=\"{}\",peer=\"{}\"}}",
+                    admin.cluster,
+                    upstream.service(),
+                    member.peer.key().id
+                );
+                let usable = member.takes_requests() && member.peer.word().usable();
+                (labels, f64::from(u8::from(usable)))
+            })
+        });
+        gauge(
+            out,
+            "cardea_router_peer_healthy",
+            "1: the peer takes new requests; 0: it is down or not meant to.",
+            peers,
+        );
+    }
+    counters(admin, out);
+}
+
+fn counters(admin: &Admin, out: &mut String) {
+    let counts = &admin.shared.counts;
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
+    family(
+        out,
+        "counter",
+        "cardea_router_config_pulls_total",
+        "Pulls from the registry by what came of them.",
+        [
+            ("{result=\"full\"}", read(&counts.pulls_full)),
+            ("{result=\"delta\"}", read(&counts.pulls_delta)),
+            ("{result=\"unchanged\"}", read(&counts.pulls_unchanged)),
+            ("{result=\"refused\"}", read(&counts.pulls_refused)),
+            ("{result=\"failed\"}", read(&counts.pulls_failed)),
+        ]
+        .map(|(labels, value)| (labels.to_owned(), value)),
+    );
+    for (name, help, counter) in [
+        (
+            "cardea_router_config_reloads_refused_total",
+            "Edits of the static file that were refused.",
+            &counts.reloads_refused,
+        ),
+        (
+            "cardea_router_disk_copies_total",
+            "Copies of the table written to disk.",
+            &counts.disk_written,
+        ),
+        (
+            "cardea_router_disk_copy_failures_total",
+            "Copies of the table that could not be written.",
+            &counts.disk_failed,
+        ),
+    ] {
+        family(out, "counter", name, help, [(String::new(), read(counter))]);
+    }
+    single(
+        out,
+        "cardea_router_config_apply_seconds",
+        "From the last update's arrival to the table's swap.",
+        read(&counts.apply_micros) / 1e6,
+    );
+}
+
+fn single(out: &mut String, name: &str, help: &str, value: f64) {
+    gauge(out, name, help, [(String::new(), value)]);
+}
+
+fn gauge(
+    out: &mut String,
+    name: &str,
+    help: &str,
+    samples: impl IntoIterator<Item = (String, f64)>,
+) {
+    family(out, "gauge", name, help, samples);
+}
+
+fn family(
+    out: &mut String,
+    kind: &str,
+    name: &str,
+    help: &str,
+    samples: impl IntoIterator<Item = (String, f64)>,
+) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    for (labels, value) in samples {
+        let value = if value == f64::INFINITY {
+            "+Inf".to_owned()
+        } else {
+            value.to_string()
+        };
+        let _ = writeln!(out, "{name}{labels} {value}");
+    }
+}

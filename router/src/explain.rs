@@ -1,0 +1,262 @@
+//! Why a request goes where it goes: the same decisions as for a real one, with their reasons.
+
+use std::{net::IpAddr, time::Instant};
+
+use cardea_registry_api::{
+    InstanceState, Route,
+    policy::{Balance, HashKey},
+    route::HostPattern,
+};
+use serde::Serialize;
+
+use crate::{
+    balance::{Balancers, PickInput, key},
+    peer::{Peer, PeerReport},
+    table::{NoRoute, RouteEntry, Table},
+    upstream::{Member, Upstream},
+};
+
+/// A request to explain.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// Its method.
+    pub method: String,
+    /// Its Host.
+    pub host: String,
+    /// Its path and query.
+    pub target: String,
+    /// Its other headers, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The client's address, for hashes over it.
+    pub client: Option<IpAddr>,
+}
+
+/// What a router would do with a request.
+#[derive(Debug, Serialize)]
+pub struct Explanation {
+    /// The revision of the table that was asked.
+    pub revision: u64,
+    /// The route that takes it.
+    pub route: Option<ChosenRoute>,
+    /// The status without a route or a peer, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<Refusal>,
+    /// Routes that fit in part, and what they lost by.
+    pub lost: Vec<LostRoute>,
+    /// The upstream.
+    pub upstream: Option<ExplainedUpstream>,
+}
+
+/// The route that takes a request.
+#[derive(Debug, Serialize)]
+pub struct ChosenRoute {
+    /// The route.
+    #[serde(flatten)]
+    pub route: Route,
+    /// Why it is this one.
+    pub reason: String,
+}
+
+/// Why there is no answer from a peer.
+#[derive(Debug, Serialize)]
+pub struct Refusal {
+    /// What the caller gets.
+    pub status: u16,
+    /// Why.
+    pub reason: String,
+}
+
+/// A route that was looked at in vain.
+#[derive(Debug, Serialize)]
+pub struct LostRoute {
+    /// The route.
+    #[serde(flatten)]
+    pub route: Route,
+    /// What it lost by.
+    pub reason: String,
+}
+
+/// The chosen route's upstream.
+#[derive(Debug, Serialize)]
+pub struct ExplainedUpstream {
+    /// Its service.
+    pub service: String,
+    /// How it balances, and over which key.
+    pub balance: String,
+    /// Its peers.
+    pub peers: Vec<ExplainedPeer>,
+    /// The peer that a request like this would get now. By hash: this very one; otherwise it is one
+    /// of several that may be next.
+    pub would_pick: Option<String>,
+}
+
+/// A peer with its standing.
+#[derive(Debug, Serialize)]
+pub struct ExplainedPeer {
+    /// `cluster/service/id`.
+    pub key: String,
+    /// Where it listens.
+    pub address: String,
+    /// The instance's state.
+    pub state: InstanceState,
+    /// Its weight.
+    pub weight: u16,
+    /// Its health as this router sees it.
+    #[serde(flatten)]
+    pub health: PeerReport,
+}
+
+impl ExplainedPeer {
+    pub(crate) fn of(member: &Member, now: Instant) -> Self {
+        let peer: &Peer = &member.peer;
+        Self {
+            key: peer.key().to_string(),
+            address: peer.address().to_string(),
+            state: member.state,
+            weight: member.weight,
+            health: peer.report(now),
+        }
+    }
+}
+
+/// The most lost routes that are listed.
+const MAX_LOST: usize = 50;
+
+/// Explains what `table` makes of a request.
+pub fn explain(table: &Table, question: &Question, now: Instant) -> Explanation {
+    let (host, target) = (question.host.as_bytes(), question.target.as_bytes());
+    let chosen = table.route(host, target);
+    let mut explanation = Explanation {
+        revision: table.revision,
+        route: None,
+        refusal: None,
+        lost: lost(table, host, target, chosen.ok()),
+        upstream: None,
+    };
+    match chosen {
+        Ok(entry) => {
+            explanation.route = Some(ChosenRoute {
+                route: entry.route.clone(),
+                reason: format!(
+                    "{}; its prefix `{}` is the longest that fits",
+                    host_reason(&entry.route.host),
+                    entry.route.prefix
+                ),
+            });
+            let upstream = table.upstream(entry);
+            let explained = explain_upstream(upstream, question, now);
+            if explained.would_pick.is_none() {
+                explanation.refusal = Some(Refusal {
+                    status: 503,
+                    reason: format!("service `{}` has no peer to try", upstream.service()),
+                });
+            }
+            explanation.upstream = Some(explained);
+        }
+        Err(no_route) => {
+            let status = match no_route {
+                NoRoute::NotFound => 404,
+                NoRoute::BadPath(_) => 400,
+            };
+            explanation.refusal = Some(Refusal {
+                status,
+                reason: no_route.to_string(),
+            });
+        }
+    }
+    explanation
+}
+
+fn host_reason(host: &HostPattern) -> &'static str {
+    match host {
+        HostPattern::Exact(_) => "its host is the request's",
+        HostPattern::Suffix(_) => "no route for the exact host fits; its suffix is the longest",
+        HostPattern::Any => "no route for the host or a suffix of it fits",
+    }
+}
+
+fn lost(table: &Table, host: &[u8], target: &[u8], chosen: Option<&RouteEntry>) -> Vec<LostRoute> {
+    let Ok(mut candidates) = table.routes.candidates(host, target) else {
+        return Vec::new();
+    };
+    candidates.retain(|c| chosen.is_none_or(|chosen| chosen.id != c.entry.id));
+    // What fits whole comes first, then what has the host.
+    candidates.sort_by_key(|c| (!(c.host_fits && c.path_fits), !c.host_fits));
+    let reason = |host_fits, path_fits, route: &Route| match (host_fits, path_fits) {
+        (true, true) => match chosen {
+            Some(winner) if winner.route.host == route.host => {
+                format!("`{}` has a longer prefix", winner.id)
+            }
+            Some(winner) => format!("`{}` has a more specific host", winner.id),
+            None => "fits".to_owned(),
+        },
+        (true, false) => format!("the path is not under `{}`", route.prefix),
+        (false, _) => format!("the host is not `{}`", route.host),
+    };
+    candidates
+        .into_iter()
+        .take(MAX_LOST)
+        .map(|c| LostRoute {
+            reason: reason(c.host_fits, c.path_fits, &c.entry.route),
+            route: c.entry.route.clone(),
+        })
+        .collect()
+}
+
+fn explain_upstream(
+    upstream: &std::sync::Arc<Upstream>,
+    question: &Question,
+    now: Instant,
+) -> ExplainedUpstream {
+    let (key, balance) = match &upstream.policy().balance {
+        Balance::RoundRobin => (None, "round-robin".to_owned()),
+        Balance::LeastLoaded => (None, "least-loaded".to_owned()),
+        Balance::Hash(of) => {
+            let key = hash_key(of, question);
+            let note = match key {
+                Some(_) => format!("hash of {of}"),
+                None => format!("hash of {of}, which the request lacks: round-robin"),
+            };
+            (key, note)
+        }
+    };
+    let input = PickInput {
+        key,
+        // As one that may not probe: asking must not use up the permission.
+        replayable: false,
+    };
+    let would_pick = Balancers::new(rand::random()).preview(upstream, &input, now);
+    ExplainedUpstream {
+        service: upstream.service().to_string(),
+        balance,
+        peers: upstream
+            .members()
+            .iter()
+            .map(|member| ExplainedPeer::of(member, now))
+            .collect(),
+        would_pick: would_pick.map(|peer| peer.key().to_string()),
+    }
+}
+
+fn hash_key(of: &HashKey, question: &Question) -> Option<u64> {
+    let header = |name: &str| {
+        let mut all = question.headers.iter();
+        all.find(|(have, _)| have == name)
+            .map(|(_, value)| value.as_bytes())
+    };
+    let (path, query) = question
+        .target
+        .split_once('?')
+        .unwrap_or((&question.target, ""));
+    match of {
+        HashKey::Header(name) if name == "host" => Some(key::hash(question.host.as_bytes())),
+        HashKey::Header(name) => header(name).map(key::hash),
+        HashKey::Cookie(name) => key::cookie(header("cookie")?, name).map(key::hash),
+        HashKey::Query(name) => key::query(query.as_bytes(), name).map(key::hash),
+        HashKey::Client => question.client.map(key::of_client),
+        HashKey::Path => Some(key::hash(path.as_bytes())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

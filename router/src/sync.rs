@@ -1,0 +1,387 @@
+//! Follows the registry: pulls the cluster's set, applies it, acknowledges it, keeps a copy on disk.
+//!
+//! ```text
+//! disk copy ─► Replica ─► Builder ─► swap ─► the next pull says after=REV: applied
+//!                ▲                             │
+//!                └── full set or delta ◄── long poll (any of the registries)
+//! ```
+//!
+//! A full set is pulled at the start, every ten minutes and whenever anything is in doubt; otherwise
+//! the long poll brings deltas. The next poll goes out at once after the swap, since it is what a
+//! deregistration waits for.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use cardea_registry_api::{
+    Invalid, Name, Span,
+    client::{Client, ClientConfig, ClientError, Position as Applied, Pull, Pulled},
+    feed::Update,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    shared::{Shared, count},
+    table::{
+        Origin,
+        builder::{Builder, Stamp},
+        objects::Dirty,
+    },
+};
+
+mod backoff;
+mod disk;
+pub(crate) mod replica;
+#[cfg(test)]
+mod tests;
+
+use backoff::Backoff;
+use disk::Image;
+use replica::Replica;
+
+/// How long the registry may hold a poll: also how soon a frozen registry is noticed.
+const WAIT: Span = Span::secs(10);
+const FULL_EVERY: Duration = Duration::from_mins(10);
+/// The disk copy is written at most this often.
+const DISK_EVERY: Duration = Duration::from_secs(1);
+/// What the farewell to the registry may take.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Whom to follow and as whom.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) cluster: Name,
+    pub(crate) router: String,
+    pub(crate) client: ClientConfig,
+    pub(crate) state_dir: Option<PathBuf>,
+}
+
+/// Follows a registry.
+#[derive(Debug)]
+pub(crate) struct Sync {
+    settings: Settings,
+    shared: Arc<Shared>,
+    client: Client,
+    builder: Builder,
+    kept: Arc<Kept>,
+    last_full: Option<Instant>,
+    backoff: Backoff,
+}
+
+/// The replica, shared with the task that writes it to disk.
+#[derive(Debug)]
+struct Kept {
+    replica: Mutex<Replica>,
+    unwritten: AtomicBool,
+}
+
+impl Kept {
+    fn lock(&self) -> MutexGuard<'_, Replica> {
+        self.replica.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sync {
+    /// Checks the settings and serves the copy on disk, if there is one. Blocks on the disk.
+    pub(crate) fn new(settings: Settings, shared: Arc<Shared>) -> Result<Self, Invalid> {
+        let client = Client::new(&settings.client)?;
+        let mut sync = Self {
+            client,
+            builder: Builder::default(),
+            kept: Arc::new(Kept {
+                replica: Mutex::new(Replica::new(settings.cluster.clone())),
+                unwritten: AtomicBool::new(false),
+            }),
+            last_full: None,
+            backoff: Backoff::default(),
+            settings,
+            shared,
+        };
+        sync.restore();
+        Ok(sync)
+    }
+
+    fn restore(&mut self) {
+        let Some(dir) = &self.settings.state_dir else {
+            return;
+        };
+        let restored = disk::read(dir, &self.settings.cluster);
+        for problem in &restored.problems {
+            tracing::error!(problem, "the table's copy on disk has a problem");
+        }
+        let problems = restored.problems.into_iter().enumerate();
+        self.shared.set_alarms(
+            "disk_copy_damaged",
+            problems.map(|(i, problem)| (format!("copy on disk ({})", i + 1), problem)),
+        );
+        if let Some(replica) = restored.replica {
+            *self.kept.lock() = replica;
+            let dirty = self.kept.lock().everything();
+            self.publish(&dirty, Origin::Disk, Instant::now());
+            self.shared.set_degraded(
+                "disk_copy",
+                Some("serving the copy on disk; no registry has confirmed it yet".to_owned()),
+            );
+        }
+    }
+
+    /// Follows until it is stopped, then says farewell and writes the last copy.
+    pub(crate) async fn run(mut self, stopping: CancellationToken) {
+        let writer = self.settings.state_dir.clone().map(|dir| Writer {
+            dir,
+            cluster: self.settings.cluster.clone(),
+            kept: Arc::clone(&self.kept),
+            shared: Arc::clone(&self.shared),
+            last: Arc::default(),
+        });
+        let writing = async {
+            match &writer {
+                Some(writer) => writer.run().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stopping.cancelled() => {}
+            () = self.follow() => {}
+            () = writing => {}
+        }
+        let farewell = self
+            .client
+            .forget_router(&self.settings.cluster, &self.settings.router);
+        match tokio::time::timeout(FAREWELL, farewell).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::info!(%error, "no registry heard that this router stops"),
+            Err(_) => tracing::info!("no registry heard that this router stops, in time"),
+        }
+        if let Some(writer) = &writer {
+            writer.write_if_changed().await;
+        }
+    }
+
+    async fn follow(&mut self) {
+        loop {
+            let full = self.last_full.is_none_or(|at| at.elapsed() >= FULL_EVERY);
+            let pull = self.next_pull(full);
+            let pulled = self.client.pull(&pull).await;
+            let pause = match pulled {
+                Ok(Pulled::NotModified { .. }) => {
+                    count(&self.shared.counts.pulls_unchanged);
+                    self.confirmed();
+                    None
+                }
+                Ok(Pulled::Update { update, .. }) => self.take(&update),
+                Err(error) => Some(self.failed(&error)),
+            };
+            match pause {
+                None => self.backoff.reset(),
+                Some(at_least) => tokio::time::sleep(self.backoff.next(at_least)).await,
+            }
+        }
+    }
+
+    fn next_pull(&self, full: bool) -> Pull {
+        let applied = self.kept.lock().position().map(|at| Applied {
+            epoch: at.epoch.to_string(),
+            revision: at.revision,
+        });
+        Pull {
+            cluster: self.settings.cluster.clone(),
+            // A full set is wanted now, not when something changes.
+            applied: applied.filter(|_| !full),
+            wait: if full { Span::secs(0) } else { WAIT },
+            router: Some(self.settings.router.clone()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            full,
+        }
+    }
+
+    /// Applies an update; when it has to be refused, tells how long to pause at least.
+    fn take(&mut self, update: &Update) -> Option<Duration> {
+        let began = Instant::now();
+        let full = update.head.after.is_none();
+        let counts = &self.shared.counts;
+        let applied = self.kept.lock().apply(update);
+        match applied {
+            Ok(dirty) => {
+                count(if full {
+                    &counts.pulls_full
+                } else {
+                    &counts.pulls_delta
+                });
+                if full {
+                    self.last_full = Some(began);
+                }
+                self.kept.unwritten.store(true, Ordering::Release);
+                self.publish(&dirty, Origin::Registry, began);
+                self.shared.set_alarms("refused_update", []);
+                self.shared.set_degraded(
+                    "registry_degraded",
+                    update.head.degraded.then(|| {
+                        "the registry serves from memory or disk, without its database".to_owned()
+                    }),
+                );
+                self.confirmed();
+                None
+            }
+            Err(refused) => {
+                count(&counts.pulls_refused);
+                let registry = self.client.current_address().to_owned();
+                tracing::error!(%registry, %refused, full, "refused an update");
+                self.shared.set_alarms(
+                    "refused_update",
+                    [(
+                        format!("the update from {registry}"),
+                        format!("was refused whole: {refused}"),
+                    )],
+                );
+                self.last_full = None;
+                if full {
+                    self.client.move_on();
+                }
+                Some(Duration::ZERO)
+            }
+        }
+    }
+
+    fn publish(&mut self, dirty: &Dirty, origin: Origin, began: Instant) {
+        let replica = self.kept.lock();
+        let Some(position) = replica.position() else {
+            return;
+        };
+        let stamp = Stamp {
+            epoch: Arc::clone(&position.epoch),
+            revision: position.revision,
+            origin,
+        };
+        let built = self
+            .builder
+            .build(replica.objects(), dirty, stamp, Instant::now());
+        built.publish(&self.shared);
+        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.shared
+            .counts
+            .apply_micros
+            .store(micros, Ordering::Relaxed);
+        let refused = self.builder.refused().iter();
+        let refused = refused.map(|(id, why)| (format!("route {id}"), why.clone()));
+        self.shared
+            .set_alarms("skipped_object", replica.skipped().chain(refused));
+        let retained = replica.retained().len();
+        self.shared.set_degraded(
+            "retained",
+            (retained > 0).then(|| {
+                format!(
+                    "the registry's history changed and lacks {retained} objects that this router \
+                     keeps serving; accept the new history (POST /v1/history) or bring them back"
+                )
+            }),
+        );
+    }
+
+    fn confirmed(&self) {
+        self.shared.confirm();
+        self.shared.set_degraded("disk_copy", None);
+        if self.shared.set_degraded("registry_unreachable", None) {
+            tracing::info!(
+                registry = self.client.current_address(),
+                "a registry answers again"
+            );
+        }
+    }
+
+    fn failed(&mut self, error: &ClientError) -> Duration {
+        count(&self.shared.counts.pulls_failed);
+        if let ClientError::Decode { address, reason } = error {
+            tracing::error!(registry = address, reason, "refused an update");
+            self.shared.set_alarms(
+                "refused_update",
+                [(
+                    format!("the update from {address}"),
+                    format!("was refused whole: {reason}"),
+                )],
+            );
+            self.last_full = None;
+        }
+        let news = self.shared.set_degraded(
+            "registry_unreachable",
+            Some(format!("serving the last table: {error}")),
+        );
+        if news {
+            tracing::warn!(%error, "no registry answers; serving the last table");
+        }
+        error.retry_after().unwrap_or_default()
+    }
+}
+
+/// Writes the replica to disk when it has changed.
+struct Writer {
+    dir: PathBuf,
+    cluster: Name,
+    kept: Arc<Kept>,
+    shared: Arc<Shared>,
+    /// The number of the last table that was written. A write goes on when its task is stopped; this
+    /// keeps the last one, at the farewell, from mixing with it.
+    last: Arc<Mutex<u64>>,
+}
+
+impl Writer {
+    async fn run(&self) {
+        let mut tables = self.shared.watch();
+        loop {
+            self.write_if_changed().await;
+            tokio::time::sleep(DISK_EVERY).await;
+            if !self.kept.unwritten.load(Ordering::Acquire) && tables.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn write_if_changed(&self) {
+        if !self.kept.unwritten.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        let Some(image) = Image::of(&self.kept.lock(), &self.cluster) else {
+            return;
+        };
+        let (dir, last) = (self.dir.clone(), Arc::clone(&self.last));
+        let number = *self.shared.watch().borrow();
+        let written = tokio::task::spawn_blocking(move || {
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            if number < *last {
+                return Ok(());
+            }
+            *last = number;
+            image.write(&dir)
+        })
+        .await;
+        let failure = match written {
+            Ok(Ok(())) => {
+                count(&self.shared.counts.disk_written);
+                None
+            }
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(why) = &failure {
+            count(&self.shared.counts.disk_failed);
+            tracing::error!(why, "cannot write the table's copy to disk");
+            // The next change, or the farewell, tries again.
+            self.kept.unwritten.store(true, Ordering::Release);
+        }
+        self.shared.set_alarms(
+            "disk_copy_failed",
+            failure.map(|why| {
+                (
+                    "copy on disk".to_owned(),
+                    format!("cannot be written: {why}"),
+                )
+            }),
+        );
+    }
+}

@@ -1,0 +1,243 @@
+//! The copy on disk: the last table's objects in the feed's form, for a start without a registry.
+//!
+//! Two generations, `table.ndjson` and `table.1.ndjson`. Writing goes to a temporary file, is synced
+//! and renamed; reading checks the digest and every object. A damaged file is set aside, never
+//! deleted, and the generation before it is used.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use cardea_registry_api::{
+    Name,
+    feed::{Encoder, Entry, FORMAT, FeedError, Head, SetChecksum, Update, set_line},
+};
+
+use crate::{
+    clock,
+    sync::replica::{Position, Replica},
+    table::objects::{Dirty, Key, Object, Objects},
+};
+
+const NEWEST: &str = "table.ndjson";
+const BEFORE: &str = "table.1.ndjson";
+/// Put before the kind of objects that are retained from an earlier history.
+const RETAINED: &str = "retained-";
+
+/// Everything that is written, taken at one moment.
+#[derive(Debug)]
+pub(crate) struct Image {
+    cluster: Name,
+    position: Position,
+    objects: Vec<Object>,
+    retained: BTreeSet<Key>,
+}
+
+/// Why a copy could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DiskError {
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{path}: {source}")]
+    Feed { path: PathBuf, source: FeedError },
+    #[error("{path}: it is of cluster `{found}`")]
+    OtherCluster { path: PathBuf, found: String },
+    #[error("{path}: {object}: {reason}")]
+    Object {
+        path: PathBuf,
+        object: String,
+        reason: String,
+    },
+}
+
+impl Image {
+    pub(crate) fn of(replica: &Replica, cluster: &Name) -> Option<Self> {
+        Some(Self {
+            cluster: cluster.clone(),
+            position: replica.position()?.clone(),
+            objects: replica.objects().iter().collect(),
+            retained: replica.retained().clone(),
+        })
+    }
+
+    fn encode(&self) -> Result<Vec<u8>, FeedError> {
+        let mut checksum = SetChecksum::default();
+        let mut lines = Vec::with_capacity(self.objects.len());
+        for object in &self.objects {
+            let retained = self.retained.contains(&object.key());
+            let prefix = if retained { RETAINED } else { "" };
+            let kind = format!("{prefix}{}", object.kind());
+            let key = object.feed_key();
+            let line = match object {
+                Object::Service(service) => set_line(&kind, &key, service)?,
+                Object::Route(route) => set_line(&kind, &key, route)?,
+                Object::Instance(instance) => set_line(&kind, &key, instance)?,
+            };
+            checksum.add(line.hash);
+            lines.push(line);
+        }
+        let mut encoder = Encoder::new(&Head {
+            format: FORMAT,
+            cluster: self.cluster.to_string(),
+            epoch: self.position.epoch.to_string(),
+            revision: self.position.revision,
+            after: None,
+            checksum,
+            objects: lines.len() as u64,
+            accepted: false,
+            degraded: false,
+        })?;
+        lines.iter().for_each(|line| encoder.set(line));
+        Ok(encoder.finish())
+    }
+
+    /// Writes the copy; the one before becomes the second generation. Blocks.
+    pub(crate) fn write(&self, dir: &Path) -> Result<(), DiskError> {
+        let newest = dir.join(NEWEST);
+        let bytes = self.encode().map_err(|source| DiskError::Feed {
+            path: newest.clone(),
+            source,
+        })?;
+        let replace = || -> io::Result<()> {
+            fs::create_dir_all(dir)?;
+            let before = dir.join(BEFORE);
+            if newest.exists() {
+                // A link and not a rename: at no moment is there no newest copy.
+                let link = dir.join(format!("{BEFORE}.tmp"));
+                drop(fs::remove_file(&link));
+                fs::hard_link(&newest, &link).or_else(|_| fs::copy(&newest, &link).map(drop))?;
+                fs::rename(link, &before)?;
+            } else if !before.exists() {
+                // The first copy is written twice, so that there is always one to fall back on.
+                put(dir, BEFORE, &bytes)?;
+            }
+            put(dir, NEWEST, &bytes)?;
+            File::open(dir)?.sync_all()
+        };
+        replace().map_err(|source| DiskError::Io {
+            path: newest.clone(),
+            source,
+        })
+    }
+}
+
+fn put(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = dir.join(format!("{name}.tmp"));
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, dir.join(name))
+}
+
+/// What was found on disk.
+#[derive(Debug)]
+pub(crate) struct Restored {
+    pub(crate) replica: Option<Replica>,
+    /// What was wrong with generations that were not used.
+    pub(crate) problems: Vec<String>,
+}
+
+/// Reads the newest sound copy. Blocks.
+pub(crate) fn read(dir: &Path, cluster: &Name) -> Restored {
+    let mut problems = Vec::new();
+    for name in [NEWEST, BEFORE] {
+        let path = dir.join(name);
+        match read_one(&path, cluster) {
+            Ok(None) => {}
+            Ok(Some(replica)) => {
+                return Restored {
+                    replica: Some(replica),
+                    problems,
+                };
+            }
+            Err(error) => {
+                problems.push(error.to_string());
+                if !matches!(error, DiskError::Io { .. }) {
+                    set_aside(&path, &mut problems);
+                }
+            }
+        }
+    }
+    Restored {
+        replica: None,
+        problems,
+    }
+}
+
+fn set_aside(path: &Path, problems: &mut Vec<String>) {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(format!(".damaged-{}", clock::unix_millis()));
+    match fs::rename(path, &aside) {
+        Ok(()) => problems.push(format!("set aside as {}", PathBuf::from(aside).display())),
+        Err(error) => problems.push(format!("cannot set {} aside: {error}", path.display())),
+    }
+}
+
+fn read_one(path: &Path, cluster: &Name) -> Result<Option<Replica>, DiskError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => {
+            return Err(DiskError::Io {
+                path: path.to_owned(),
+                source,
+            });
+        }
+    };
+    let update = Update::decode(&bytes).map_err(|source| DiskError::Feed {
+        path: path.to_owned(),
+        source,
+    })?;
+    if update.head.cluster != cluster.as_str() {
+        return Err(DiskError::OtherCluster {
+            path: path.to_owned(),
+            found: update.head.cluster,
+        });
+    }
+    let mut objects = Objects::default();
+    let mut retained = BTreeSet::new();
+    let mut dirty = Dirty::default();
+    for entry in &update.entries {
+        let Entry::Set {
+            kind, key, value, ..
+        } = entry
+        else {
+            continue;
+        };
+        let plain = kind.strip_prefix(RETAINED);
+        let kind = plain.unwrap_or(kind);
+        match Object::read(kind, key, value.get(), cluster.as_str()) {
+            Some(Ok(object)) => {
+                if plain.is_some() {
+                    retained.insert(object.key());
+                }
+                objects.set(object, &mut dirty);
+            }
+            Some(Err(reason)) => {
+                return Err(DiskError::Object {
+                    path: path.to_owned(),
+                    object: format!("{kind} {key}"),
+                    reason,
+                });
+            }
+            // Written by a newer program, which this one replaced.
+            None => {}
+        }
+    }
+    let position = Position {
+        epoch: update.head.epoch.as_str().into(),
+        revision: update.head.revision,
+    };
+    Ok(Some(Replica::restored(
+        cluster.clone(),
+        position,
+        objects,
+        retained,
+    )))
+}
+
+#[cfg(test)]
+mod tests;
