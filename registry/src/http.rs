@@ -120,6 +120,3 @@ pub(crate) fn admin(health: Arc<Health>, metrics: PrometheusHandle) -> Router {
         .layer(middleware::from_fn_with_state(None, front::front))
         .with_state(health)
 }
-
-#[cfg(test)]
-mod tests;

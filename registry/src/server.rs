@@ -24,6 +24,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long the loop rests when the system has no descriptor or memory for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long until half a preface is looked at again.
+const PREFACE_PAUSE: Duration = Duration::from_millis(10);
 /// HTTP/2 connections are asked for a sign of life this often.
 const PING: Duration = Duration::from_secs(20);
 /// The most requests at once on an HTTP/2 connection.
@@ -231,10 +233,26 @@ impl Connection {
     }
 }
 
-/// Looks at the first bytes without taking them. HTTP/2 without TLS begins with `PRI`; no method of
-/// HTTP/1 does. Clients send these bytes in one piece.
+/// Looks at the first bytes without taking them. HTTP/2 without TLS begins with a fixed preface; no
+/// method of HTTP/1 begins as it does. Clients send these bytes in one piece.
 async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
-    let mut start = [0; 3];
-    let n = stream.peek(&mut start).await?;
-    Ok(start[..n] == *b"PRI")
+    const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let mut start = [0; PREFACE.len()];
+    let mut n = stream.peek(&mut start).await?;
+    if n < 3 || !PREFACE.starts_with(&start[..n]) {
+        return Ok(false);
+    }
+    // hyper would wait for the rest for ever; somebody who sends half of it is no client of ours.
+    while n < PREFACE.len() && PREFACE.starts_with(&start[..n]) {
+        tokio::time::sleep(PREFACE_PAUSE).await;
+        let more = stream.peek(&mut start).await?;
+        if more == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        n = more;
+    }
+    Ok(n == PREFACE.len())
 }
+
+#[cfg(test)]
+mod tests;

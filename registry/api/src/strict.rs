@@ -8,6 +8,13 @@ use crate::invalid::{FieldError, Invalid};
 
 /// Reads a JSON text. The path of a syntax error is empty; its message has line and column.
 pub fn from_json<T: DeserializeOwned + Serialize>(bytes: &[u8]) -> Result<T, Invalid> {
+    // What is right is read at once; only what is not is read again, to say where and why.
+    let mut unknown = false;
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let parsed = serde_ignored::deserialize(&mut reader, |_| unknown = true);
+    if let (Ok(value), false, Ok(())) = (parsed, unknown, reader.end()) {
+        return Ok(value);
+    }
     let value: Value = serde_json::from_slice(bytes)
         .map_err(|e| Invalid::field("", format!("the body is not JSON: {e}")))?;
     from_value(value)
@@ -106,6 +113,27 @@ fn path_text(path: &serde_ignored::Path<'_>) -> String {
 mod tests {
     use super::*;
     use crate::{Service, service::tests::search};
+
+    /// The short way for what is right must not read anything else than the long one.
+    #[test]
+    fn both_ways_of_reading_agree() {
+        let right = serde_json::to_string(&search()).unwrap();
+        let texts = [
+            right.clone(),
+            format!(" {right}\n"),
+            format!("{right}x"),
+            format!("[{right}]"),
+            right.replace("{", "{\"x\":1,"),
+            right.replacen('{', "{\"owner\":\"a\",\"owner\":\"b\",", 1),
+            String::new(),
+        ];
+        for text in texts {
+            let long = serde_json::from_str::<Value>(&text)
+                .map_err(|e| Invalid::field("", format!("the body is not JSON: {e}")))
+                .and_then(from_value::<Service>);
+            assert_eq!(from_json::<Service>(text.as_bytes()), long, "{text}");
+        }
+    }
 
     #[test]
     fn names_the_field_and_the_fix() {
