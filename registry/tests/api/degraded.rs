@@ -1,0 +1,125 @@
+//! The database is away: what goes on and what is refused, seen through the API.
+
+use std::{str::FromStr, time::Instant};
+
+use serde_json::json;
+use sqlx::{Connection, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
+
+use crate::{Cardea, SOON, send};
+
+const ONE: &str = "/v1/clusters/dc-a/services/search/instances/one";
+const TWO: &str = "/v1/clusters/dc-a/services/search/instances/two";
+
+/// Takes the database's write lock, so that the registry's own writes time out.
+async fn lock(cardea: &Cardea) -> SqliteConnection {
+    let path = cardea.dir.path().join("registry.db");
+    let options = SqliteConnectOptions::from_str(&format!("sqlite://{}", path.display())).unwrap();
+    let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+    connection.execute("BEGIN IMMEDIATE").await.unwrap();
+    connection
+}
+
+async fn mode_becomes(cardea: &Cardea, mode: &str) {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let status = cardea.call("viewer", "GET", "/v1/status").await.ok().body;
+        if status["mode"] == mode {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{status}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn registrations_go_on_and_configuration_waits() {
+    let cardea = Cardea::with(|config| {
+        config.database_timeout = cardea_registry_api::Span::millis(200);
+    })
+    .await;
+    cardea.register(ONE, "10.0.0.1:80").await;
+    let mut held = lock(&cardea).await;
+    // Whichever write comes first finds out; it is accepted all the same.
+    let body = json!({"address": "10.0.0.1:81"});
+    let written = cardea.send("agent", "PUT", ONE, body).await.ok();
+    assert_eq!(written.body["durable"], false);
+    mode_becomes(&cardea, "database_lost").await;
+
+    let written = cardea
+        .send("agent", "PUT", TWO, json!({"address": "10.0.0.2:80"}))
+        .await
+        .ok();
+    assert_eq!(written.body["durable"], false);
+    let epoch = written.body["epoch"].as_str().unwrap().to_owned();
+    assert!(epoch.contains('~'), "{epoch}");
+    cardea
+        .call("agent", "POST", &format!("{TWO}/renew"))
+        .await
+        .ok();
+    cardea.call("viewer", "GET", TWO).await.ok();
+    cardea
+        .send("operator", "PATCH", TWO, json!({"forced": {"weight": 0}}))
+        .await
+        .ok();
+
+    let refused = [
+        cardea
+            .send(
+                "operator",
+                "PUT",
+                "/v1/clusters/dc-b",
+                json!({"name": "dc-b"}),
+            )
+            .await,
+        cardea
+            .send(
+                "operator",
+                "POST",
+                "/v1/apply",
+                json!({"clusters": [{"name": "dc-b"}]}),
+            )
+            .await,
+        cardea
+            .send(
+                "admin",
+                "POST",
+                "/v1/tokens",
+                json!({"name": "x", "role": "viewer"}),
+            )
+            .await,
+    ];
+    for answer in refused {
+        answer.problem(503, "unavailable");
+        assert!(answer.header("retry-after").parse::<u64>().unwrap() > 0);
+    }
+    let ready = send(cardea.http.get(cardea.admin_url("/readyz")))
+        .await
+        .ok()
+        .body;
+    assert_eq!(
+        (&ready["status"], &ready["mode"]),
+        (&json!("degraded"), &json!("database_lost"))
+    );
+    send(cardea.http.get(cardea.admin_url("/healthz")))
+        .await
+        .ok();
+
+    held.execute("ROLLBACK").await.unwrap();
+    mode_becomes(&cardea, "ok").await;
+    let status = cardea.call("viewer", "GET", "/v1/status").await.ok().body;
+    assert_eq!(status["pending_changes"], 0);
+    for (path, address) in [(ONE, "10.0.0.1:81"), (TWO, "10.0.0.2:80")] {
+        let read = cardea.call("viewer", "GET", path).await.ok().body;
+        assert_eq!(read["address"], address);
+    }
+    let put = cardea
+        .send(
+            "operator",
+            "PUT",
+            "/v1/clusters/dc-b",
+            json!({"name": "dc-b"}),
+        )
+        .await;
+    assert_eq!(put.ok().body["durable"], true);
+    cardea.stop().await;
+}
