@@ -123,7 +123,7 @@ mod tests {
             format!(" {right}\n"),
             format!("{right}x"),
             format!("[{right}]"),
-            right.replace("{", "{\"x\":1,"),
+            right.replace('{', "{\"x\":1,"),
             right.replacen('{', "{\"owner\":\"a\",\"owner\":\"b\",", 1),
             String::new(),
         ];
