@@ -7,7 +7,7 @@ mod dev;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use agent::{AgentArgs, AgentCommand, SocketArgs};
@@ -41,6 +41,25 @@ pub(crate) struct Cli {
     pub(crate) log: LogArgs,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// Reads the command line; a wrong one ends the program with 2.
+    pub(crate) fn read() -> Self {
+        let matches = Self::tree().get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Every command, with no value from the environment in its help: it may be a secret.
+    pub(crate) fn tree() -> clap::Command {
+        hide_values(Self::command())
+    }
+}
+
+fn hide_values(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(|argument| argument.hide_env_values(true))
+        .mut_subcommands(hide_values)
 }
 
 /// The program's own log.

@@ -20,15 +20,13 @@ mod telemetry;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use args::{Cli, Command};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::read();
     let log = &cli.log;
     let result = match cli.command {
         Command::Dev(args) => dev::run(&args, log),

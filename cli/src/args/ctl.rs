@@ -44,7 +44,6 @@ pub(crate) struct Connect {
         global = true,
         env = "CARDEA_TOKEN",
         value_name = "TOKEN",
-        hide_env_values = true,
         help_heading = "Connection"
     )]
     pub(crate) token: Option<String>,

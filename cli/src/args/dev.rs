@@ -21,12 +21,7 @@ pub(crate) struct DevArgs {
     #[arg(long)]
     pub(crate) fresh: bool,
     /// Use Postgres instead of SQLite: postgres://user:password@host/name
-    #[arg(
-        long,
-        env = "CARDEA_DEV_POSTGRES",
-        value_name = "URL",
-        hide_env_values = true
-    )]
+    #[arg(long, env = "CARDEA_DEV_POSTGRES", value_name = "URL")]
     pub(crate) postgres: Option<String>,
     /// Where everything is kept
     #[arg(

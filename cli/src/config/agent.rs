@@ -31,7 +31,6 @@ pub(crate) struct AgentSettings {
         long,
         env = "CARDEA_TOKEN",
         value_name = "TOKEN",
-        hide_env_values = true,
         conflicts_with = "token_file"
     )]
     pub(crate) token: Option<String>,

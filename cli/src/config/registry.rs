@@ -24,12 +24,7 @@ pub(crate) struct RegistrySettings {
     #[arg(long, env = "CARDEA_DATA_DIR", value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// postgres://user:password@host/name [default: SQLite in the data directory]
-    #[arg(
-        long,
-        env = "CARDEA_DATABASE",
-        value_name = "URL",
-        hide_env_values = true
-    )]
+    #[arg(long, env = "CARDEA_DATABASE", value_name = "URL")]
     pub(crate) database: Option<String>,
     /// This replica's id among those of one database [default: made once, kept in the data directory]
     #[arg(long, env = "CARDEA_REGISTRY_REPLICA", value_name = "NAME")]

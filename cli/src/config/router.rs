@@ -47,7 +47,6 @@ pub(crate) struct RouterSettings {
         long,
         env = "CARDEA_TOKEN",
         value_name = "TOKEN",
-        hide_env_values = true,
         conflicts_with = "token_file"
     )]
     pub(crate) token: Option<String>,

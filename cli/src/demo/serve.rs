@@ -19,6 +19,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -137,6 +138,19 @@ async fn answer(
     Some(ordinary(demo, request).await)
 }
 
+/// Who answers, and what was asked.
+#[derive(Serialize)]
+struct WhoAmI<'a> {
+    service: &'a str,
+    instance: &'a str,
+    pid: u32,
+    version: &'a str,
+    method: &'a str,
+    path: &'a str,
+    host: Option<&'a str>,
+    request_id: Option<&'a str>,
+}
+
 async fn ordinary(demo: &Demo, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (parts, body) = request.into_parts();
     let query = |name: &str| -> Option<u64> {
@@ -173,19 +187,17 @@ async fn ordinary(demo: &Demo, request: Request<Incoming>) -> Response<Full<Byte
             .headers
             .get("x-request-id")
             .and_then(|id| id.to_str().ok());
-        json(
-            code,
-            &serde_json::json!({
-                "service": demo.service,
-                "instance": demo.instance,
-                "pid": std::process::id(),
-                "version": demo.version,
-                "method": parts.method.as_str(),
-                "path": parts.uri.path_and_query().map(ToString::to_string),
-                "host": host,
-                "request_id": request_id,
-            }),
-        )
+        let answer = WhoAmI {
+            service: &demo.service,
+            instance: &demo.instance,
+            pid: std::process::id(),
+            version: &demo.version,
+            method: parts.method.as_str(),
+            path: parts.uri.path_and_query().map_or("", |path| path.as_str()),
+            host,
+            request_id,
+        };
+        json(code, &answer)
     } else {
         let mut echo = bytes_response(code, "application/octet-stream", body);
         if let Some(kind) = parts.headers.get(CONTENT_TYPE) {
@@ -250,8 +262,9 @@ fn counts(demo: &Demo) -> serde_json::Value {
     })
 }
 
-fn json(status: StatusCode, value: &serde_json::Value) -> Response<Full<Bytes>> {
-    bytes_response(status, "application/json", format!("{value}\n"))
+fn json<T: Serialize>(status: StatusCode, value: &T) -> Response<Full<Bytes>> {
+    let text = serde_json::to_string(value).unwrap_or_default();
+    bytes_response(status, "application/json", text + "\n")
 }
 
 fn text(status: StatusCode, text: impl Into<String>) -> Response<Full<Bytes>> {

@@ -1,0 +1,12 @@
+//! The real binary, as people and scripts call it.
+
+#[path = "cli/command.rs"]
+mod command;
+#[path = "cli/demo.rs"]
+mod demo;
+#[path = "cli/dev.rs"]
+mod dev;
+#[path = "cli/settings.rs"]
+mod settings;
+#[path = "cli/usage.rs"]
+mod usage;
