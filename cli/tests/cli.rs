@@ -1,4 +1,5 @@
 //! The real binary, as people and scripts call it.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "cli/command.rs"]
 mod command;

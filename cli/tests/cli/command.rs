@@ -9,7 +9,7 @@ use std::{
 };
 
 /// How long anything may take.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
 /// The binary, in a directory of its own, with no settings from the environment.
 pub(crate) fn cardea(dir: &Path) -> Command {
