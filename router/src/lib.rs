@@ -41,6 +41,8 @@ mod control;
     reason = "the engine and the control thread that use it land next"
 )]
 mod explain;
+#[cfg(test)]
+mod fixtures;
 #[allow(
     dead_code,
     reason = "the engine and the control thread that use it land next"
