@@ -4,8 +4,12 @@
 //! [`crate::writer`], which is the place to read how one change flows.
 
 pub mod config;
+mod open;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use cardea_registry_api::{
@@ -14,22 +18,29 @@ use cardea_registry_api::{
     feed::Coding,
 };
 
+use tokio::{sync::oneshot, time::Instant};
+
+pub use crate::background::Background;
 pub use config::CoreConfig;
 
 use crate::{
     change::{Author, Change, Rejection, SubmitError, Written},
+    feed::{self, Need},
+    shared::Shared,
     state::State,
+    writer::{Command, Unit, Waiting},
 };
+
+/// The longest that a poll waits.
+const LONGEST_POLL: Duration = Duration::from_mins(1);
+/// How often the table of routers is looked at while somebody waits for those of other replicas.
+const ELSEWHERE: Duration = Duration::from_millis(25);
 
 /// The handle.
 #[derive(Debug, Clone)]
 pub struct Core {
-    _shared: Arc<()>,
+    shared: Arc<Shared>,
 }
-
-/// Owns everything that runs in the background.
-#[derive(Debug)]
-pub struct Background {}
 
 /// Why the core cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -122,92 +133,228 @@ pub struct Acknowledgements {
 
 impl Core {
     /// Opens the store (or the disk snapshot when it is away) and starts the background work.
-    pub async fn open(_config: CoreConfig) -> Result<(Self, Background), OpenError> {
-        unimplemented!()
+    pub async fn open(config: CoreConfig) -> Result<(Self, Background), OpenError> {
+        let (shared, background) = open::open(config).await?;
+        Ok((Self { shared }, background))
     }
 
     /// What is served now.
     pub fn state(&self) -> Arc<State> {
-        unimplemented!()
+        self.shared.state.load_full()
     }
 
     /// Writes a unit: all changes or none. Units that come at the same time share a transaction.
     pub async fn submit(
         &self,
-        _changes: Vec<Change>,
-        _author: Author,
+        changes: Vec<Change>,
+        author: Author,
     ) -> Result<Written, SubmitError> {
-        unimplemented!()
+        submit(&self.shared, changes, author).await
     }
 
     /// What [`Core::submit`] would do now; the error says which change would be refused.
-    pub fn preview(&self, _changes: &[Change]) -> Result<Vec<api::Action>, (usize, Rejection)> {
-        unimplemented!()
+    pub fn preview(&self, changes: &[Change]) -> Result<Vec<api::Action>, (usize, Rejection)> {
+        let mut draft = State::clone(&self.shared.state.load());
+        let outcomes = draft.apply_all(changes, self.shared.clock.now())?;
+        Ok(outcomes
+            .iter()
+            .filter_map(crate::change::Outcome::action)
+            .collect())
     }
 
     /// Renews leases, in memory; `false`: not known, register again.
-    pub fn renew(&self, _keys: &[InstanceKey]) -> Vec<bool> {
-        unimplemented!()
+    pub fn renew(&self, keys: &[InstanceKey]) -> Vec<bool> {
+        metrics::counter!("cardea_registry_renewals_total").increment(keys.len() as u64);
+        self.shared.leases.renew(keys, self.shared.clock.now())
     }
 
     /// Answers a router's (long) poll.
-    pub async fn feed(&self, _request: FeedRequest) -> FeedAnswer {
-        unimplemented!()
+    pub async fn feed(&self, request: FeedRequest) -> FeedAnswer {
+        let shared = &self.shared;
+        let _poll = request.router.as_ref().map(|(id, version)| {
+            let after = request.after.as_ref();
+            shared.routers.poll(&request.cluster, id, version, after)
+        });
+        let deadline = Instant::now() + request.wait.min(LONGEST_POLL);
+        let mut marks = (shared.feed).watch(&request.cluster, &shared.state.load());
+        loop {
+            marks.borrow_and_update();
+            let state = shared.state.load_full();
+            let from = match feed::need(&state, &request) {
+                Need::Full => None,
+                Need::Delta(from) => Some(from),
+                need @ (Need::Nothing | Need::Patience) => {
+                    // Another cluster's change may be what this replica still lacks: look often.
+                    let soon = Instant::now() + Duration::from_millis(20);
+                    let patience = need == Need::Patience;
+                    let until = if patience {
+                        soon.min(deadline)
+                    } else {
+                        deadline
+                    };
+                    let stopping = tokio::select! {
+                        moved = marks.changed() => moved.is_err(),
+                        () = tokio::time::sleep_until(until) => Instant::now() >= deadline,
+                        () = shared.stopping.cancelled() => true,
+                    };
+                    if stopping {
+                        return FeedAnswer::NotModified {
+                            epoch: Arc::clone(&state.epoch),
+                            revision: request.after.as_ref().map_or(0, |(_, revision)| *revision),
+                        };
+                    }
+                    continue;
+                }
+            };
+            let now = shared.clock.now();
+            return match shared.feed.body(&state, &request, from, now).await {
+                Ok(body) => FeedAnswer::Body {
+                    epoch: Arc::clone(&state.epoch),
+                    revision: body.revision,
+                    coding: request.coding,
+                    bytes: body.bytes,
+                },
+                Err(error) => {
+                    tracing::error!(%error, cluster = %request.cluster, "the feed cannot be encoded");
+                    FeedAnswer::Failed
+                }
+            };
+        }
     }
 
     /// Waits until every live router of the cluster has applied what was written, at most `wait`.
     pub async fn acknowledged(
         &self,
-        _cluster: &Name,
-        _written: &Written,
-        _wait: Duration,
+        cluster: &Name,
+        written: &Written,
+        wait: Duration,
     ) -> Acknowledgements {
-        unimplemented!()
+        let deadline = Instant::now() + wait;
+        let mut proofs = self.shared.routers.proofs();
+        loop {
+            proofs.borrow_and_update();
+            let result = self.acknowledgements(cluster, written);
+            if result.pending.is_empty() || Instant::now() >= deadline {
+                return result;
+            }
+            // Routers that poll another replica prove it through the table.
+            let elsewhere = async {
+                if self.shared.others.load(Ordering::Relaxed) {
+                    tokio::time::sleep(ELSEWHERE).await;
+                    if let Ok(table) = self.shared.store.routers().await {
+                        self.shared.routers.learn(table);
+                    }
+                } else {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                _ = proofs.changed() => {}
+                () = elsewhere => {}
+                () = tokio::time::sleep_until(deadline) => {}
+                () = self.shared.stopping.cancelled() => return self.acknowledgements(cluster, written),
+            }
+        }
+    }
+
+    fn acknowledgements(&self, cluster: &Name, written: &Written) -> Acknowledgements {
+        let state = self.shared.state.load();
+        // Where nothing of this cluster changed since, its last change is proof enough.
+        let needed = written.revision.min(state.totals(cluster).revision);
+        let mut result = Acknowledgements::default();
+        for router in self.shared.routers.list(Some(cluster)) {
+            if !router.live {
+                continue;
+            }
+            let proved = if *router.epoch == *written.epoch {
+                router.revision >= needed
+            } else {
+                // The history went on under another name, with this change in it.
+                written.epoch != state.epoch && *router.epoch == *state.epoch
+            };
+            if proved {
+                result.acknowledged.push(router.id);
+            } else {
+                result.pending.push(router.id);
+            }
+        }
+        result
     }
 
     /// The routers that are known, by cluster and id.
-    pub async fn routers(&self, _cluster: Option<&Name>) -> Vec<RouterInfo> {
-        unimplemented!()
+    pub fn routers(&self, cluster: Option<&Name>) -> Vec<RouterInfo> {
+        self.shared.routers.list(cluster)
     }
 
     /// A router says goodbye; whether it was known.
-    pub async fn forget_router(&self, _cluster: &Name, _id: &str) -> bool {
-        unimplemented!()
+    pub async fn forget_router(&self, cluster: &Name, id: &str) -> bool {
+        let known = self.shared.routers.forget(cluster, id);
+        let listed = match self.shared.mode() {
+            api::Mode::Ok => self.shared.store.drop_router(cluster.as_str(), id).await,
+            _ => Ok(false),
+        };
+        known || listed.unwrap_or(false)
     }
 
     /// Changes after a revision, oldest first; from the database.
-    pub async fn history(&self, _after: u64, _limit: u32) -> Result<Vec<ChangeRecord>, StoreError> {
-        unimplemented!()
+    pub async fn history(&self, after: u64, limit: u32) -> Result<Vec<ChangeRecord>, StoreError> {
+        let rows = self
+            .shared
+            .store
+            .changes_from(after + 1, limit.into())
+            .await?;
+        Ok(rows.iter().map(crate::record::Record::api).collect())
     }
 
     /// How the registry stands.
     pub fn status(&self) -> Status {
-        unimplemented!()
+        self.shared.status()
     }
 
     /// An operator's word on which history holds.
-    pub async fn decide_history(
-        &self,
-        _keep: Keep,
-        _author: Author,
-    ) -> Result<Status, SubmitError> {
-        unimplemented!()
+    pub async fn decide_history(&self, keep: Keep, author: Author) -> Result<Status, SubmitError> {
+        let (reply, answer) = oneshot::channel();
+        (self.shared.commands)
+            .send(Command::Decide(keep, author.0, reply))
+            .await
+            .map_err(|_| SubmitError::Stopping)?;
+        answer.await.map_err(|_| SubmitError::Stopping)?
     }
 
     /// The disk snapshots that are kept, newest first.
-    pub async fn snapshots(&self, _verify: bool) -> Vec<SnapshotInfo> {
-        unimplemented!()
+    pub async fn snapshots(&self, verify: bool) -> std::io::Result<Vec<SnapshotInfo>> {
+        let disk = self.shared.disk.clone();
+        tokio::task::spawn_blocking(move || disk.list(verify))
+            .await
+            .map_err(std::io::Error::other)?
     }
 
     /// Writes a disk snapshot now.
     pub async fn write_snapshot(&self) -> std::io::Result<SnapshotInfo> {
-        unimplemented!()
+        crate::background::write_snapshot(&self.shared).await
     }
 }
 
-impl Background {
-    /// Stops everything: what was accepted is written, the last snapshot too. Bounded.
-    pub async fn stop(self) {
-        unimplemented!()
-    }
+/// Hands a unit to the writer and waits for the answer.
+pub(crate) async fn submit(
+    shared: &Shared,
+    changes: Vec<Change>,
+    author: Author,
+) -> Result<Written, SubmitError> {
+    let (reply, answer) = oneshot::channel();
+    let unit = Unit {
+        id: format!("{:016x}", rand::random::<u64>()).into(),
+        actor: author.0,
+        changes,
+    };
+    (shared.commands)
+        .send(Command::Submit(Waiting { unit, reply }))
+        .await
+        .map_err(|_| SubmitError::Stopping)?;
+    answer.await.map_err(|_| SubmitError::Stopping)?
 }
+
+#[cfg(test)]
+mod outage_tests;
+#[cfg(test)]
+mod tests;

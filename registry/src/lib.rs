@@ -3,24 +3,32 @@
 //! A request comes in through [`start`]'s HTTP API (`http/`), is turned into a change and handed to
 //! the writer; what was written leaves through the feed.
 
-#![allow(
-    clippy::unused_async,
-    dead_code,
-    reason = "the writer, which fills the bodies and uses the rest of the state, comes next"
-)]
-
 mod auth;
+mod background;
 pub mod change;
+mod clock;
 pub mod config;
 pub mod core;
+mod disk;
+mod feed;
+mod files;
+mod guard;
 mod http;
+mod journal;
+mod leases;
 mod metrics;
 pub mod record;
+mod routers;
 mod server;
+mod shared;
 mod start;
 pub mod state;
+mod store;
+#[cfg(test)]
+mod testing;
 mod time;
 mod tls;
+mod writer;
 
 pub use auth::first::{ADMIN_FILE, FirstTokenError};
 pub use config::Config;

@@ -1,0 +1,89 @@
+//! Keeps up with the log, and with the database's coming back.
+
+use std::time::Duration;
+
+use cardea_registry_api::api::Mode;
+use sqlx::postgres::PgListener;
+
+use super::pause;
+use crate::{shared::Shared, writer::fresh_epoch};
+
+/// How often a lost database is tried.
+const PROBE: Duration = Duration::from_millis(500);
+
+/// Wakes the writer when the log may have moved: on a notification of another replica, on having
+/// reconnected (notifications of meanwhile are lost), and on a timer whatever was notified.
+pub(super) async fn follow(shared: &Shared) {
+    let mut listener: Option<PgListener> = None;
+    let mut listens = true;
+    loop {
+        if listener.is_none() && listens && shared.mode() == Mode::Ok {
+            match shared.store.listen().await {
+                Ok(Some(new)) => {
+                    listener = Some(new);
+                    shared.log_moved.notify_one();
+                }
+                Ok(None) => listens = false,
+                Err(error) => tracing::debug!(%error, "cannot listen for notifications"),
+            }
+        }
+        tokio::select! {
+            () = shared.stopping.cancelled() => return,
+            () = tokio::time::sleep(shared.config.store.poll) => shared.log_moved.notify_one(),
+            told = next(&mut listener) => {
+                if told.is_none() {
+                    listener = None;
+                }
+                if !told.is_some_and(|process| shared.store.is_own(process)) {
+                    shared.log_moved.notify_one();
+                }
+            }
+        }
+    }
+}
+
+/// The process that notified; none: the connection is lost.
+async fn next(listener: &mut Option<PgListener>) -> Option<u32> {
+    match listener {
+        Some(listener) => match listener.try_recv().await {
+            Ok(Some(told)) => Some(told.process_id()),
+            Ok(None) | Err(_) => None,
+        },
+        None => std::future::pending().await,
+    }
+}
+
+/// While there is trouble: tries to reach the database, and tells the writer.
+pub(super) async fn probe(shared: &Shared) {
+    loop {
+        let mode = shared.mode();
+        if mode == Mode::Ok {
+            tokio::select! {
+                () = shared.trouble.notified() => {}
+                () = shared.stopping.cancelled() => return,
+            }
+        }
+        // An emptied database gets its tables again, with a new history: that is then held.
+        match shared.store.prepare(&fresh_epoch()).await {
+            Ok(_) => shared.reached.notify_one(),
+            Err(error) => {
+                if mode == Mode::DatabaseLost {
+                    shared.raise(
+                        "database_lost",
+                        format!(
+                            "{error}. Memory serves; registrations are kept on disk and written when the database is back; configuration is read-only."
+                        ),
+                    );
+                }
+            }
+        }
+        let time = if mode == Mode::HistoryHeld {
+            shared.config.store.poll
+        } else {
+            PROBE
+        };
+        if !pause(shared, time).await {
+            return;
+        }
+    }
+}

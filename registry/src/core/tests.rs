@@ -1,0 +1,147 @@
+//! The core as its doors see it, on both engines.
+
+use std::time::Duration;
+
+use cardea_registry_api::{api::Mode, feed::Update};
+
+use super::*;
+use crate::{
+    state::tests::{key, name, put_service, register},
+    testing::{Postgres, Running, ask, config, sqlite_url, until},
+};
+
+fn body(answer: &FeedAnswer) -> (Update, String, u64) {
+    match answer {
+        FeedAnswer::Body {
+            epoch,
+            revision,
+            bytes,
+            ..
+        } => (Update::decode(bytes).unwrap(), epoch.to_string(), *revision),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What is written is served, kept, and there after a restart.
+async fn round_trip(url: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let one = Running::open(config(dir.path(), url, "one")).await.unwrap();
+    let written = one.submit(register("a", "search", 0)).await.unwrap();
+    assert_eq!((written.revision, written.durable), (3, true));
+    let again = one.submit(register("a", "search", 0)).await.unwrap();
+    assert_eq!(again.revision, 3, "nothing changed: no revision");
+    let (update, epoch, revision) = body(&one.core.feed(ask(None, Duration::ZERO)).await);
+    assert_eq!((update.entries.len(), revision), (2, 3));
+    let poll = one.core.clone();
+    let after = epoch.clone();
+    let waiting = tokio::spawn(async move {
+        poll.feed(ask(Some((&after, 3)), Duration::from_secs(10)))
+            .await
+    });
+    until("the poll waits", || {
+        one.core
+            .routers(None)
+            .first()
+            .is_some_and(|r| r.revision == 3)
+    })
+    .await;
+    let gone = one
+        .submit(Change::Deregister {
+            key: key("a", "search", 0),
+        })
+        .await
+        .unwrap();
+    assert!(gone.found());
+    let (update, _, revision) = body(&waiting.await.unwrap());
+    assert_eq!((update.entries.len(), revision), (1, 4));
+    let none = one
+        .core
+        .acknowledged(&name("a"), &gone, Duration::ZERO)
+        .await;
+    assert_eq!(none.pending, ["r1"]);
+    let core = one.core.clone();
+    let acknowledged = tokio::spawn(async move {
+        core.acknowledged(&name("a"), &gone, Duration::from_secs(10))
+            .await
+    });
+    one.core.feed(ask(Some((&epoch, 4)), Duration::ZERO)).await;
+    assert_eq!(acknowledged.await.unwrap().acknowledged, ["r1"]);
+    let history = one.core.history(2, 10).await.unwrap();
+    let causes: Vec<_> = history.iter().map(|row| row.cause.as_str()).collect();
+    assert_eq!(causes, ["registered", "deregistered"]);
+    one.stop().await;
+    let two = Running::open(config(dir.path(), url, "one")).await.unwrap();
+    assert_eq!(two.core.state().revision(), 4);
+    assert_eq!(**two.core.state().epoch(), *epoch);
+    assert_eq!(two.core.status().mode, Mode::Ok);
+    assert!(two.core.state().service("search").is_some());
+    two.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn round_trip_sqlite() {
+    let dir = tempfile::tempdir().unwrap();
+    round_trip(&sqlite_url(dir.path())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn round_trip_postgres() {
+    let postgres = Postgres::start();
+    round_trip(&postgres.url()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_follow_within_20_ms_of_a_notification_and_agree_under_contention() {
+    let postgres = Postgres::start();
+    let dir = tempfile::tempdir().unwrap();
+    let mut slow = config(dir.path(), &postgres.url(), "one");
+    slow.store.poll = Duration::from_mins(10);
+    let one = Running::open(slow.clone()).await.unwrap();
+    slow.data_dir = dir.path().join("two");
+    slow.replica = "two".to_owned();
+    let two = Running::open(slow).await.unwrap();
+    until("both listen", || {
+        postgres.sql("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'") == "2"
+    })
+    .await;
+    let mut slowest = Duration::ZERO;
+    for n in 0..20 {
+        let written = one.submit(register("a", "search", n)).await.unwrap();
+        let started = std::time::Instant::now();
+        until("the other follows", || {
+            two.core.state().revision() >= written.revision
+        })
+        .await;
+        slowest = slowest.max(started.elapsed());
+    }
+    println!("followed within {slowest:?}");
+    // Both write at once, hundreds of changes, some of the same objects.
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..200 {
+        let core = if n % 2 == 0 { &one.core } else { &two.core }.clone();
+        tasks.spawn(async move {
+            core.submit(
+                vec![register("a", "search", n % 150), put_service("mail")],
+                Author::named("t"),
+            )
+            .await
+            .unwrap()
+        });
+    }
+    let written: Vec<Written> = tasks.join_all().await;
+    assert!(written.iter().all(|written| written.durable));
+    until("both agree", || {
+        one.core.state().revision() == two.core.state().revision()
+    })
+    .await;
+    crate::state::tests::same(&one.core.state(), &two.core.state());
+    assert_eq!(postgres.sql("SELECT count(*) FROM instances"), "150");
+    assert_eq!(
+        postgres.sql("SELECT count(*) = max(revision) FROM changes"),
+        "t",
+        "no gap in the log"
+    );
+    one.stop().await;
+    two.stop().await;
+    assert!(slowest < Duration::from_millis(200), "{slowest:?}");
+}

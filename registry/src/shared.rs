@@ -1,0 +1,167 @@
+//! What the core's parts share: the served state, the leases, the routers, and how the registry
+//! stands.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use cardea_registry_api::api::{Alarm, Mode, Status};
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::{Clock, ms, wall_ms},
+    core::CoreConfig,
+    disk::Disk,
+    feed::Feed,
+    journal::Journal,
+    leases::Leases,
+    routers::Routers,
+    state::State,
+    store::Store,
+    writer::Command,
+};
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: CoreConfig,
+    pub(crate) clock: Clock,
+    pub(crate) store: Store,
+    pub(crate) disk: Disk,
+    pub(crate) journal: Journal,
+    pub(crate) state: ArcSwap<State>,
+    pub(crate) feed: Feed,
+    pub(crate) routers: Arc<Routers>,
+    pub(crate) leases: Leases,
+    pub(crate) commands: mpsc::Sender<Command>,
+    /// The log may have moved: the writer rereads it.
+    pub(crate) log_moved: Notify,
+    /// The database was lost, or its history is held: the prober wakes up.
+    pub(crate) trouble: Notify,
+    /// The prober reached the database.
+    pub(crate) reached: Notify,
+    pub(crate) stopping: CancellationToken,
+    /// Other replicas live: what only they need is written to the database.
+    pub(crate) others: AtomicBool,
+    /// Until when this replica looks for lapsed leases.
+    pub(crate) expiry_until: AtomicI64,
+    standing: Mutex<Standing>,
+    /// Held while the registry runs: one registry a data directory.
+    _lock: File,
+}
+
+/// How the registry stands.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    pub(crate) mode: Mode,
+    pub(crate) pending: u64,
+    pub(crate) started_from: &'static str,
+    pub(crate) alarms: BTreeMap<&'static str, Alarm>,
+}
+
+/// What the parts are made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) config: CoreConfig,
+    pub(crate) clock: Clock,
+    pub(crate) store: Store,
+    pub(crate) disk: Disk,
+    pub(crate) journal: Journal,
+    pub(crate) state: State,
+    pub(crate) mode: Mode,
+    pub(crate) started_from: &'static str,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) lock: File,
+}
+
+impl Shared {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let routers = Arc::new(Routers::new(parts.clock, ms(parts.config.router_live)));
+        Self {
+            clock: parts.clock,
+            store: parts.store,
+            disk: parts.disk,
+            journal: parts.journal,
+            state: ArcSwap::from_pointee(parts.state),
+            feed: Feed::default(),
+            routers,
+            leases: Leases::new(),
+            commands: parts.commands,
+            log_moved: Notify::new(),
+            trouble: Notify::new(),
+            reached: Notify::new(),
+            stopping: CancellationToken::new(),
+            others: AtomicBool::new(false),
+            expiry_until: AtomicI64::new(0),
+            standing: Mutex::new(Standing {
+                mode: parts.mode,
+                pending: 0,
+                started_from: parts.started_from,
+                alarms: BTreeMap::new(),
+            }),
+            _lock: parts.lock,
+            config: parts.config,
+        }
+    }
+
+    pub(crate) fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
+        self.standing().mode
+    }
+
+    /// Raises an alarm; one that is raised already keeps its time.
+    pub(crate) fn raise(&self, code: &'static str, message: String) {
+        let mut standing = self.standing();
+        let alarm = standing.alarms.entry(code).or_insert_with(|| {
+            tracing::warn!(code, %message, "alarm raised");
+            Alarm {
+                code: code.to_owned(),
+                message: String::new(),
+                since: wall_ms(),
+            }
+        });
+        alarm.message = message;
+    }
+
+    /// Ends an alarm.
+    pub(crate) fn clear(&self, code: &'static str) {
+        if self.standing().alarms.remove(code).is_some() {
+            tracing::info!(code, "alarm cleared");
+        }
+    }
+
+    /// Serves another state: first it is visible, then who waits for it is woken.
+    pub(crate) fn publish(&self, state: State) {
+        let state = Arc::new(state);
+        self.state.store(Arc::clone(&state));
+        self.feed.publish(&state);
+    }
+
+    pub(crate) fn holds_expiry(&self) -> bool {
+        self.expiry_until.load(Ordering::Relaxed) > self.clock.now()
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let state = self.state.load();
+        let standing = self.standing();
+        Status {
+            version: self.config.version.clone(),
+            replica: self.config.replica.clone(),
+            epoch: state.epoch.to_string(),
+            revision: state.revision,
+            mode: standing.mode,
+            started_from: standing.started_from.to_owned(),
+            pending_changes: standing.pending,
+            alarms: standing.alarms.values().cloned().collect(),
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! The database: Postgres or SQLite, the same tables and the same statements.
+//!
+//! Connections are owned here and lent for one operation. An operation that fails or takes longer
+//! than the time-out loses its connection, so that a database that is frozen is noticed in time
+//! and never holds up the writer; whatever was open on it is rolled back by the server.
+
+mod fault;
+mod postgres;
+pub(crate) mod rows;
+mod sql;
+mod sqlite;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use cardea_registry_api::api::RouterInfo;
+use sqlx::postgres::PgListener;
+
+use crate::{
+    core::{StoreError, config::StoreConfig},
+    record::{Point, Record},
+};
+use rows::{Begun, Current, Head, Job, Loaded};
+
+/// The most connections that are kept when nobody uses them.
+const KEPT: usize = 4;
+/// What reading or writing everything may take.
+const LONG: Duration = Duration::from_mins(2);
+
+/// The database.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    engine: Engine,
+    timeout: Duration,
+}
+
+#[derive(Debug, Clone)]
+enum Engine {
+    Postgres(postgres::Engine, Arc<Idle<postgres::Connection>>),
+    Sqlite(sqlite::Engine, Arc<Idle<sqlite::Connection>>),
+}
+
+/// Connections that nobody uses.
+#[derive(Debug)]
+struct Idle<C>(Mutex<Vec<C>>);
+
+impl<C> Idle<C> {
+    fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Vec::new())))
+    }
+
+    fn take(&self) -> Option<C> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    fn give(&self, connection: C) {
+        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < KEPT {
+            idle.push(connection);
+        }
+    }
+
+    fn clear(&self) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+}
+
+async fn bounded<T>(
+    limit: Duration,
+    operation: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout(limit, operation).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(fault::map(&error)),
+        Err(_) => Err(StoreError::Away(format!(
+            "no answer within {} ms",
+            limit.as_millis()
+        ))),
+    }
+}
+
+/// Runs one operation on a lent connection of whichever engine.
+macro_rules! run {
+    ($store:expr, $limit:expr, $function:ident ( $($arg:expr),* )) => {
+        match &$store.engine {
+            Engine::Postgres(engine, idle) => {
+                let mut connection = match idle.take() {
+                    Some(connection) => connection,
+                    None => bounded($store.timeout, engine.connect()).await?,
+                };
+                let result = bounded(
+                    $limit,
+                    postgres::operations::$function(&mut connection, $($arg),*),
+                )
+                .await;
+                if result.is_ok() { idle.give(connection); } else { idle.clear(); }
+                result
+            }
+            Engine::Sqlite(engine, idle) => {
+                let mut connection = match idle.take() {
+                    Some(connection) => connection,
+                    None => bounded($store.timeout, engine.connect()).await?,
+                };
+                let result = bounded(
+                    $limit,
+                    sqlite::operations::$function(&mut connection, $($arg),*),
+                )
+                .await;
+                if result.is_ok() { idle.give(connection); } else { idle.clear(); }
+                result
+            }
+        }
+    };
+}
+
+impl Store {
+    /// Takes the configuration; nothing is connected yet.
+    pub(crate) fn new(config: &StoreConfig) -> Result<Self, StoreError> {
+        let refused = |error: sqlx::Error| StoreError::Refused(error.to_string());
+        let engine = if config.url.starts_with("sqlite:") {
+            let engine =
+                sqlite::Engine::new(&config.url, config.sqlite_full_sync).map_err(refused)?;
+            if let Some(kind) = engine.network_file_system() {
+                return Err(StoreError::Refused(format!(
+                    "the SQLite file is on a network file system ({kind}), where it would get damaged: \
+                     put it on a local disk, or use Postgres"
+                )));
+            }
+            Engine::Sqlite(engine, Idle::new())
+        } else {
+            let engine = postgres::Engine::new(&config.url, config.timeout).map_err(refused)?;
+            Engine::Postgres(engine, Idle::new())
+        };
+        // SQLite waits for another process's lock up to 5 s before it gives up.
+        let timeout = match engine {
+            Engine::Postgres(..) => config.timeout,
+            Engine::Sqlite(..) => config.timeout.max(Duration::from_secs(6)),
+        };
+        Ok(Self { engine, timeout })
+    }
+
+    /// Brings the schema up to date; a history that is new here gets `epoch`.
+    pub(crate) async fn prepare(&self, epoch: &str) -> Result<Head, StoreError> {
+        run!(self, self.timeout * 2, prepare(epoch))
+    }
+
+    pub(crate) async fn head(&self) -> Result<Head, StoreError> {
+        run!(self, self.timeout, head())
+    }
+
+    pub(crate) async fn load(&self) -> Result<Loaded, StoreError> {
+        run!(self, LONG, load())
+    }
+
+    pub(crate) async fn changes_from(
+        &self,
+        revision: u64,
+        limit: u64,
+    ) -> Result<Vec<Record>, StoreError> {
+        run!(self, self.timeout, changes_from(revision, limit))
+    }
+
+    pub(crate) async fn units_after(&self, revision: u64) -> Result<Vec<String>, StoreError> {
+        run!(self, LONG, units_after(revision))
+    }
+
+    pub(crate) async fn take_job(
+        &self,
+        name: &str,
+        holder: &str,
+        now: i64,
+        until: i64,
+    ) -> Result<bool, StoreError> {
+        run!(self, self.timeout, take_job(name, holder, now, until))
+    }
+
+    pub(crate) async fn jobs(&self) -> Result<Vec<Job>, StoreError> {
+        run!(self, self.timeout, jobs())
+    }
+
+    pub(crate) async fn drop_jobs(&self, holder: &str) -> Result<(), StoreError> {
+        run!(self, self.timeout, drop_jobs(holder))
+    }
+
+    pub(crate) async fn put_leases(
+        &self,
+        replica: &str,
+        at: i64,
+        body: &str,
+    ) -> Result<(), StoreError> {
+        run!(self, self.timeout, put_leases(replica, at, body))
+    }
+
+    pub(crate) async fn leases(
+        &self,
+        replica: &str,
+        since: i64,
+    ) -> Result<Vec<(String, i64, String)>, StoreError> {
+        run!(self, self.timeout, leases(replica, since))
+    }
+
+    pub(crate) async fn put_routers(&self, routers: &[RouterInfo]) -> Result<(), StoreError> {
+        run!(self, self.timeout, put_routers(routers))
+    }
+
+    pub(crate) async fn routers(&self) -> Result<Vec<RouterInfo>, StoreError> {
+        run!(self, self.timeout, routers())
+    }
+
+    pub(crate) async fn drop_router(&self, cluster: &str, id: &str) -> Result<bool, StoreError> {
+        run!(self, self.timeout, drop_router(cluster, id))
+    }
+
+    pub(crate) async fn sweep_routers(&self, before: i64) -> Result<(), StoreError> {
+        run!(self, self.timeout, sweep_routers(before))
+    }
+
+    /// Whether a notification came from one of this replica's own connections.
+    pub(crate) fn is_own(&self, process: u32) -> bool {
+        match &self.engine {
+            Engine::Postgres(engine, _) => engine.is_own(process),
+            Engine::Sqlite(..) => true,
+        }
+    }
+
+    /// A connection that is told of commits; none on SQLite.
+    pub(crate) async fn listen(&self) -> Result<Option<PgListener>, StoreError> {
+        match &self.engine {
+            Engine::Postgres(engine, _) => bounded(self.timeout, engine.listen()).await.map(Some),
+            Engine::Sqlite(..) => Ok(None),
+        }
+    }
+
+    /// A connection for one write transaction. A kept one may be dead without anybody's knowing
+    /// (the server was restarted): `fresh` asks for a new one.
+    pub(crate) async fn session(&self, fresh: bool) -> Result<Session, StoreError> {
+        let lane = match &self.engine {
+            Engine::Postgres(engine, idle) => {
+                if fresh {
+                    idle.clear();
+                }
+                let connection = match idle.take() {
+                    Some(connection) => connection,
+                    None => bounded(self.timeout, engine.connect()).await?,
+                };
+                Lane::Postgres(connection, Arc::clone(idle))
+            }
+            Engine::Sqlite(engine, idle) => {
+                if fresh {
+                    idle.clear();
+                }
+                let connection = match idle.take() {
+                    Some(connection) => connection,
+                    None => bounded(self.timeout, engine.connect()).await?,
+                };
+                Lane::Sqlite(connection, Arc::clone(idle))
+            }
+        };
+        Ok(Session {
+            lane,
+            timeout: self.timeout,
+        })
+    }
+}
+
+/// One write transaction. Dropped without [`Session::commit`], nothing was written.
+#[derive(Debug)]
+pub(crate) struct Session {
+    lane: Lane,
+    timeout: Duration,
+}
+
+#[derive(Debug)]
+enum Lane {
+    Postgres(postgres::Connection, Arc<Idle<postgres::Connection>>),
+    Sqlite(sqlite::Connection, Arc<Idle<sqlite::Connection>>),
+}
+
+macro_rules! on_lane {
+    ($session:expr, $limit:expr, $function:ident ( $($arg:expr),* )) => {
+        match &mut $session.lane {
+            Lane::Postgres(connection, _) => {
+                bounded($limit, postgres::operations::$function(connection, $($arg),*)).await
+            }
+            Lane::Sqlite(connection, _) => {
+                bounded($limit, sqlite::operations::$function(connection, $($arg),*)).await
+            }
+        }
+    };
+}
+
+impl Session {
+    /// Begins: moves the head, or says where it stands and locks it.
+    pub(crate) async fn begin(&mut self, from: &Point, to: &Point) -> Result<Begun, StoreError> {
+        on_lane!(self, self.timeout, begin(from, to))
+    }
+
+    /// Begins with the head locked, wherever it stands.
+    pub(crate) async fn lock(&mut self) -> Result<Head, StoreError> {
+        on_lane!(self, self.timeout, lock())
+    }
+
+    pub(crate) async fn set_head(&mut self, head: &Head) -> Result<(), StoreError> {
+        on_lane!(self, self.timeout, set_head(head))
+    }
+
+    pub(crate) async fn write(&mut self, records: &[Record]) -> Result<(), StoreError> {
+        on_lane!(self, self.timeout, write(records))
+    }
+
+    pub(crate) async fn rewrite(&mut self, rows: &[Current<'_>]) -> Result<(), StoreError> {
+        on_lane!(self, LONG, rewrite(rows))
+    }
+
+    /// Commits. An error here leaves open whether the transaction was committed.
+    pub(crate) async fn commit(mut self) -> Result<(), StoreError> {
+        on_lane!(self, self.timeout, commit())?;
+        match self.lane {
+            Lane::Postgres(connection, idle) => idle.give(connection),
+            Lane::Sqlite(connection, idle) => idle.give(connection),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,110 @@
+//! What the store takes and gives, the same for both engines.
+
+use std::sync::Arc;
+
+use crate::{
+    change::Kind,
+    record::{Digest, Point, Record},
+};
+
+/// The head row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) point: Point,
+    /// Epochs that this one took the place of, by an operator's decision.
+    pub(crate) supersedes: Vec<String>,
+    pub(crate) accepted_at: i64,
+}
+
+/// Everything, at one point.
+#[derive(Debug, Clone)]
+pub(crate) struct Loaded {
+    pub(crate) head: Head,
+    /// Kind, key, revision, JSON.
+    pub(crate) objects: Vec<(String, String, u64, String)>,
+    /// Key, revision, JSON.
+    pub(crate) instances: Vec<(String, u64, String)>,
+}
+
+/// What taking the head led to.
+#[derive(Debug)]
+pub(crate) enum Begun {
+    /// The head stood where the writer thought, and is moved: write the records and commit.
+    Moved,
+    /// It stands elsewhere; it is locked. The rows from the writer's point on, or none when there
+    /// are too many to read under the lock: catch up first.
+    Elsewhere(Head, Option<Vec<Record>>),
+}
+
+/// An object's current form, to be written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Current<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) key: &'a str,
+    pub(crate) revision: u64,
+    /// None: it is gone.
+    pub(crate) body: Option<&'a str>,
+}
+
+/// Who holds a job, until when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Job {
+    pub(crate) name: String,
+    pub(crate) holder: String,
+    pub(crate) until: i64,
+}
+
+pub(super) type HeadRow = (String, i64, String, String, i64);
+
+pub(super) fn head(row: HeadRow) -> Head {
+    let (epoch, revision, digest, supersedes, accepted_at) = row;
+    Head {
+        point: Point {
+            epoch: epoch.into(),
+            revision: unsigned(revision),
+            digest: Digest(digest.into()),
+        },
+        supersedes: supersedes.split_whitespace().map(str::to_owned).collect(),
+        accepted_at,
+    }
+}
+
+pub(super) type ChangeRow = (
+    i64,
+    i64,
+    String,
+    String,
+    String,
+    String,
+    Option<String>,
+    Option<String>,
+    String,
+    String,
+);
+
+pub(super) fn record(row: ChangeRow) -> Result<Record, String> {
+    let (revision, at, actor, cause, kind, key, before, after, unit, digest) = row;
+    Ok(Record {
+        revision: unsigned(revision),
+        at,
+        actor: actor.into(),
+        cause: cause.into(),
+        kind: Kind::parse(&kind)
+            .ok_or_else(|| format!("change {revision} has the unknown kind `{kind}`"))?,
+        key,
+        before: before.map(Into::into),
+        after: after.map(Into::into),
+        unit: unit.into(),
+        digest: Digest(Arc::from(digest)),
+    })
+}
+
+/// Revisions are never negative.
+pub(super) fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
+/// And never beyond an i64.
+pub(super) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,99 @@
+//! SQLite: how its file is opened, and its few words of dialect.
+
+use std::{path::Path, str::FromStr, time::Duration};
+
+use sqlx::{
+    ConnectOptions,
+    sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous},
+};
+
+#[allow(
+    clippy::duplicate_mod,
+    reason = "one text for both engines, each with its own connection type"
+)]
+#[path = "operations.rs"]
+pub(super) mod operations;
+
+pub(super) type Connection = SqliteConnection;
+
+const BEGIN_WRITE: &str = "BEGIN IMMEDIATE";
+const BEGIN_READ: &str = "BEGIN";
+const COMMIT: &str = "COMMIT";
+
+/// How to open the file.
+#[derive(Debug, Clone)]
+pub(super) struct Engine {
+    options: SqliteConnectOptions,
+}
+
+impl Engine {
+    pub(super) fn new(url: &str, full_sync: bool) -> Result<Self, sqlx::Error> {
+        let options = SqliteConnectOptions::from_str(url)?
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(if full_sync {
+                SqliteSynchronous::Full
+            } else {
+                SqliteSynchronous::Normal
+            })
+            .busy_timeout(Duration::from_secs(5))
+            .disable_statement_logging();
+        Ok(Self { options })
+    }
+
+    pub(super) async fn connect(&self) -> Result<Connection, sqlx::Error> {
+        self.options.connect().await
+    }
+
+    /// The network file system that the file is on, if it is on one: WAL needs shared memory
+    /// between all who open the file, and locks that work.
+    pub(super) fn network_file_system(&self) -> Option<String> {
+        let file = self.options.get_filename();
+        let file = file.canonicalize().or_else(|_| {
+            let parent = file.parent().filter(|p| !p.as_os_str().is_empty());
+            parent.unwrap_or(Path::new(".")).canonicalize()
+        });
+        let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
+        network_mount(&mounts, &file.ok()?)
+    }
+}
+
+/// The type of the mount that holds `file`, if it is a network's.
+fn network_mount(mounts: &str, file: &Path) -> Option<String> {
+    const NETWORK: [&str; 11] = [
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "9p",
+        "afs",
+        "ceph",
+        "glusterfs",
+        "fuse.sshfs",
+        "fuse.glusterfs",
+    ];
+    let (_, kind) = mounts
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split(' ').skip(1);
+            Some((words.next()?.replace("\\040", " "), words.next()?))
+        })
+        .filter(|(mount, _)| file.starts_with(mount))
+        .max_by_key(|(mount, _)| mount.len())?;
+    NETWORK.contains(&kind).then(|| kind.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_file_systems_are_told_apart() {
+        let mounts = "/dev/vda / ext4 rw 0 0\nsrv:/x /mnt/my\\040share nfs4 rw 0 0\n";
+        let on = |file: &str| network_mount(mounts, Path::new(file));
+        assert_eq!(on("/var/lib/cardea/registry.db"), None);
+        assert_eq!(on("/mnt/my share/registry.db").as_deref(), Some("nfs4"));
+        assert_eq!(on("/mnt/my sharewood/registry.db"), None);
+    }
+}
