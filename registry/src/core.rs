@@ -281,8 +281,13 @@ impl Core {
         result
     }
 
-    /// The routers that are known, by cluster and id.
-    pub fn routers(&self, cluster: Option<&Name>) -> Vec<RouterInfo> {
+    /// The routers that are known to any replica, by cluster and id.
+    pub async fn routers(&self, cluster: Option<&Name>) -> Vec<RouterInfo> {
+        if self.shared.others.load(Ordering::Relaxed)
+            && let Ok(table) = self.shared.store.routers().await
+        {
+            self.shared.routers.learn(table);
+        }
         self.shared.routers.list(cluster)
     }
 
@@ -322,11 +327,16 @@ impl Core {
     }
 
     /// The disk snapshots that are kept, newest first.
-    pub async fn snapshots(&self, verify: bool) -> std::io::Result<Vec<SnapshotInfo>> {
+    pub async fn snapshots(&self, verify: bool) -> Vec<SnapshotInfo> {
         let disk = self.shared.disk.clone();
-        tokio::task::spawn_blocking(move || disk.list(verify))
+        let listed = tokio::task::spawn_blocking(move || disk.list(verify))
             .await
-            .map_err(std::io::Error::other)?
+            .map_err(std::io::Error::other)
+            .and_then(|result| result);
+        listed.unwrap_or_else(|error| {
+            tracing::error!(%error, "the disk snapshots cannot be listed");
+            Vec::new()
+        })
     }
 
     /// Writes a disk snapshot now.

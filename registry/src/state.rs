@@ -249,12 +249,11 @@ impl State {
             .unwrap_or_default()
     }
 
-    /// How many instances there are in an effective state, from a source.
-    pub fn instance_count(&self, state: InstanceState, source: Source) -> u64 {
-        self.counts
-            .get(&(state, source))
-            .copied()
-            .unwrap_or_default()
+    /// How many instances there are, by effective state and source.
+    pub fn instance_counts(
+        &self,
+    ) -> impl Iterator<Item = ((InstanceState, Source), u64)> + use<'_> {
+        self.counts.iter().map(|(key, count)| (*key, *count))
     }
 
     /// How many instances the collapse guard keeps.

@@ -3,11 +3,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use cardea_registry_api::{
-    InstanceState::{Disabled, Draining, Starting, Up},
-    Source::{Agent, Consul, Eureka, Kubernetes, Manual, Nacos},
-    api::Mode,
-};
+use cardea_registry_api::api::Mode;
 
 use super::expiry;
 use crate::{
@@ -61,7 +57,6 @@ pub(super) async fn run(shared: &Shared) {
         if !super::pause(shared, time).await {
             return;
         }
-        tell(shared);
     }
 }
 
@@ -119,32 +114,4 @@ async fn leases(shared: &Shared, since: i64) -> Result<(), StoreError> {
     // A second more than since the last time: renewals that were under way then.
     let body = shared.leases.report(since - 1000, now);
     shared.store.put_leases(replica, wall_ms(), &body).await
-}
-
-/// Gauges.
-fn tell(shared: &Shared) {
-    let state = shared.state.load();
-    let standing = shared.standing();
-    metrics::gauge!("cardea_registry_revision").set(state.revision as f64);
-    metrics::gauge!("cardea_registry_pending_changes").set(standing.pending as f64);
-    for (mode, name) in [
-        (Mode::Ok, "ok"),
-        (Mode::DatabaseLost, "database_lost"),
-        (Mode::HistoryHeld, "history_held"),
-    ] {
-        metrics::gauge!("cardea_registry_mode", "mode" => name).set(if standing.mode == mode {
-            1.0
-        } else {
-            0.0
-        });
-    }
-    drop(standing);
-    for of in [Starting, Up, Draining, Disabled] {
-        for source in [Agent, Kubernetes, Eureka, Nacos, Consul, Manual] {
-            let count = state.instance_count(of, source);
-            metrics::gauge!("cardea_registry_instances",
-                "state" => of.as_str(), "source" => source.as_str())
-            .set(count as f64);
-        }
-    }
 }

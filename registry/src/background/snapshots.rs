@@ -1,29 +1,30 @@
 //! Writes disk snapshots: on a timer when something changed, and when the registry stops.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use cardea_registry_api::api::SnapshotInfo;
 
-use crate::{clock::wall_ms, shared::Shared, state::State};
+use crate::{shared::Shared, state::State};
+
+/// Unchanged, a snapshot is written again after so many intervals, so that its age stays a sign of life.
+const AGAIN: u32 = 10;
 
 pub(super) async fn run(shared: &Shared) {
     let mut last: Option<(Arc<str>, u64)> = None;
-    let mut written_at = wall_ms();
+    let mut unchanged = 0;
     let interval = shared.config.snapshots.interval;
     // The first one soon: a registry that has just started for the first time has none.
-    let mut wait = interval.min(std::time::Duration::from_secs(2));
+    let mut wait = interval.min(Duration::from_secs(2));
     while super::pause(shared, wait).await {
         wait = interval;
         let state = shared.state.load_full();
         let now = (Arc::clone(&state.epoch), state.revision);
-        if last.as_ref() == Some(&now) {
-            written_at = wall_ms();
+        if last.as_ref() == Some(&now) && unchanged + 1 < AGAIN {
+            unchanged += 1;
         } else if write(shared).await.is_ok() {
-            written_at = wall_ms();
+            unchanged = 0;
             last = Some(now);
         }
-        metrics::gauge!("cardea_registry_snapshot_age_seconds")
-            .set((wall_ms() - written_at) as f64 / 1000.0);
     }
 }
 

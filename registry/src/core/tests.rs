@@ -40,7 +40,9 @@ async fn round_trip(url: &str) {
     });
     until("the poll waits", || {
         one.core
-            .routers(None)
+            .shared
+            .routers
+            .list(None)
             .first()
             .is_some_and(|r| r.revision == 3)
     })
