@@ -134,7 +134,7 @@ pub struct Acknowledgements {
 impl Core {
     /// Opens the store (or the disk snapshot when it is away) and starts the background work.
     pub async fn open(config: CoreConfig) -> Result<(Self, Background), OpenError> {
-        let (shared, background) = open::open(config).await?;
+        let (shared, background) = Box::pin(open::open(config)).await?;
         Ok((Self { shared }, background))
     }
 

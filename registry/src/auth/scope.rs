@@ -124,11 +124,6 @@ impl<S> Caller<S> {
         self.0.role()
     }
 
-    /// Whether the caller may do what only operators may.
-    pub(crate) fn is_operator(&self) -> bool {
-        Writes::ROLES.contains(&self.0.role())
-    }
-
     /// Refuses callers that `T` does not let in, for what a part of a call asks for.
     pub(crate) fn also<T: Scope>(&self, what: &str) -> Result<(), ApiError> {
         require(&self.0, T::ROLES).map_err(|error| error.about(what))

@@ -75,11 +75,6 @@ impl ApiError {
         self
     }
 
-    /// The problem's kind.
-    pub(crate) fn code(&self) -> Code {
-        self.0.problem.code
-    }
-
     /// The full response, body and all.
     pub(crate) fn render(mut self, request_id: &str) -> Response {
         request_id.clone_into(&mut self.0.problem.request_id);
