@@ -4,6 +4,7 @@ mod agent;
 mod ctl;
 mod demo;
 mod dev;
+mod overrule;
 
 use std::path::PathBuf;
 
@@ -46,8 +47,18 @@ pub(crate) struct Cli {
 impl Cli {
     /// Reads the command line; a wrong one ends the program with 2.
     pub(crate) fn read() -> Self {
-        let matches = Self::tree().get_matches();
-        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+        Self::read_from(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Reads these words as the command line.
+    pub(crate) fn read_from<I>(words: I) -> Result<Self, clap::Error>
+    where
+        I: IntoIterator<Item: Into<std::ffi::OsString> + Clone>,
+    {
+        let matches = Self::tree().try_get_matches_from(words)?;
+        let mut cli = Self::from_arg_matches(&matches)?;
+        cli.overrule(&matches)?;
+        Ok(cli)
     }
 
     /// Every command, with no value from the environment in its help: it may be a secret.

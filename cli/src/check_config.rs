@@ -1,6 +1,5 @@
 //! `cardea check-config`.
 
-use clap::Parser;
 use serde::Serialize;
 
 use crate::{
@@ -46,7 +45,7 @@ fn parse(args: &CheckConfigArgs) -> Result<Command, Exit> {
         ConfigRole::Agent => &["agent", "serve"],
     };
     let words = ["cardea"].iter().chain(role).map(|word| (*word).to_owned());
-    Cli::try_parse_from(words.chain(args.flags.iter().cloned()))
+    Cli::read_from(words.chain(args.flags.iter().cloned()))
         .map(|cli| cli.command)
         .map_err(|error| error.exit())
 }

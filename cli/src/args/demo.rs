@@ -22,7 +22,7 @@ Example:
 )]
 pub(crate) struct DemoArgs {
     /// Where it listens, on loopback; 0: any free port
-    #[arg(long, default_value_t = 0, conflicts_with = "listen")]
+    #[arg(long, default_value_t = 0)]
     pub(crate) port: u16,
     /// Where it listens, if not on loopback
     #[arg(long, value_name = "ADDR")]

@@ -27,12 +27,7 @@ pub(crate) struct AgentSettings {
     #[serde(rename = "registries")]
     pub(crate) registry: Vec<String>,
     /// A token of role agent (visible in the process list: better a file)
-    #[arg(
-        long,
-        env = "CARDEA_TOKEN",
-        value_name = "TOKEN",
-        conflicts_with = "token_file"
-    )]
+    #[arg(long, env = "CARDEA_TOKEN", value_name = "TOKEN")]
     pub(crate) token: Option<String>,
     /// A file with the token
     #[arg(long, env = "CARDEA_TOKEN_FILE", value_name = "FILE")]
@@ -65,12 +60,7 @@ pub(crate) struct ServiceSettings {
     #[arg(long, env = "CARDEA_SERVICE", value_name = "NAME")]
     pub(crate) service: Option<Name>,
     /// Where others reach it, host:port
-    #[arg(
-        long,
-        env = "CARDEA_SERVICE_ADDRESS",
-        value_name = "ADDR",
-        conflicts_with = "port"
-    )]
+    #[arg(long, env = "CARDEA_SERVICE_ADDRESS", value_name = "ADDR")]
     pub(crate) address: Option<Address>,
     /// Its port, on the address that this machine uses towards the registry
     #[arg(long, env = "CARDEA_SERVICE_PORT", value_name = "PORT")]

@@ -19,13 +19,8 @@ pub(crate) struct RouterSettings {
     /// Where operators ask: health, metrics, peers [default: 127.0.0.1:8081]
     #[arg(long, env = "CARDEA_ROUTER_ADMIN", value_name = "ADDR")]
     pub(crate) admin: Option<SocketAddr>,
-    /// Serve this file of services and routes, without a registry; reloaded when it changes
-    #[arg(
-        long = "static",
-        env = "CARDEA_ROUTER_STATIC",
-        value_name = "FILE",
-        conflicts_with_all = ["registry", "token", "token_file"]
-    )]
+    /// Serve this file of services and routes, whatever registry is named; reloaded when it changes
+    #[arg(long = "static", env = "CARDEA_ROUTER_STATIC", value_name = "FILE")]
     #[serde(rename = "static")]
     pub(crate) static_file: Option<PathBuf>,
     /// A registry's address; give each replica [default: http://127.0.0.1:7400]
@@ -43,12 +38,7 @@ pub(crate) struct RouterSettings {
     #[arg(long, env = "CARDEA_ROUTER_ID", value_name = "NAME")]
     pub(crate) id: Option<String>,
     /// A token of role router (visible in the process list: better a file)
-    #[arg(
-        long,
-        env = "CARDEA_TOKEN",
-        value_name = "TOKEN",
-        conflicts_with = "token_file"
-    )]
+    #[arg(long, env = "CARDEA_TOKEN", value_name = "TOKEN")]
     pub(crate) token: Option<String>,
     /// A file with the token
     #[arg(long, env = "CARDEA_TOKEN_FILE", value_name = "FILE")]

@@ -30,14 +30,8 @@ pub(super) fn client(connect: &Connect, admin: bool) -> Result<Client, Exit> {
     } else {
         connect.registry.clone()
     };
-    // A flag wins over the environment, but clap cannot say which was which: the file over the token
-    // only where no token is given.
-    let file = connect
-        .token_file
-        .as_deref()
-        .filter(|_| connect.token.is_none());
-    let mut token =
-        config::token(connect.token.clone(), file).map_err(|e| Exit::invalid("", &e))?;
+    let mut token = config::token(connect.token.clone(), connect.token_file.as_deref())
+        .map_err(|e| Exit::invalid("", &e))?;
     if token.is_empty() && addresses.iter().all(|address| is_local(address)) {
         token = local_token(&connect.data_dir, admin)?;
     }

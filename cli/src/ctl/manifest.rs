@@ -162,9 +162,9 @@ mod tests {
 
     #[test]
     fn errors_name_file_line_and_fix() {
-        let error = parse("x.toml", &TOML.replace("address", "wieght = 1\naddress")).unwrap_err();
+        let error = parse("x.toml", &TOML.replace("address", "adress")).unwrap_err();
         assert!(
-            error.starts_with("x.toml:4: service[0].instance[0].wieght: "),
+            error.starts_with("x.toml:4: service[0].instance[0].adress: "),
             "{error}"
         );
         let error = parse("x.yaml", &YAML.replace("service: a", "servce: a")).unwrap_err();

@@ -149,3 +149,30 @@ fn writes_are_not_done_unasked() {
         assert!(ran.stderr.contains("--yes"), "{}", ran.stderr);
     }
 }
+
+#[test]
+fn a_flag_wins_over_the_other_way_in_the_environment() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("token"), "cardea_router_x\n").unwrap();
+    let shown = |flags: &[&str]| {
+        let output = cardea(dir.path())
+            .args(["check-config", "router", "--json", "--"])
+            .args(flags)
+            .env("CARDEA_TOKEN", "from-the-environment")
+            .output()
+            .unwrap();
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    assert_eq!(shown(&[])["token"], "***");
+    let flag = shown(&["--token-file", "token"]);
+    assert_eq!(flag["token_file"], "token");
+    assert!(flag["token"].is_null());
+    let both = ["router", "--token", "a", "--token-file", "token"];
+    let ran = run(dir.path(), &both);
+    assert_eq!(ran.status, 2);
+    assert!(
+        ran.stderr.contains("--token or --token-file"),
+        "{}",
+        ran.stderr
+    );
+}

@@ -32,7 +32,8 @@ pub fn from_value<T: DeserializeOwned + Serialize>(value: Value) -> Result<T, In
         Err(error) => {
             let path = track.path().to_string();
             let field = if path == "." { String::new() } else { path };
-            return Err(Invalid::field(field, error.to_string()));
+            let message = error.to_string();
+            return Err(misspelt(&unknown, &message).unwrap_or(Invalid::field(field, message)));
         }
     };
     if unknown.is_empty() {
@@ -55,6 +56,17 @@ pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
         .filter(|(distance, name)| *distance <= 1 + name.len().max(given.len()) / 4)
         .min()
         .map(|(_, name)| name)
+}
+
+/// A field that is missing because it is misspelt: the misspelt one is what to change.
+fn misspelt(unknown: &[String], message: &str) -> Option<Invalid> {
+    let missing = message.strip_prefix("missing field `")?.split('`').next()?;
+    let path = unknown.iter().find(|path| {
+        let name = path.rsplit('.').next().unwrap_or(path);
+        nearest(name, [missing]).is_some()
+    })?;
+    let hint = format!("unknown field; did you mean `{missing}`?");
+    Some(Invalid::field(path, hint))
 }
 
 fn unknown_field(shape: &Value, path: String) -> FieldError {
@@ -151,5 +163,18 @@ mod tests {
         let invalid = from_value::<Service>(value).unwrap_err();
         assert_eq!(invalid.errors[0].field, "timeouts.connect");
         assert!(invalid.errors[0].message.contains("not a length of time"));
+    }
+
+    #[test]
+    fn a_misspelt_required_field_is_named_as_it_stands() {
+        let value = serde_json::json!({"nmae": "search"});
+        let invalid = from_value::<Service>(value).unwrap_err();
+        assert_eq!(invalid.errors[0].field, "nmae");
+        assert_eq!(
+            invalid.errors[0].message,
+            "unknown field; did you mean `name`?"
+        );
+        let invalid = from_value::<Service>(serde_json::json!({"owner": "me"})).unwrap_err();
+        assert_eq!(invalid.errors[0].message, "missing field `name`");
     }
 }
