@@ -7,7 +7,7 @@ use std::{
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Condvar, Mutex},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde_json::{Value, json};
@@ -43,7 +43,7 @@ pub(crate) struct State {
     /// How long the routers take to let go.
     pub(crate) routers_take: Duration,
     /// When the last deregistration was answered.
-    pub(crate) answered: Option<Instant>,
+    pub(crate) answered: Option<SystemTime>,
     connections: Vec<TcpStream>,
     open: bool,
 }
@@ -179,7 +179,7 @@ fn serve(stream: TcpStream, shared: &Shared) {
         }
         if call.method == "DELETE" {
             thread::sleep(routers_take.min(wait_of(&call.path)));
-            shared.state.lock().unwrap().answered = Some(Instant::now());
+            shared.state.lock().unwrap().answered = Some(SystemTime::now());
             shared.changed.notify_all();
         }
         let body = body.to_string();
