@@ -5,85 +5,38 @@
 //! and answers on the admin port; one writer of the access log. A request's way is told in
 //! `pipeline.rs`, top to bottom.
 
-#[allow(
-    dead_code,
-    reason = "the engine and the control thread that use it land next"
-)]
+mod access_log;
 mod admin;
-#[allow(
-    dead_code,
-    reason = "the engine and the control thread that use it land next"
-)]
 mod balance;
-#[allow(
-    dead_code,
-    reason = "the engine and the control thread that use it land next"
-)]
 mod budget;
-#[allow(
-    dead_code,
-    reason = "the engine and the control thread that use it land next"
-)]
 mod check;
-#[allow(
-    dead_code,
-    reason = "the engine and the control thread that use it land next"
-)]
 mod clock;
 mod config;
-#[allow(
-    dead_code,
-    reason = "the engine and the control thread that use it land next"
-)]
 mod control;
-#[allow(
-    dead_code,
-    reason = "the engine and the control thread that use it land next"
-)]
+mod exchange;
 mod explain;
 #[cfg(test)]
+#[allow(dead_code, reason = "for the tests that land next")]
 mod fixtures;
-#[allow(
-    dead_code,
-    reason = "the engine and the control thread that use it land next"
-)]
+#[allow(dead_code, reason = "for the tests that land next")]
 mod health;
+mod http1;
 mod listen;
-#[allow(
-    dead_code,
-    reason = "the engine and the control thread that use it land next"
-)]
+mod metrics;
 mod peer;
-#[allow(
-    dead_code,
-    reason = "the engine and the control thread that use it land next"
-)]
+mod pipeline;
+mod pool;
+mod refusal;
+mod request_id;
 mod resolve;
-#[allow(
-    dead_code,
-    reason = "the engine and the control thread that use it land next"
-)]
 mod shared;
 mod start;
-#[allow(
-    dead_code,
-    reason = "the engine and the control thread that use it land next"
-)]
 mod static_file;
-#[allow(
-    dead_code,
-    reason = "the engine and the control thread that use it land next"
-)]
 mod sync;
-#[allow(
-    dead_code,
-    reason = "the engine and the control thread that use it land next"
-)]
+#[allow(dead_code, reason = "for the tests that land next")]
 mod table;
-#[allow(
-    dead_code,
-    reason = "the engine and the control thread that use it land next"
-)]
+mod timer;
+mod tunnel;
 mod upstream;
 mod worker;
 

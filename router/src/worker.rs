@@ -1,24 +1,283 @@
-//! A worker: a thread with its own event loop, share of the listener, pools and balancing state.
+//! A worker: a thread with its own event loop, share of the listener, connection pools and balancing
+//! state. Everything here belongs to one thread, so nothing is locked.
 
-use std::{io, net::TcpListener};
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
-use tokio_util::sync::CancellationToken;
+use tokio::{net::TcpListener, sync::Notify};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::config::Config;
+use crate::{
+    access_log::AccessLog,
+    balance::Balancers,
+    config::Config,
+    exchange::Exchange,
+    http1::buffer::{Buffer, LARGE, Lender},
+    metrics::LocalMetrics,
+    pipeline,
+    pool::Pool,
+    request_id::Generator,
+    shared::Shared,
+    table::Table,
+    timer::Timers,
+};
+
+/// How long accepting pauses when the system is out of file descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often idle connections are looked through and the log is handed over.
+const SWEEP_EVERY: Duration = Duration::from_millis(250);
+/// How often unused buffers are freed.
+const TRIM_EVERY: Duration = Duration::from_secs(5);
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) share: std::net::TcpListener,
+    pub(crate) config: Arc<Config>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) metrics: LocalMetrics,
+    pub(crate) log: AccessLog,
+    /// Random; another one for each worker.
+    pub(crate) seed: u64,
+}
+
+/// A worker, as its connections see it.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) config: Arc<Config>,
+    shared: Arc<Shared>,
+    table: RefCell<Option<Rc<HeldTable>>>,
+    pub(crate) balancers: RefCell<Balancers>,
+    pub(crate) pool: Pool,
+    pub(crate) timers: Rc<Timers>,
+    pub(crate) exchanges: Lender<Box<Exchange>>,
+    pub(crate) large: Lender<Buffer>,
+    pub(crate) metrics: LocalMetrics,
+    pub(crate) log: AccessLog,
+    pub(crate) ids: Generator,
+    time: Cell<(Instant, i64)>,
+    stopping: Cell<bool>,
+    open: Cell<usize>,
+    closed: Notify,
+}
+
+/// A table, counted within the worker: requests come and go by the thousand, and workers should not
+/// quarrel over one counter.
+#[derive(Debug)]
+pub(crate) struct HeldTable(pub(crate) Arc<Table>);
+
+impl Worker {
+    fn new(parts: Parts) -> (Rc<Self>, std::net::TcpListener) {
+        let now = Instant::now();
+        let worker = Self {
+            config: parts.config,
+            shared: parts.shared,
+            table: RefCell::new(None),
+            balancers: RefCell::new(Balancers::new(parts.seed)),
+            pool: Pool::default(),
+            timers: Timers::new(now),
+            exchanges: Lender::new(Exchange::new, |exchange| exchange.reset()),
+            large: Lender::new(|| Buffer::new(LARGE), Buffer::clear),
+            metrics: parts.metrics,
+            log: parts.log,
+            ids: Generator::new(parts.seed.rotate_left(32)),
+            time: Cell::new((now, crate::clock::unix_millis())),
+            stopping: Cell::new(false),
+            open: Cell::new(0),
+            closed: Notify::new(),
+        };
+        (Rc::new(worker), parts.share)
+    }
+
+    /// The newest table, to be held from a request's start to its end.
+    pub(crate) fn table(&self) -> Option<Rc<HeldTable>> {
+        let newest = self.shared.table();
+        let newest = newest.as_ref()?;
+        let mut held = self.table.borrow_mut();
+        match &*held {
+            Some(held) if Arc::ptr_eq(&held.0, newest) => Some(Rc::clone(held)),
+            _ => {
+                self.balancers.borrow_mut().forget(newest);
+                Some(Rc::clone(
+                    held.insert(Rc::new(HeldTable(Arc::clone(newest)))),
+                ))
+            }
+        }
+    }
+
+    /// Whether the worker is draining: connections close after the request they are at.
+    pub(crate) fn stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Unix milliseconds at `now`, without asking the system.
+    pub(crate) fn unix_millis(&self, now: Instant) -> i64 {
+        let (base, unix) = self.time.get();
+        let since = now.saturating_duration_since(base).as_millis();
+        unix.saturating_add(i64::try_from(since).unwrap_or(0))
+    }
+}
 
 /// Runs a worker until it is stopped and drained.
-pub(crate) fn run(
-    share: TcpListener,
-    config: &Config,
-    stopping: &CancellationToken,
-) -> io::Result<()> {
+pub(crate) fn run(parts: Parts, stopping: &CancellationToken) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
+    let (worker, share) = Worker::new(parts);
     runtime.block_on(async {
-        let _listener = tokio::net::TcpListener::from_std(share)?;
-        tracing::debug!(connections = config.limits.connections, "worker runs");
-        stopping.cancelled().await;
+        let listener = TcpListener::from_std(share)?;
+        let connections = TaskTracker::new();
+        let mut keeper = std::pin::pin!(keep_house(&worker));
+        let work = async {
+            accept_until(&worker, &listener, &connections, stopping).await;
+            drop(listener);
+            drain(&worker, &connections).await;
+        };
+        let mut work = std::pin::pin!(work);
+        poll_fn(|cx| {
+            let _: Poll<()> = keeper.as_mut().poll(cx);
+            work.as_mut().poll(cx)
+        })
+        .await;
+        dropped(&worker, worker.log.flush());
         Ok(())
     })
+}
+
+/// Accepts connections until the worker is told to stop; then what the kernel has accepted already.
+async fn accept_until(
+    worker: &Rc<Worker>,
+    listener: &TcpListener,
+    connections: &TaskTracker,
+    stopping: &CancellationToken,
+) {
+    let mut stopped = std::pin::pin!(stopping.cancelled());
+    loop {
+        let accepted = poll_fn(|cx| {
+            if stopped.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            listener.poll_accept(cx).map(Some)
+        })
+        .await;
+        match accepted {
+            None => break,
+            Some(Ok((stream, client))) => open(worker, connections, stream, client),
+            Some(Err(error)) => pause(worker, &error).await,
+        }
+        while worker.open.get() >= worker.config.limits.connections && !stopping.is_cancelled() {
+            tokio::select! {
+                () = worker.closed.notified() => {}
+                () = stopping.cancelled() => {}
+            }
+        }
+    }
+    worker.stopping.set(true);
+    // Closing a listener resets the connections in its queue: answer them first.
+    while let Some(Ok((stream, client))) = poll_fn(|cx| match listener.poll_accept(cx) {
+        Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+    {
+        open(worker, connections, stream, client);
+    }
+}
+
+fn open(
+    worker: &Rc<Worker>,
+    connections: &TaskTracker,
+    stream: tokio::net::TcpStream,
+    client: SocketAddr,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a client was gone before it was served");
+        return;
+    }
+    let guard = Open::new(worker);
+    connections.spawn_local(async move {
+        pipeline::serve(&guard.0, stream, client).await;
+    });
+}
+
+/// An open client connection, counted.
+struct Open(Rc<Worker>);
+
+impl Open {
+    fn new(worker: &Rc<Worker>) -> Self {
+        worker.open.set(worker.open.get() + 1);
+        worker.metrics.share.connections.add(1);
+        Self(Rc::clone(worker))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get().saturating_sub(1));
+        self.0.metrics.share.connections.sub(1);
+        self.0.closed.notify_one();
+    }
+}
+
+/// Accepting failed: a client that went away in the queue costs nothing; being out of descriptors
+/// needs a moment, in which connections of ours end.
+async fn pause(worker: &Worker, error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    if matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | Interrupted
+    ) {
+        return;
+    }
+    tracing::warn!(%error, open = worker.open.get(), "cannot accept connections for a moment");
+    worker.pool.clear();
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+/// Waits until every connection has ended, for as long as a graceful stop may take.
+async fn drain(worker: &Worker, connections: &TaskTracker) {
+    connections.close();
+    worker.timers.wake_all();
+    if tokio::time::timeout(worker.config.drain, connections.wait())
+        .await
+        .is_err()
+    {
+        let left = connections.len();
+        tracing::warn!(left, "connections were cut at the end of the drain time");
+    }
+    worker.pool.clear();
+}
+
+/// What has to be done from time to time; never ends.
+async fn keep_house(worker: &Worker) {
+    let (mut swept, mut trimmed) = (Instant::now(), Instant::now());
+    let each_tick = |now: Instant| {
+        if now.duration_since(swept) >= SWEEP_EVERY {
+            swept = now;
+            worker.time.set((now, crate::clock::unix_millis()));
+            worker.pool.sweep(worker.timers.now());
+            dropped(worker, worker.log.flush());
+        }
+        if now.duration_since(trimmed) >= TRIM_EVERY {
+            trimmed = now;
+            worker.exchanges.trim();
+            worker.large.trim();
+        }
+    };
+    worker.timers.run(each_tick).await;
+}
+
+/// Counts lines that the log could not take.
+pub(crate) fn dropped(worker: &Worker, lines: u64) {
+    if lines > 0 {
+        worker.metrics.share.log_dropped.add(lines);
+    }
 }

@@ -1,0 +1,175 @@
+//! One line of the log.
+
+use std::{fmt::Write as _, net::SocketAddr, time::Duration};
+
+/// A finished request.
+#[derive(Debug)]
+pub(crate) struct Entry<'a> {
+    /// When it ended, Unix ms.
+    pub(crate) at: i64,
+    pub(crate) request_id: &'a [u8],
+    /// The `traceparent` field, if it came with one.
+    pub(crate) traceparent: Option<&'a [u8]>,
+    pub(crate) client: &'a SocketAddr,
+    pub(crate) method: &'a [u8],
+    pub(crate) host: &'a [u8],
+    /// Without the query, which may hold secrets.
+    pub(crate) path: &'a [u8],
+    pub(crate) protocol: &'static str,
+    pub(crate) route: &'a str,
+    pub(crate) service: &'a str,
+    pub(crate) peer: Option<&'a str>,
+    pub(crate) status: u16,
+    pub(crate) upstream_status: u16,
+    pub(crate) took: Duration,
+    pub(crate) upstream_took: Option<Duration>,
+    pub(crate) retries: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    /// Why it ended otherwise than with the whole answer.
+    pub(crate) error: Option<&'static str>,
+}
+
+/// The time as text; most of it changes once a second.
+#[derive(Debug, Default)]
+pub(crate) struct TimeText {
+    of: Option<i64>,
+    text: String,
+}
+
+impl TimeText {
+    /// `2026-01-02T03:04:05` of a Unix second.
+    fn second(&mut self, second: i64) -> &str {
+        if self.of != Some(second) {
+            self.of = Some(second);
+            self.text.clear();
+            let time = jiff::Timestamp::from_second(second).unwrap_or_default();
+            let _ = write!(self.text, "{}", time.strftime("%Y-%m-%dT%H:%M:%S"));
+        }
+        &self.text
+    }
+}
+
+impl Entry<'_> {
+    /// Appends the line.
+    pub(crate) fn append(&self, out: &mut Vec<u8>, time: &mut TimeText) {
+        out.extend_from_slice(b"{\"time\":\"");
+        out.extend_from_slice(time.second(self.at.div_euclid(1000)).as_bytes());
+        out.push(b'.');
+        digits3(out, self.at.rem_euclid(1000).unsigned_abs());
+        out.extend_from_slice(b"Z\",\"request_id\":\"");
+        escape(out, self.request_id);
+        if let Some(trace) = self.traceparent.and_then(trace_id) {
+            out.extend_from_slice(b"\",\"trace_id\":\"");
+            out.extend_from_slice(trace);
+        }
+        out.extend_from_slice(b"\",\"client\":\"");
+        address(out, self.client);
+        text(out, "method", self.method);
+        text(out, "host", self.host);
+        text(out, "path", self.path);
+        text(out, "protocol", self.protocol.as_bytes());
+        text(out, "route", self.route.as_bytes());
+        text(out, "service", self.service.as_bytes());
+        if let Some(peer) = self.peer {
+            text(out, "peer", peer.as_bytes());
+        }
+        if let Some(error) = self.error {
+            text(out, "error", error.as_bytes());
+        }
+        out.extend_from_slice(b"\",\"status\":");
+        number(out, u64::from(self.status));
+        if self.upstream_status > 0 {
+            field(out, "upstream_status");
+            number(out, u64::from(self.upstream_status));
+        }
+        field(out, "duration_ms");
+        millis(out, self.took);
+        if let Some(took) = self.upstream_took {
+            field(out, "upstream_duration_ms");
+            millis(out, took);
+        }
+        for (name, value) in [
+            ("retries", self.retries),
+            ("bytes_in", self.bytes_in),
+            ("bytes_out", self.bytes_out),
+        ] {
+            field(out, name);
+            number(out, value);
+        }
+        out.extend_from_slice(b"}\n");
+    }
+}
+
+/// Ends the text before it and begins another.
+fn text(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(b"\",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":\"");
+    escape(out, value);
+}
+
+fn field(out: &mut Vec<u8>, name: &str) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+fn number(out: &mut Vec<u8>, n: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
+}
+
+/// Milliseconds with three decimals.
+fn millis(out: &mut Vec<u8>, took: Duration) {
+    let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    number(out, us / 1000);
+    out.push(b'.');
+    digits3(out, us % 1000);
+}
+
+fn digits3(out: &mut Vec<u8>, n: u64) {
+    let digit = |n: u64| b"0123456789"[usize::try_from(n % 10).unwrap_or(0)];
+    out.extend_from_slice(&[digit(n / 100), digit(n / 10), digit(n)]);
+}
+
+fn address(out: &mut Vec<u8>, address: &SocketAddr) {
+    use std::io::Write as _;
+    if let SocketAddr::V4(v4) = address {
+        for (i, part) in v4.ip().octets().into_iter().enumerate() {
+            if i > 0 {
+                out.push(b'.');
+            }
+            number(out, u64::from(part));
+        }
+        out.push(b':');
+        number(out, u64::from(v4.port()));
+    } else {
+        let _ = write!(out, "{address}");
+    }
+}
+
+/// The trace id of a well-formed `traceparent`.
+fn trace_id(parent: &[u8]) -> Option<&[u8]> {
+    let id = parent.get(3..35)?;
+    let hex = |b: &u8| b.is_ascii_hexdigit();
+    (parent.get(2) == Some(&b'-') && parent.get(35) == Some(&b'-') && id.iter().all(hex))
+        .then_some(id)
+}
+
+/// Appends text as it stands within a JSON string. What is not ASCII was sent by a client, perhaps
+/// in no known encoding: each such byte becomes one character.
+fn escape(out: &mut Vec<u8>, text: &[u8]) {
+    let plain = |b: &u8| matches!(b, 0x20..=0x7e) && *b != b'"' && *b != b'\\';
+    let mut rest = text;
+    while let Some(at) = rest.iter().position(|b| !plain(b)) {
+        out.extend_from_slice(&rest[..at]);
+        let hex = |n: u8| b"0123456789abcdef"[usize::from(n & 15)];
+        let byte = rest[at];
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            _ => out.extend_from_slice(&[b'\\', b'u', b'0', b'0', hex(byte >> 4), hex(byte)]),
+        }
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
+}

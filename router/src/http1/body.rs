@@ -1,0 +1,294 @@
+//! Bodies on their way: taken out of one side's framing and put into the other's, with back-pressure
+//! (nothing is read before what was read is written).
+
+use std::{
+    ops::Range,
+    task::{Context, Poll, ready},
+};
+
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+use crate::{
+    http1::{
+        buffer::Buffer,
+        chunked::{self, Decoder},
+        io::{poll_read, poll_write},
+        request::Framing,
+    },
+    timer::Timer,
+};
+
+/// A body's progress.
+#[derive(Debug, Default)]
+pub(crate) struct Body {
+    framing: Framing,
+    /// Goes out in chunks.
+    chunks: bool,
+    done: bool,
+    left: u64,
+    decoder: Decoder,
+    /// Bytes of content so far.
+    pub(crate) bytes: u64,
+    /// The most bytes of content.
+    limit: u64,
+    /// The end of a body that goes out in chunks.
+    tail: Vec<u8>,
+    tail_sent: usize,
+    pending: Range<usize>,
+    armed: bool,
+    waits_for: Side,
+}
+
+/// One of the two ends of a body's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Side {
+    /// Where it comes from.
+    #[default]
+    From,
+    /// Where it goes.
+    To,
+}
+
+/// Why a body did not get through.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// The side it comes from failed, or ended too early.
+    From,
+    /// It cannot be framed.
+    Malformed,
+    /// It is over the limit.
+    TooLarge,
+    /// The side it goes to failed.
+    To,
+    /// One side stood still for too long.
+    Idle(Side),
+}
+
+/// How long each side may stand still, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+}
+
+impl Body {
+    /// Begins a new body; `chunks`: it goes out in chunks.
+    pub(crate) fn begin(&mut self, framing: Framing, chunks: bool, limit: Option<u64>) {
+        self.framing = framing;
+        self.chunks = chunks;
+        self.done = framing == Framing::None;
+        self.left = match framing {
+            Framing::Length(length) => length,
+            _ => 0,
+        };
+        self.decoder = Decoder::default();
+        self.bytes = 0;
+        self.limit = limit.unwrap_or(u64::MAX);
+        self.tail.clear();
+        self.tail_sent = 0;
+        self.pending = 0..0;
+        self.armed = false;
+    }
+
+    /// Whether everything was taken from the side it comes from (and handed out).
+    pub(crate) fn done(&self) -> bool {
+        self.done && self.pending.is_empty() && (!self.chunks || self.tail_sent == self.tail.len())
+    }
+
+    /// Everything taken so far goes out again to another peer, from where it was kept: nothing is
+    /// pending.
+    pub(crate) fn begin_again(&mut self) {
+        self.pending = 0..0;
+        self.armed = false;
+        if self.done {
+            self.tail_sent = self.tail.len();
+        }
+    }
+
+    /// How many bytes are still to be read, if that is known and they are few enough to be kept.
+    pub(crate) fn left(&self) -> Option<u64> {
+        match self.framing {
+            Framing::None => Some(0),
+            Framing::Length(_) => Some(self.left),
+            Framing::Chunked | Framing::UntilClose => None,
+        }
+    }
+
+    /// Moves what has been read already to `out`, framed: the first part joins the head.
+    pub(crate) fn take_buffered(
+        &mut self,
+        input: &mut Buffer,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Broken> {
+        if self.done {
+            return Ok(());
+        }
+        let at = input.start();
+        let piece = self.next_piece(input)?;
+        // Consuming never moves bytes.
+        let data = &input.raw()[at + piece.start..at + piece.end];
+        if self.chunks {
+            chunked::append(out, data);
+        } else {
+            out.extend_from_slice(data);
+        }
+        if self.done && self.chunks {
+            out.extend_from_slice(&self.tail);
+            self.tail_sent = self.tail.len();
+        }
+        Ok(())
+    }
+
+    /// Takes the next piece of content out of `input`; its place counts from the input's start.
+    fn next_piece(&mut self, input: &mut Buffer) -> Result<Range<usize>, Broken> {
+        let (data, used) = match self.framing {
+            Framing::None => (0..0, 0),
+            Framing::Length(_) => {
+                let n =
+                    usize::try_from(self.left).map_or(input.len(), |left| left.min(input.len()));
+                self.left -= n as u64;
+                self.done = self.left == 0;
+                (0..n, n)
+            }
+            Framing::Chunked => {
+                let piece = self
+                    .decoder
+                    .decode(input.data_mut(), &mut self.tail)
+                    .map_err(|_| Broken::Malformed)?;
+                self.done = self.decoder.done();
+                (piece.data, piece.used)
+            }
+            Framing::UntilClose => (0..input.len(), input.len()),
+        };
+        self.bytes += data.len() as u64;
+        if self.bytes > self.limit {
+            return Err(Broken::TooLarge);
+        }
+        input.consume(used);
+        Ok(data)
+    }
+
+    /// Moves on as far as both sides let it. What is written is also appended to `keep`, while it
+    /// is there, for another try.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the two ends, and what lies between them"
+    )]
+    pub(crate) fn poll_move(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut ReadHalf<'_>,
+        to: &mut WriteHalf<'_>,
+        input: &mut Buffer,
+        timer: &Timer,
+        patience: Patience,
+        keep: &mut Option<&mut Vec<u8>>,
+        keep_limit: usize,
+    ) -> Poll<Result<(), Broken>> {
+        let result = self.poll_steps(cx, from, to, input, keep, keep_limit);
+        if result.is_pending() {
+            if timer.fired() {
+                return Poll::Ready(Err(Broken::Idle(self.waits_for)));
+            }
+            if !self.armed {
+                self.armed = true;
+                timer.set_millis(match self.waits_for {
+                    Side::From => patience.from,
+                    Side::To => patience.to,
+                });
+            }
+        }
+        result
+    }
+
+    fn poll_steps(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut ReadHalf<'_>,
+        to: &mut WriteHalf<'_>,
+        input: &mut Buffer,
+        keep: &mut Option<&mut Vec<u8>>,
+        keep_limit: usize,
+    ) -> Poll<Result<(), Broken>> {
+        loop {
+            self.waits_for = Side::To;
+            while !self.pending.is_empty() {
+                let n = ready!(poll_write(to, cx, &input.raw()[self.pending.clone()]))
+                    .map_err(|_| Broken::To)?;
+                self.pending.start += n;
+                self.armed = false;
+            }
+            while self.done && self.chunks && self.tail_sent < self.tail.len() {
+                let n = ready!(poll_write(to, cx, &self.tail[self.tail_sent..]))
+                    .map_err(|_| Broken::To)?;
+                self.tail_sent += n;
+                self.armed = false;
+            }
+            if self.done {
+                return Poll::Ready(Ok(()));
+            }
+            self.waits_for = Side::From;
+            if input.is_empty() {
+                let n = ready!(self.poll_fill(cx, from, input))?;
+                self.armed = false;
+                if n == 0 {
+                    continue;
+                }
+            }
+            let at = input.start();
+            let piece = self.next_piece(input)?;
+            self.pending = at + piece.start..at + piece.end;
+            if self.chunks {
+                self.pending = chunked::wrap(input.raw_mut(), self.pending.clone());
+            }
+            self.remember(input, keep, keep_limit);
+        }
+    }
+
+    /// Reads once; never beyond a body of known length. 0: the body ended with its connection.
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut ReadHalf<'_>,
+        input: &mut Buffer,
+    ) -> Poll<Result<usize, Broken>> {
+        let space = input.space();
+        let most = match self.framing {
+            Framing::Length(_) => {
+                usize::try_from(self.left).map_or(space.len(), |left| left.min(space.len()))
+            }
+            _ => space.len(),
+        };
+        match ready!(poll_read(from, cx, &mut space[..most])) {
+            Ok(0) if self.framing == Framing::UntilClose => {
+                self.done = true;
+                if self.chunks {
+                    self.tail.extend_from_slice(b"0\r\n\r\n");
+                }
+                Poll::Ready(Ok(0))
+            }
+            Ok(n) if n > 0 => {
+                input.filled(n);
+                Poll::Ready(Ok(n))
+            }
+            Ok(_) | Err(_) => Poll::Ready(Err(Broken::From)),
+        }
+    }
+
+    /// Keeps what is about to be written; once that is too much, nothing is kept any more.
+    fn remember(&self, input: &Buffer, keep: &mut Option<&mut Vec<u8>>, limit: usize) {
+        let tail: &[u8] = if self.done && self.chunks {
+            &self.tail
+        } else {
+            &[]
+        };
+        let piece = &input.raw()[self.pending.clone()];
+        match keep {
+            Some(kept) if kept.len() + piece.len() + tail.len() <= limit => {
+                kept.extend_from_slice(piece);
+                kept.extend_from_slice(tail);
+            }
+            _ => *keep = None,
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! What request heads and response heads have in common: positions of fields within the buffer, the
+//! names that mean something to a router, and checks beyond `httparse`'s.
+
+use std::mem::MaybeUninit;
+
+/// The most header fields in a message.
+pub(crate) const MAX_FIELDS: usize = 100;
+
+/// A part of the head, by its place in the buffer's raw bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Span {
+    /// The first byte.
+    pub(crate) at: u32,
+    /// How many.
+    pub(crate) len: u32,
+}
+
+impl Span {
+    /// The bytes themselves; empty when the span does not lie within `raw`.
+    pub(crate) fn of(self, raw: &[u8]) -> &[u8] {
+        raw.get(self.at as usize..(self.at + self.len) as usize)
+            .unwrap_or_default()
+    }
+
+    /// The span of `part` within `raw`, of which it must be a slice.
+    pub(crate) fn within(raw: &[u8], part: &[u8]) -> Self {
+        let at = (part.as_ptr() as usize).wrapping_sub(raw.as_ptr() as usize);
+        Self {
+            at: u32::try_from(at).unwrap_or(u32::MAX),
+            len: u32::try_from(part.len()).unwrap_or(0),
+        }
+    }
+}
+
+/// A header field in place.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Field {
+    /// Its name, as written.
+    pub(crate) name: Span,
+    /// Its value, without the spaces around it.
+    pub(crate) value: Span,
+    /// What it means.
+    pub(crate) known: Known,
+}
+
+/// Field names that mean something to a router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// Nothing: it is copied.
+    Other,
+    /// Listed in `Connection`: it is dropped.
+    Listed,
+    Connection,
+    ContentLength,
+    Date,
+    Expect,
+    Host,
+    Http2Settings,
+    KeepAlive,
+    ProxyConnection,
+    Te,
+    Traceparent,
+    TransferEncoding,
+    Upgrade,
+    XForwardedFor,
+    XForwardedHost,
+    XForwardedProto,
+    XRequestId,
+}
+
+/// What `name` means.
+pub(crate) fn classify(name: &[u8]) -> Known {
+    let candidates: &[(&str, Known)] = match name.len() {
+        2 => &[("te", Known::Te)],
+        4 => &[("host", Known::Host), ("date", Known::Date)],
+        6 => &[("expect", Known::Expect)],
+        7 => &[("upgrade", Known::Upgrade)],
+        10 => &[
+            ("connection", Known::Connection),
+            ("keep-alive", Known::KeepAlive),
+        ],
+        11 => &[("traceparent", Known::Traceparent)],
+        12 => &[("x-request-id", Known::XRequestId)],
+        14 => &[
+            ("content-length", Known::ContentLength),
+            ("http2-settings", Known::Http2Settings),
+        ],
+        15 => &[("x-forwarded-for", Known::XForwardedFor)],
+        16 => &[
+            ("x-forwarded-host", Known::XForwardedHost),
+            ("proxy-connection", Known::ProxyConnection),
+        ],
+        17 => &[
+            ("transfer-encoding", Known::TransferEncoding),
+            ("x-forwarded-proto", Known::XForwardedProto),
+        ],
+        _ => &[],
+    };
+    candidates
+        .iter()
+        .find(|(wanted, _)| name.eq_ignore_ascii_case(wanted.as_bytes()))
+        .map_or(Known::Other, |(_, known)| *known)
+}
+
+/// What `Connection` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Connection {
+    /// `close`.
+    pub(crate) close: bool,
+    /// `keep-alive`.
+    pub(crate) keep_alive: bool,
+    /// `upgrade`.
+    pub(crate) upgrade: bool,
+}
+
+/// Reads every `Connection` field, and marks the fields that they list.
+pub(crate) fn read_connection(raw: &[u8], fields: &mut [Field]) -> Connection {
+    let mut connection = Connection::default();
+    for at in 0..fields.len() {
+        if fields[at].known != Known::Connection {
+            continue;
+        }
+        let value = fields[at].value;
+        for token in value.of(raw).split(|b| *b == b',') {
+            let token = token.trim_ascii();
+            if token.eq_ignore_ascii_case(b"keep-alive") {
+                connection.keep_alive = true;
+            } else if token.eq_ignore_ascii_case(b"close") {
+                connection.close = true;
+            } else if token.eq_ignore_ascii_case(b"upgrade") {
+                connection.upgrade = true;
+            } else if !token.is_empty() {
+                // Names with a meaning of their own cannot be listed away.
+                fields
+                    .iter_mut()
+                    .filter(|f| f.known == Known::Other)
+                    .filter(|f| f.name.of(raw).eq_ignore_ascii_case(token))
+                    .for_each(|f| f.known = Known::Listed);
+            }
+        }
+    }
+    connection
+}
+
+/// Whether every line of the head ends in CR LF; `httparse` takes a bare LF.
+pub(crate) fn only_crlf(head: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', head).all(|at| at > 0 && head[at - 1] == b'\r')
+}
+
+/// Room for the parser's fields.
+pub(crate) const fn parser_fields<'b>() -> [MaybeUninit<httparse::Header<'b>>; MAX_FIELDS] {
+    [const { MaybeUninit::uninit() }; MAX_FIELDS]
+}
+
+/// Takes over what the parser found.
+pub(crate) fn take_fields(raw: &[u8], parsed: &[httparse::Header<'_>], fields: &mut Vec<Field>) {
+    fields.clear();
+    fields.extend(parsed.iter().map(|h| Field {
+        name: Span::within(raw, h.name.as_bytes()),
+        value: Span::within(raw, h.value),
+        known: classify(h.name.as_bytes()),
+    }));
+}
+
+/// A `Content-Length`: digits, and nothing but digits.
+pub(crate) fn parse_length(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(
+        value
+            .iter()
+            .fold(0, |n: u64, digit| n * 10 + u64::from(digit - b'0')),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_known_in_any_case() {
+        for (name, known) in [
+            ("HOST", Known::Host),
+            ("transfer-Encoding", Known::TransferEncoding),
+            ("Content-Length", Known::ContentLength),
+            ("HTTP2-Settings", Known::Http2Settings),
+            ("X-Forwarded-Proto", Known::XForwardedProto),
+            ("x-forwarded-host", Known::XForwardedHost),
+            ("Proxy-Connection", Known::ProxyConnection),
+            ("X-Other", Known::Other),
+            ("", Known::Other),
+        ] {
+            assert_eq!(classify(name.as_bytes()), known, "{name}");
+        }
+    }
+
+    #[test]
+    fn lengths() {
+        assert_eq!(parse_length(b"0"), Some(0));
+        assert_eq!(
+            parse_length(b"9999999999999999999"),
+            Some(9_999_999_999_999_999_999)
+        );
+        for bad in ["", "+1", "-1", "1 ", "0x1", "1,1", "10000000000000000000"] {
+            assert_eq!(parse_length(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn bare_line_feeds_are_seen() {
+        assert!(only_crlf(b"GET / HTTP/1.1\r\n\r\n"));
+        assert!(!only_crlf(b"GET / HTTP/1.1\n\r\n"));
+        assert!(!only_crlf(b"\nGET"));
+    }
+}

@@ -1,0 +1,210 @@
+//! Heads as they go out: whole lines copied in runs from the buffer they were read to, without what
+//! concerns only one connection, with what the router adds.
+
+use std::net::IpAddr;
+
+use crate::http1::{
+    head::{Field, Known, Span},
+    request::{Framing, RequestHead},
+    response::ResponseHead,
+};
+
+/// What a router adds to a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Additions<'a> {
+    /// The client's address as text.
+    pub(crate) client: &'a str,
+    /// `http` or `https`.
+    pub(crate) scheme: &'static str,
+    /// The request's id.
+    pub(crate) request_id: &'a [u8],
+}
+
+/// Appends the request's head as it goes upstream.
+pub(crate) fn request(out: &mut Vec<u8>, raw: &[u8], head: &RequestHead, add: Additions<'_>) {
+    out.extend_from_slice(head.method_name.of(raw));
+    out.push(b' ');
+    let target = head.path_query.of(raw);
+    if target
+        .first()
+        .is_none_or(|first| !matches!(first, b'/' | b'*'))
+    {
+        out.push(b'/');
+    }
+    out.extend_from_slice(target);
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    if !head.fields.iter().any(|f| f.known == Known::Host) {
+        line(out, b"Host", head.host.of(raw));
+    }
+    copy_fields(
+        out,
+        raw,
+        &head.fields,
+        head.fields_end,
+        |field| match field.known {
+            Known::Other
+            | Known::Host
+            | Known::ContentLength
+            | Known::Expect
+            | Known::Date
+            | Known::Traceparent => true,
+            // Its body, if any, is framed as it was.
+            Known::TransferEncoding => head.framing == Framing::Chunked,
+            _ => false,
+        },
+    );
+    if head.te_trailers {
+        out.extend_from_slice(b"TE: trailers\r\nConnection: te\r\n");
+    }
+    if head.upgrade {
+        let protocol = head.fields.iter().find(|f| f.known == Known::Upgrade);
+        out.extend_from_slice(b"Connection: upgrade\r\n");
+        line(
+            out,
+            b"Upgrade",
+            protocol.map(|f| f.value.of(raw)).unwrap_or_default(),
+        );
+    }
+    out.extend_from_slice(b"X-Forwarded-For: ");
+    for field in head
+        .fields
+        .iter()
+        .filter(|f| f.known == Known::XForwardedFor)
+    {
+        out.extend_from_slice(field.value.of(raw));
+        out.extend_from_slice(b", ");
+    }
+    out.extend_from_slice(add.client.as_bytes());
+    out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
+    out.extend_from_slice(add.scheme.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    if head.host.len > 0 {
+        line(out, b"X-Forwarded-Host", head.host.of(raw));
+    }
+    line(out, b"X-Request-Id", add.request_id);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// How a response goes to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Delivery {
+    /// In chunks, whatever the peer did.
+    pub(crate) chunks: bool,
+    /// The connection is closed behind it.
+    pub(crate) close: bool,
+    /// The client must be told that the connection is kept (HTTP/1.0).
+    pub(crate) say_keep_alive: bool,
+}
+
+/// Appends a response's head as it goes to the client.
+pub(crate) fn response(
+    out: &mut Vec<u8>,
+    raw: &[u8],
+    head: &ResponseHead,
+    delivery: Delivery,
+    request_id: &[u8],
+) {
+    status_line(out, raw, head);
+    // A 204 has no length, by definition (RFC 9110, 8.6).
+    let lengths = head.status != 204;
+    let mut length_seen = false;
+    copy_fields(
+        out,
+        raw,
+        &head.fields,
+        head.fields_end,
+        |field| match field.known {
+            Known::Connection
+            | Known::KeepAlive
+            | Known::ProxyConnection
+            | Known::Upgrade
+            | Known::Listed
+            | Known::TransferEncoding
+            | Known::XRequestId => false,
+            Known::ContentLength => lengths && !std::mem::replace(&mut length_seen, true),
+            _ => true,
+        },
+    );
+    if delivery.chunks {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    connection(out, delivery);
+    line(out, b"X-Request-Id", request_id);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a `1xx` response's head. A `101` keeps what names its protocol.
+pub(crate) fn interim(out: &mut Vec<u8>, raw: &[u8], head: &ResponseHead, request_id: &[u8]) {
+    status_line(out, raw, head);
+    copy_fields(out, raw, &head.fields, head.fields_end, |field| {
+        matches!(field.known, Known::Other | Known::Date)
+    });
+    if head.status == 101 {
+        out.extend_from_slice(b"Connection: upgrade\r\n");
+        line(out, b"Upgrade", head.upgrade.unwrap_or_default().of(raw));
+        line(out, b"X-Request-Id", request_id);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the `Connection` field, if one is needed.
+pub(crate) fn connection(out: &mut Vec<u8>, delivery: Delivery) {
+    if delivery.close {
+        out.extend_from_slice(b"Connection: close\r\n");
+    } else if delivery.say_keep_alive {
+        out.extend_from_slice(b"Connection: keep-alive\r\n");
+    }
+}
+
+/// Appends one field.
+pub(crate) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn status_line(out: &mut Vec<u8>, raw: &[u8], head: &ResponseHead) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(itoa::Buffer::new().format(head.status).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(head.reason.of(raw));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Copies the lines that `keep` wants; neighbours go together.
+fn copy_fields(
+    out: &mut Vec<u8>,
+    raw: &[u8],
+    fields: &[Field],
+    end: u32,
+    mut keep: impl FnMut(&Field) -> bool,
+) {
+    let mut run: Option<u32> = None;
+    for field in fields {
+        if keep(field) {
+            run.get_or_insert(field.name.at);
+        } else if let Some(at) = run.take() {
+            let run = Span {
+                at,
+                len: field.name.at - at,
+            };
+            out.extend_from_slice(run.of(raw));
+        }
+    }
+    if let Some(at) = run {
+        let run = Span {
+            at,
+            len: end.saturating_sub(at),
+        };
+        out.extend_from_slice(run.of(raw));
+    }
+}
+
+/// An address as it stands in `X-Forwarded-For`: an IPv4 address that came mapped is one.
+pub(crate) fn forwarded_address(ip: IpAddr) -> String {
+    ip.to_canonical().to_string()
+}
+
+#[cfg(test)]
+mod tests;

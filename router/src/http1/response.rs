@@ -1,0 +1,142 @@
+//! Response heads: a peer's answer is passed on only when it can be framed beyond doubt.
+
+use crate::http1::{
+    head::{
+        Connection, Field, Known, Span, only_crlf, parse_length, parser_fields, read_connection,
+        take_fields,
+    },
+    request::{Framing, Method},
+};
+
+/// An answer that cannot be framed, or is no HTTP at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("malformed response: {0}")]
+pub(crate) struct Malformed(pub(crate) &'static str);
+
+/// A response's head. Positions count from the beginning of the buffer's raw bytes.
+#[derive(Debug, Default)]
+pub(crate) struct ResponseHead {
+    /// Bytes of the head.
+    pub(crate) len: usize,
+    pub(crate) status: u16,
+    pub(crate) reason: Span,
+    pub(crate) framing: Framing,
+    /// The peer keeps the connection.
+    pub(crate) keep_alive: bool,
+    /// The protocol of a `101`.
+    pub(crate) upgrade: Option<Span>,
+    /// There is a `Date`.
+    pub(crate) has_date: bool,
+    /// Every field, in order.
+    pub(crate) fields: Vec<Field>,
+    /// Where the fields end: the empty line.
+    pub(crate) fields_end: u32,
+}
+
+impl ResponseHead {
+    /// Reads a head that begins at `raw[at]` and ends before `raw[end]`; `false`: it is not
+    /// complete yet.
+    pub(crate) fn parse(
+        &mut self,
+        raw: &[u8],
+        at: usize,
+        end: usize,
+        method: Method,
+    ) -> Result<bool, Malformed> {
+        let data = raw.get(at..end).unwrap_or_default();
+        if data.first().is_some_and(|first| *first != b'H') {
+            return Err(Malformed("the status line"));
+        }
+        let mut parser_fields = parser_fields();
+        let mut parsed = httparse::Response::new(&mut []);
+        let result = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+            &mut parsed,
+            data,
+            &mut parser_fields,
+        );
+        let len = match result {
+            Ok(httparse::Status::Complete(len)) => len,
+            Ok(httparse::Status::Partial) => return Ok(false),
+            Err(httparse::Error::HeaderName | httparse::Error::HeaderValue) => {
+                return Err(Malformed("a header field"));
+            }
+            Err(httparse::Error::TooManyHeaders) => return Err(Malformed("too many fields")),
+            Err(_) => return Err(Malformed("the status line")),
+        };
+        if !only_crlf(&data[..len]) {
+            return Err(Malformed("a line ends without a carriage return"));
+        }
+        let (Some(status), Some(version)) = (parsed.code, parsed.version) else {
+            return Err(Malformed("the status line"));
+        };
+        if !(100..=599).contains(&status) {
+            return Err(Malformed("the status"));
+        }
+        self.len = len;
+        self.status = status;
+        self.reason = Span::within(raw, parsed.reason.unwrap_or_default().as_bytes());
+        if self.reason.len == 0 {
+            self.reason = Span::default();
+        }
+        self.fields_end = u32::try_from(at + len - 2).unwrap_or(0);
+        take_fields(raw, parsed.headers, &mut self.fields);
+        let connection = read_connection(raw, &mut self.fields);
+        self.read_fields(raw, version == 1, connection, method)?;
+        Ok(true)
+    }
+
+    fn read_fields(
+        &mut self,
+        raw: &[u8],
+        http11: bool,
+        connection: Connection,
+        method: Method,
+    ) -> Result<(), Malformed> {
+        self.upgrade = None;
+        self.has_date = false;
+        let (mut length, mut chunked) = (None, false);
+        for field in &self.fields {
+            let value = field.value.of(raw);
+            match field.known {
+                Known::ContentLength => {
+                    let value = parse_length(value).ok_or(Malformed("Content-Length"))?;
+                    if length.replace(value).is_some_and(|other| other != value) {
+                        return Err(Malformed("conflicting Content-Length"));
+                    }
+                }
+                Known::TransferEncoding => {
+                    if chunked || !http11 || !value.eq_ignore_ascii_case(b"chunked") {
+                        return Err(Malformed("Transfer-Encoding"));
+                    }
+                    chunked = true;
+                }
+                Known::Upgrade => self.upgrade = Some(field.value),
+                Known::Date => self.has_date = true,
+                _ => {}
+            }
+        }
+        if chunked && length.is_some() {
+            return Err(Malformed("both Content-Length and Transfer-Encoding"));
+        }
+        let bodiless = method == Method::Head || matches!(self.status, 100..=199 | 204 | 304);
+        self.framing = match (length, chunked) {
+            _ if bodiless => Framing::None,
+            (_, true) => Framing::Chunked,
+            (Some(0), _) => Framing::None,
+            (Some(length), _) => Framing::Length(length),
+            (None, _) => Framing::UntilClose,
+        };
+        self.keep_alive = !connection.close
+            && (http11 || connection.keep_alive)
+            && self.framing != Framing::UntilClose;
+        Ok(())
+    }
+
+    /// Whether this is a `1xx` before the response proper.
+    pub(crate) fn interim(&self) -> bool {
+        matches!(self.status, 100..=199) && self.status != 101
+    }
+}
+
+#[cfg(test)]
+mod tests;

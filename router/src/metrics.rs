@@ -1,0 +1,274 @@
+//! Counters of the request path. Each worker counts for itself, with plain loads and stores on
+//! numbers that only it writes; they are added up when somebody asks.
+
+use std::{
+    cell::RefCell,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::http1::request::Method;
+
+mod render;
+
+/// The bounds of the duration histograms, in microseconds.
+pub(crate) const BOUNDS_US: [u64; 14] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    2_500_000, 5_000_000, 10_000_000,
+];
+
+/// The label of what no route took.
+pub(crate) const NONE: &str = "none";
+
+/// A number that one thread writes and others read.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds; only ever called by the thread that owns the counter.
+    pub(crate) fn add(&self, n: u64) {
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(n),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Takes away; only ever called by the thread that owns the counter.
+    pub(crate) fn sub(&self, n: u64) {
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_sub(n),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// The number now.
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Durations in buckets.
+#[derive(Debug, Default)]
+pub(crate) struct Histogram {
+    buckets: [Counter; BOUNDS_US.len() + 1],
+    sum_us: Counter,
+}
+
+impl Histogram {
+    /// Counts one.
+    pub(crate) fn observe(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BOUNDS_US.iter().position(|bound| us <= *bound);
+        self.buckets[bucket.unwrap_or(BOUNDS_US.len())].add(1);
+        self.sum_us.add(us);
+    }
+}
+
+/// What one worker counted for one route and service.
+#[derive(Debug)]
+pub(crate) struct RouteSeries {
+    route: Box<str>,
+    service: Box<str>,
+    requests: Mutex<Vec<(RequestLabels, Arc<Counter>)>>,
+    pub(crate) duration: Histogram,
+    pub(crate) upstream_duration: Histogram,
+    pub(crate) retries: Counter,
+    errors: Mutex<Vec<(&'static str, Arc<Counter>)>>,
+}
+
+/// The labels of a request that are not its route's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RequestLabels {
+    pub(crate) code: u16,
+    pub(crate) method: Method,
+    pub(crate) protocol: Protocol,
+}
+
+/// What is spoken on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Protocol {
+    /// HTTP/1.1 and HTTP/1.0.
+    Http1,
+    /// WebSocket and whatever else a client upgraded to.
+    Upgrade,
+}
+
+impl Protocol {
+    /// The label.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Upgrade => "upgrade",
+        }
+    }
+}
+
+/// What one worker shares with those who ask.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerShare {
+    routes: Mutex<Vec<Arc<RouteSeries>>>,
+    pub(crate) connections: Counter,
+    pub(crate) tunnels: Counter,
+    pub(crate) log_dropped: Counter,
+}
+
+/// The request path's counters of all workers.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    cluster: Box<str>,
+    workers: Box<[Arc<WorkerShare>]>,
+    /// Log lines that the writer could not write.
+    pub(crate) log_failed: AtomicU64,
+}
+
+impl Metrics {
+    /// Nothing counted yet.
+    pub(crate) fn new(cluster: &str, workers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            cluster: cluster.into(),
+            workers: (0..workers).map(|_| Arc::default()).collect(),
+            log_failed: AtomicU64::new(0),
+        })
+    }
+
+    /// A worker's own part.
+    pub(crate) fn of_worker(&self, index: usize) -> Arc<WorkerShare> {
+        Arc::clone(&self.workers[index])
+    }
+}
+
+/// A worker's view of its own counters.
+#[derive(Debug)]
+pub(crate) struct LocalMetrics {
+    pub(crate) share: Arc<WorkerShare>,
+    routes: RefCell<Vec<Option<LocalRoute>>>,
+    none: RefCell<Option<LocalRoute>>,
+}
+
+#[derive(Debug)]
+struct LocalRoute {
+    series: Arc<RouteSeries>,
+    requests: Vec<(RequestLabels, Arc<Counter>)>,
+}
+
+/// Which route's counters: its number, id and service.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RouteLabels<'a> {
+    pub(crate) index: u32,
+    pub(crate) route: &'a str,
+    pub(crate) service: &'a str,
+}
+
+/// A finished request, for counting.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Counted {
+    pub(crate) labels: RequestLabels,
+    /// None: it does not count as a duration, as with tunnels.
+    pub(crate) took: Option<Duration>,
+    pub(crate) upstream_took: Option<Duration>,
+    pub(crate) retries: u64,
+}
+
+impl LocalMetrics {
+    /// The counters of the worker that `share` belongs to.
+    pub(crate) fn new(share: Arc<WorkerShare>) -> Self {
+        Self {
+            share,
+            routes: RefCell::new(Vec::new()),
+            none: RefCell::new(None),
+        }
+    }
+
+    /// Counts a finished request.
+    pub(crate) fn request(&self, route: Option<RouteLabels<'_>>, counted: Counted) {
+        self.with(route, |local| {
+            local.count(counted.labels);
+            let series = &local.series;
+            if let Some(took) = counted.took {
+                series.duration.observe(took);
+            }
+            if let Some(took) = counted.upstream_took {
+                series.upstream_duration.observe(took);
+            }
+            if counted.retries > 0 {
+                series.retries.add(counted.retries);
+            }
+        });
+    }
+
+    /// Counts a failed try.
+    pub(crate) fn upstream_error(&self, route: RouteLabels<'_>, kind: &'static str) {
+        self.with(Some(route), |local| {
+            let mut errors = lock(&local.series.errors);
+            if let Some((_, counter)) = errors.iter().find(|(known, _)| *known == kind) {
+                counter.add(1);
+                return;
+            }
+            let counter = Arc::new(Counter::default());
+            counter.add(1);
+            errors.push((kind, counter));
+        });
+    }
+
+    fn with(&self, route: Option<RouteLabels<'_>>, act: impl FnOnce(&mut LocalRoute)) {
+        let Some(labels) = route else {
+            let mut none = self.none.borrow_mut();
+            act(none.get_or_insert_with(|| self.register(NONE, NONE)));
+            return;
+        };
+        let mut routes = self.routes.borrow_mut();
+        let at = labels.index as usize;
+        if routes.len() <= at {
+            routes.resize_with(at + 1, || None);
+        }
+        let place = &mut routes[at];
+        // A route may be given to another service.
+        if place
+            .as_ref()
+            .is_some_and(|local| *local.series.service != *labels.service)
+        {
+            *place = None;
+        }
+        act(place.get_or_insert_with(|| self.register(labels.route, labels.service)));
+    }
+
+    fn register(&self, route: &str, service: &str) -> LocalRoute {
+        let series = Arc::new(RouteSeries {
+            route: route.into(),
+            service: service.into(),
+            requests: Mutex::default(),
+            duration: Histogram::default(),
+            upstream_duration: Histogram::default(),
+            retries: Counter::default(),
+            errors: Mutex::default(),
+        });
+        lock(&self.share.routes).push(Arc::clone(&series));
+        LocalRoute {
+            series,
+            requests: Vec::new(),
+        }
+    }
+}
+
+impl LocalRoute {
+    fn count(&mut self, labels: RequestLabels) {
+        if let Some((_, counter)) = self.requests.iter().find(|(known, _)| *known == labels) {
+            counter.add(1);
+            return;
+        }
+        let counter = Arc::new(Counter::default());
+        counter.add(1);
+        lock(&self.series.requests).push((labels, Arc::clone(&counter)));
+        self.requests.push((labels, counter));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

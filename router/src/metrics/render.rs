@@ -1,0 +1,168 @@
+//! The counters of all workers, added up, as Prometheus text.
+
+use std::{collections::BTreeMap, fmt::Write as _, sync::atomic::Ordering};
+
+use super::{BOUNDS_US, Histogram, Metrics, Protocol, RequestLabels, lock};
+
+#[derive(Debug, Default, Clone)]
+struct Summed {
+    buckets: [u64; BOUNDS_US.len() + 1],
+    sum_us: u64,
+}
+
+impl Summed {
+    fn add(&mut self, histogram: &Histogram) {
+        for (sum, bucket) in self.buckets.iter_mut().zip(&histogram.buckets) {
+            *sum += bucket.get();
+        }
+        self.sum_us += histogram.sum_us.get();
+    }
+
+    fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Merged {
+    requests: BTreeMap<RequestLabels, u64>,
+    duration: Summed,
+    upstream_duration: Summed,
+    retries: u64,
+    errors: BTreeMap<&'static str, u64>,
+}
+
+impl Metrics {
+    /// Appends the metrics in Prometheus' text format.
+    pub(crate) fn render(&self, out: &mut String) {
+        let mut routes: BTreeMap<(Box<str>, Box<str>), Merged> = BTreeMap::new();
+        for worker in &self.workers {
+            for series in lock(&worker.routes).iter() {
+                let key = (series.route.clone(), series.service.clone());
+                let merged = routes.entry(key).or_default();
+                for (labels, counter) in lock(&series.requests).iter() {
+                    *merged.requests.entry(*labels).or_default() += counter.get();
+                }
+                for (kind, counter) in lock(&series.errors).iter() {
+                    *merged.errors.entry(kind).or_default() += counter.get();
+                }
+                merged.duration.add(&series.duration);
+                merged.upstream_duration.add(&series.upstream_duration);
+                merged.retries += series.retries.get();
+            }
+        }
+        self.render_routes(out, &routes);
+        self.render_workers(out);
+    }
+
+    fn render_routes(&self, out: &mut String, routes: &BTreeMap<(Box<str>, Box<str>), Merged>) {
+        let common = |(route, service): &(Box<str>, Box<str>)| {
+            format!(
+                "cluster=\"{}\",route=\"{route}\",service=\"{service}\"",
+                self.cluster
+            )
+        };
+        head(
+            out,
+            "cardea_router_requests_total",
+            "counter",
+            "Requests answered.",
+        );
+        for (key, merged) in routes {
+            let common = common(key);
+            for (labels, count) in &merged.requests {
+                let _ = writeln!(
+                    out,
+                    "cardea_router_requests_total{{{common},code=\"{}\",method=\"{}\",protocol=\"{}\"}} {count}",
+                    labels.code,
+                    labels.method.as_str(),
+                    labels.protocol.as_str(),
+                );
+            }
+        }
+        for (name, help, of) in [
+            (
+                "cardea_router_request_duration_seconds",
+                "From a request's head to the last byte of its answer.",
+                (|merged: &Merged| merged.duration.clone()) as fn(&Merged) -> Summed,
+            ),
+            (
+                "cardea_router_upstream_duration_seconds",
+                "From sending a request to a peer to the head of its answer.",
+                |merged: &Merged| merged.upstream_duration.clone(),
+            ),
+        ] {
+            head(out, name, "histogram", help);
+            for (key, merged) in routes {
+                histogram(out, name, &common(key), &of(merged));
+            }
+        }
+        head(
+            out,
+            "cardea_router_retries_total",
+            "counter",
+            "Further tries on other peers.",
+        );
+        for (key, merged) in routes {
+            let _ = writeln!(
+                out,
+                "cardea_router_retries_total{{{}}} {}",
+                common(key),
+                merged.retries
+            );
+        }
+        head(
+            out,
+            "cardea_router_upstream_errors_total",
+            "counter",
+            "Failed tries, by kind.",
+        );
+        for (key, merged) in routes {
+            for (kind, count) in &merged.errors {
+                let _ = writeln!(
+                    out,
+                    "cardea_router_upstream_errors_total{{{},kind=\"{kind}\"}} {count}",
+                    common(key)
+                );
+            }
+        }
+    }
+
+    fn render_workers(&self, out: &mut String) {
+        let sum = |of: fn(&super::WorkerShare) -> u64| -> u64 {
+            self.workers.iter().map(|worker| of(worker)).sum()
+        };
+        let name = "cardea_router_active_connections";
+        head(out, name, "gauge", "Client connections that are open.");
+        for (protocol, count) in [
+            (Protocol::Http1, sum(|w| w.connections.get())),
+            (Protocol::Upgrade, sum(|w| w.tunnels.get())),
+        ] {
+            let _ = writeln!(out, "{name}{{protocol=\"{}\"}} {count}", protocol.as_str());
+        }
+        let name = "cardea_router_access_log_dropped_total";
+        head(out, name, "counter", "Access-log lines that were dropped.");
+        let dropped = sum(|w| w.log_dropped.get()) + self.log_failed.load(Ordering::Relaxed);
+        let _ = writeln!(out, "{name} {dropped}");
+    }
+}
+
+fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn histogram(out: &mut String, name: &str, labels: &str, summed: &Summed) {
+    let mut so_far = 0;
+    for (bound, bucket) in BOUNDS_US.iter().zip(&summed.buckets) {
+        so_far += bucket;
+        let bound = *bound as f64 / 1e6;
+        let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {so_far}");
+    }
+    let count = summed.count();
+    let sum = summed.sum_us as f64 / 1e6;
+    let _ = writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
+    let _ = writeln!(
+        out,
+        "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {count}"
+    );
+}

@@ -1,0 +1,223 @@
+//! A request's way through the router, top to bottom:
+//!
+//! ```text
+//!   accept     worker.rs     a connection; no buffers while it is idle
+//!     │
+//!   read       receive.rs    one head, framed beyond doubt, or 400 and close
+//!     │
+//!   match      plan.rs       host and path → route, in the one table that the request keeps
+//!     │
+//!   plan       plan.rs       how it is to be forwarded: a value, which plugins edit
+//!     │
+//!   pick       forward.rs    a peer, by balance and health, none twice         ◄─┐
+//!     │                                                                          │ again, if
+//!   forward    attempt.rs    a connection; the request out, an answer's head in ─┘ retry.rs
+//!     │                                                                            says so
+//!   reply      deliver.rs    the answer's head and body to the client; 101 → tunnel.rs
+//!     │        refuse.rs     or an answer of the router's own
+//!     │
+//!   observe    observe.rs    metrics, access log; the peer has had its verdict on the way
+//! ```
+//!
+//! What happens on the wire is the engine's business ([`crate::http1`]); what is decided is decided
+//! by pure functions over values (`plan`, `retry`).
+
+use std::{
+    future::poll_fn,
+    net::{IpAddr, SocketAddr},
+    task::Poll,
+    time::Instant,
+};
+
+use tokio::net::TcpStream;
+
+use crate::{
+    exchange::Exchange,
+    http1::{
+        buffer::{Buffer, Lent},
+        render,
+        request::Framing,
+    },
+    peer::Picked,
+    refusal,
+    timer::Timer,
+    tunnel,
+    worker::Worker,
+};
+
+mod attempt;
+mod deliver;
+mod forward;
+mod observe;
+mod plan;
+mod receive;
+mod refuse;
+mod retry;
+
+use observe::Seen;
+
+/// A client's connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) stream: TcpStream,
+    pub(crate) timer: Timer,
+    pub(crate) client: SocketAddr,
+    pub(crate) client_text: Box<str>,
+}
+
+/// What becomes of a connection after a request.
+#[derive(Debug)]
+pub(crate) enum After {
+    /// The next request.
+    Keep,
+    /// Closed in good order.
+    Close,
+    /// Closed so that the client sees that its answer is not complete.
+    Cut,
+    /// Something else than HTTP is spoken from now on.
+    Tunnel(Box<tunnel::Ends>),
+}
+
+/// Serves a client until its connection ends.
+pub(crate) async fn serve(worker: &Worker, stream: TcpStream, client: SocketAddr) {
+    let mut conn = Connection {
+        stream,
+        timer: worker.timers.timer().await,
+        client,
+        client_text: client_text(client.ip()),
+    };
+    conn.timer.set(worker.config.limits.header_timeout);
+    while has_spoken(worker, &conn).await {
+        let after = {
+            let mut exchange = worker.exchanges.lend();
+            serve_while_busy(worker, &mut conn, &mut exchange).await
+        };
+        match after {
+            After::Keep => conn.timer.set(worker.config.limits.keepalive),
+            After::Close => return,
+            After::Cut => {
+                // A reset, so that not even an answer without a length looks complete.
+                let _ = socket2::SockRef::from(&conn.stream)
+                    .set_linger(Some(std::time::Duration::ZERO));
+                return;
+            }
+            After::Tunnel(ends) => return tunnel::run(worker, conn, *ends).await,
+        }
+    }
+}
+
+/// Waits, without a buffer, until there is something to read; `false`: the time is over, or the
+/// worker stops.
+async fn has_spoken(worker: &Worker, conn: &Connection) -> bool {
+    poll_fn(|cx| match conn.stream.poll_read_ready(cx) {
+        Poll::Ready(ready) => Poll::Ready(ready.is_ok()),
+        Poll::Pending if conn.timer.fired() || worker.stopping() => Poll::Ready(false),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}
+
+/// Serves requests for as long as there are bytes of another one.
+async fn serve_while_busy(worker: &Worker, conn: &mut Connection, x: &mut Exchange) -> After {
+    loop {
+        let after = serve_request(worker, conn, x).await;
+        if !matches!(after, After::Keep) || x.inbound.is_empty() {
+            return after;
+        }
+    }
+}
+
+/// One request, from its first byte to the last of its answer.
+async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange) -> After {
+    // Read.
+    let refused = match receive::head(worker, conn, x).await {
+        Ok(()) => None,
+        Err(receive::End::Gone) => return After::Close,
+        Err(receive::End::Refused(refusal)) => Some(refusal),
+    };
+    let mut seen = Seen::begin(Instant::now());
+    name_request(worker, x);
+    if let Some(refusal) = refused {
+        let after = refuse::unreadable(worker, conn, x, &mut seen, refusal).await;
+        observe::request(worker, conn, x, None, &seen);
+        return after;
+    }
+    // Match and plan, with one table from here to the end.
+    let table = worker.table();
+    let planned = plan::plan(table.as_deref().map(|held| &*held.0), x, conn);
+    let plan = match planned.and_then(|plan| prepare(worker, conn, x).map(|()| plan)) {
+        Ok(plan) => plan,
+        Err(refusal) => {
+            let after = refuse::answer(worker, conn, x, &mut seen, refusal).await;
+            observe::request(worker, conn, x, None, &seen);
+            return after;
+        }
+    };
+    // Pick, forward, perhaps again; then reply.
+    let mut body: Option<Lent<'_, Buffer>> = None;
+    let (picked, after) = match forward::forward(worker, conn, x, &plan, &mut body, &mut seen).await
+    {
+        forward::End::Answered(mut answered) => {
+            let after =
+                deliver::answer(worker, conn, x, &plan, &mut answered, &mut body, &mut seen).await;
+            (Some(answered.picked), after)
+        }
+        forward::End::Refused(refusal, picked) => {
+            let after = refuse::answer(worker, conn, x, &mut seen, refusal).await;
+            (picked, after)
+        }
+        forward::End::ClientGone(picked) => (picked, After::Close),
+    };
+    // Observe.
+    observe::request(worker, conn, x, Some((&plan, picked.as_ref())), &seen);
+    let after = tunnel_if_asked(after, picked);
+    if let Some(body) = body.as_mut().filter(|body| !body.is_empty()) {
+        x.take_back(body);
+    }
+    after
+}
+
+/// A tunnel takes its peer along: it counts as in flight until the tunnel ends.
+fn tunnel_if_asked(after: After, picked: Option<Picked>) -> After {
+    match (after, picked) {
+        (After::Tunnel(mut ends), Some(picked)) => {
+            ends.picked = Some(picked);
+            After::Tunnel(ends)
+        }
+        (after, _) => after,
+    }
+}
+
+/// Gives the request its id: the caller's if it is sane.
+fn name_request(worker: &Worker, x: &mut Exchange) {
+    match x.request.request_id {
+        Some(id) => x.id.keep(id.of(x.inbound.raw())),
+        None => x.id.generate(&worker.ids),
+    }
+}
+
+/// Makes the request as it goes upstream: its head, and what has arrived of its body.
+fn prepare(worker: &Worker, conn: &Connection, x: &mut Exchange) -> Result<(), refusal::Refusal> {
+    let limit = worker.config.limits.body;
+    let framing = x.request.framing;
+    x.upload.begin(framing, framing == Framing::Chunked, limit);
+    if let (Framing::Length(length), Some(limit)) = (framing, limit)
+        && length > limit
+    {
+        return Err(refusal::BODY_TOO_LARGE);
+    }
+    let add = render::Additions {
+        client: &conn.client_text,
+        scheme: "http",
+        request_id: x.id.as_bytes(),
+    };
+    x.outbound.clear();
+    render::request(&mut x.outbound, x.inbound.raw(), &x.request, add);
+    x.upload
+        .take_buffered(&mut x.inbound, &mut x.outbound)
+        .map_err(|broken| refuse::body_refusal(&broken))
+}
+
+fn client_text(ip: IpAddr) -> Box<str> {
+    render::forwarded_address(ip).into()
+}

@@ -1,0 +1,238 @@
+//! Reply: the peer's answer to the client, as it comes.
+
+use std::{future::poll_fn, time::Instant};
+
+use crate::{
+    exchange::Exchange,
+    http1::{
+        body::{Broken, Patience, Side},
+        buffer::{Buffer, Lent},
+        io::write_all,
+        render::{self, Delivery},
+        request::Framing,
+    },
+    peer::Failure,
+    pipeline::{
+        After, Connection, attempt::millis, forward::Answered, observe::Seen, plan::Plan, refuse,
+    },
+    refusal, tunnel,
+    worker::Worker,
+};
+
+/// Passes the answer on.
+pub(crate) async fn answer<'w>(
+    worker: &'w Worker,
+    conn: &mut Connection,
+    x: &mut Exchange,
+    plan: &Plan<'_>,
+    answered: &mut Answered,
+    body: &mut Option<Lent<'w, Buffer>>,
+    seen: &mut Seen,
+) -> After {
+    if answered.answer.upgraded {
+        return upgrade(worker, conn, x, answered, seen).await;
+    }
+    let framing = x.response.framing;
+    let unsized_body = matches!(framing, Framing::Chunked | Framing::UntilClose);
+    let chunks = unsized_body && x.request.http11;
+    let uploaded = x.upload.done();
+    let keep = x.request.keeps_alive()
+        && uploaded
+        && !worker.stopping()
+        && (!unsized_body || x.request.http11);
+    let delivery = Delivery {
+        chunks,
+        close: !keep,
+        say_keep_alive: keep && !x.request.http11,
+    };
+    x.reply.clear();
+    render::response(
+        &mut x.reply,
+        x.upstream.raw(),
+        &x.response,
+        delivery,
+        x.id.as_bytes(),
+    );
+    x.download.begin(framing, chunks, None);
+    if x.download
+        .take_buffered(&mut x.upstream, &mut x.reply)
+        .is_err()
+    {
+        failed(worker, plan, answered, seen, Failure::Protocol);
+        return refuse::answer(worker, conn, x, seen, refusal::ALL_FAILED).await;
+    }
+    seen.status = x.response.status;
+    conn.timer.set(worker.config.limits.idle_timeout);
+    if x.download.done() {
+        settle(worker, x, answered, uploaded);
+        let (_, written) = write_all(&mut conn.stream, &conn.timer, &x.reply).await;
+        seen.bytes_out = x.download.bytes;
+        if written.is_err() {
+            seen.error = Some("client_gone");
+            return After::Close;
+        }
+        return finish(conn, keep, uploaded).await;
+    }
+    let (_, written) = write_all(&mut conn.stream, &conn.timer, &x.reply).await;
+    let moved = match written {
+        Ok(()) => relay(worker, conn, x, answered, body).await,
+        Err(_) => Err(Broken::To),
+    };
+    seen.bytes_out = x.download.bytes;
+    match moved {
+        Ok(()) => {
+            settle(worker, x, answered, uploaded);
+            finish(conn, keep, uploaded).await
+        }
+        Err(Broken::To | Broken::Idle(Side::To)) => {
+            seen.error = Some("client_gone");
+            After::Cut
+        }
+        Err(broken) => {
+            let failure = match broken {
+                Broken::Idle(_) => Failure::IdleTimeout,
+                Broken::Malformed | Broken::TooLarge => Failure::Protocol,
+                Broken::From | Broken::To => Failure::Reset,
+            };
+            failed(worker, plan, answered, seen, failure);
+            After::Cut
+        }
+    }
+}
+
+/// The rest of the body, as fast as the slower side; beside it, the rest of the request, if the
+/// peer answered before its end.
+async fn relay<'w>(
+    worker: &'w Worker,
+    conn: &mut Connection,
+    x: &mut Exchange,
+    answered: &mut Answered,
+    body: &mut Option<Lent<'w, Buffer>>,
+) -> Result<(), Broken> {
+    let policy = answered.picked.upstream().policy();
+    let client = millis(worker.config.limits.idle_timeout);
+    let peer = policy.timeouts.idle.as_millis();
+    let Some(peer_stream) = answered.answer.upstream.as_mut() else {
+        return Err(Broken::From);
+    };
+    let mut lent = None;
+    let small = x
+        .download
+        .left()
+        .is_some_and(|left| left <= x.upstream.capacity() as u64);
+    let Exchange {
+        upload,
+        download,
+        upstream: buffer,
+        ..
+    } = x;
+    let buffer: &mut Buffer = if small {
+        buffer
+    } else {
+        &mut *lent.insert(worker.large.lend())
+    };
+    let timer = &conn.timer;
+    let (mut from_client, mut to_client) = conn.stream.split();
+    let (mut from_peer, mut to_peer) = peer_stream.split();
+    let mut uploading = body.as_mut().filter(|_| !upload.done());
+    poll_fn(|cx| {
+        if let Some(body) = &mut uploading {
+            let patience = Patience {
+                from: client,
+                to: peer,
+            };
+            let moved = upload.poll_move(
+                cx,
+                &mut from_client,
+                &mut to_peer,
+                body,
+                timer,
+                patience,
+                &mut None,
+                0,
+            );
+            // However it ended: the answer is what counts now.
+            if moved.is_ready() {
+                uploading = None;
+            }
+        }
+        let patience = Patience {
+            from: peer,
+            to: client,
+        };
+        download.poll_move(
+            cx,
+            &mut from_peer,
+            &mut to_client,
+            buffer,
+            timer,
+            patience,
+            &mut None,
+            0,
+        )
+    })
+    .await
+}
+
+/// The answer is complete: the peer did well, and its connection may be used again.
+fn settle(worker: &Worker, x: &Exchange, answered: &mut Answered, uploaded: bool) {
+    if !answered.counted_as_failure {
+        answered.picked.finished();
+    }
+    let Some(upstream) = answered.answer.upstream.take() else {
+        return;
+    };
+    if x.response.keep_alive && uploaded && x.upstream.is_empty() {
+        let keep = answered.picked.upstream().policy().timeouts.keepalive;
+        let number = answered.picked.peer().number();
+        worker
+            .pool
+            .put(number, upstream, worker.timers.now(), keep.duration());
+    }
+}
+
+fn failed(
+    worker: &Worker,
+    plan: &Plan<'_>,
+    answered: &mut Answered,
+    seen: &mut Seen,
+    failure: Failure,
+) {
+    if !answered.counted_as_failure {
+        answered.picked.failed(failure, Instant::now());
+    }
+    worker.metrics.upstream_error(plan.labels(), failure.kind());
+    seen.error = Some(failure.kind());
+}
+
+async fn finish(conn: &mut Connection, keep: bool, uploaded: bool) -> After {
+    if keep {
+        return After::Keep;
+    }
+    if !uploaded {
+        refuse::linger(conn).await;
+    }
+    After::Close
+}
+
+/// Passes the `101` on and hands both connections to a tunnel, with what has been read already.
+async fn upgrade(
+    worker: &Worker,
+    conn: &mut Connection,
+    x: &mut Exchange,
+    answered: &mut Answered,
+    seen: &mut Seen,
+) -> After {
+    x.reply.clear();
+    render::interim(&mut x.reply, x.upstream.raw(), &x.response, x.id.as_bytes());
+    seen.status = x.response.status;
+    seen.tunnel = true;
+    conn.timer.set(worker.config.limits.idle_timeout);
+    let (_, written) = write_all(&mut conn.stream, &conn.timer, &x.reply).await;
+    let (Ok(()), Some(upstream)) = (written, answered.answer.upstream.take()) else {
+        seen.error = Some("client_gone");
+        return After::Close;
+    };
+    answered.picked.finished();
+    After::Tunnel(Box::new(tunnel::Ends::new(upstream, x)))
+}

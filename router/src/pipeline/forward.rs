@@ -1,0 +1,183 @@
+//! Pick and forward, perhaps again: peers are asked one after another until one answers or there is
+//! no more that may be done.
+
+use std::time::Instant;
+
+use crate::{
+    exchange::Exchange,
+    http1::buffer::{Buffer, Lent},
+    peer::{Failure, Picked},
+    pipeline::{
+        Connection,
+        attempt::{self, Answer, Trouble},
+        observe::Seen,
+        plan::Plan,
+        retry::{self, Sent, Verdict},
+    },
+    refusal::{self, Refusal},
+    worker::Worker,
+};
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// A peer answered: its head has been read.
+    Answered(Answered),
+    /// The router answers by itself; the last peer asked, if there was one.
+    Refused(Refusal, Option<Picked>),
+    /// There is nobody to answer any more.
+    ClientGone(Option<Picked>),
+}
+
+/// A peer's answer.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) picked: Picked,
+    pub(crate) answer: Answer,
+    /// The status alone counted against the peer.
+    pub(crate) counted_as_failure: bool,
+}
+
+/// What is known of the tries so far.
+#[derive(Debug)]
+struct Tries {
+    left: u8,
+    idempotent: bool,
+    kept: bool,
+}
+
+/// Asks peers until one answers.
+pub(crate) async fn forward<'w>(
+    worker: &'w Worker,
+    conn: &mut Connection,
+    x: &mut Exchange,
+    plan: &Plan<'_>,
+    body: &mut Option<Lent<'w, Buffer>>,
+    seen: &mut Seen,
+) -> End {
+    let policy = plan.upstream.policy();
+    let mut now = seen.started;
+    plan.upstream.budget().on_request(now);
+    let mut tries = Tries {
+        left: policy.retries.attempts,
+        idempotent: x.request.method.idempotent(),
+        kept: true,
+    };
+    x.tried.clear();
+    let Some(mut picked) = pick(worker, x, plan, now) else {
+        return End::Refused(refusal::NO_PEER, None);
+    };
+    loop {
+        let asked = attempt::attempt(worker, conn, x, body, &picked, &mut tries.kept, now).await;
+        now = Instant::now();
+        let (failure, sent, refusal, answer) = match asked {
+            Ok(mut answer) => {
+                answer.took = now.saturating_duration_since(answer.asked_at);
+                seen.answered(x.response.status, answer.took);
+                let status = x.response.status;
+                let failed = policy.is_failure(status);
+                if failed {
+                    picked.failed(Failure::Status(status), now);
+                    worker.metrics.upstream_error(plan.labels(), "status");
+                } else {
+                    picked.responded(answer.took, now);
+                }
+                let answered = |picked, answer| {
+                    End::Answered(Answered {
+                        picked,
+                        answer,
+                        counted_as_failure: failed,
+                    })
+                };
+                if !policy.retries_status(status) || answer.upgraded || !x.upload.done() {
+                    return answered(picked, answer);
+                }
+                // The answer stands unless another peer may be asked.
+                match next(worker, x, plan, &mut tries, Sent::Something, now) {
+                    Some(other) => {
+                        seen.retries += 1;
+                        picked = other;
+                        continue;
+                    }
+                    None => return answered(picked, answer),
+                }
+            }
+            Err(Trouble::ClientGone) => {
+                seen.error = Some("client_gone");
+                return End::ClientGone(Some(picked));
+            }
+            Err(Trouble::Refused(refusal)) => return End::Refused(refusal, Some(picked)),
+            Err(Trouble::Local(error)) => {
+                tracing::warn!(%error, peer = picked.peer().authority(), "cannot connect: out of resources");
+                worker.pool.clear();
+                seen.error = Some("local");
+                return End::Refused(refusal::ALL_FAILED, Some(picked));
+            }
+            Err(Trouble::Peer { failure, sent }) => (failure, sent, refusal_for(failure), ()),
+        };
+        let () = answer;
+        picked.failed(failure, now);
+        worker.metrics.upstream_error(plan.labels(), failure.kind());
+        seen.error = Some(failure.kind());
+        match next(worker, x, plan, &mut tries, sent, now) {
+            Some(other) => {
+                seen.retries += 1;
+                picked = other;
+            }
+            None => return End::Refused(refusal, Some(picked)),
+        }
+    }
+}
+
+/// Another peer to try, if the request may be tried again and there is one.
+fn next(
+    worker: &Worker,
+    x: &mut Exchange,
+    plan: &Plan<'_>,
+    tries: &mut Tries,
+    sent: Sent,
+    now: Instant,
+) -> Option<Picked> {
+    let verdict = retry::decide(retry::Failed {
+        sent,
+        idempotent: tries.idempotent,
+        kept: tries.kept,
+        tries_left: tries.left,
+    });
+    if verdict == Verdict::No {
+        return None;
+    }
+    let other = pick(worker, x, plan, now)?;
+    let retries = &plan.upstream.policy().retries;
+    if verdict == Verdict::WithinBudget
+        && !plan
+            .upstream
+            .budget()
+            .try_retry(retries.budget_percent, now)
+    {
+        return None;
+    }
+    tries.left -= 1;
+    Some(other)
+}
+
+/// A peer that has not been asked yet.
+fn pick(worker: &Worker, x: &mut Exchange, plan: &Plan<'_>, now: Instant) -> Option<Picked> {
+    let picked = worker
+        .balancers
+        .borrow_mut()
+        .pick(plan.upstream, &plan.pick, &x.tried, now)?;
+    x.tried.push(picked.peer().number());
+    Some(picked)
+}
+
+fn refusal_for(failure: Failure) -> Refusal {
+    match failure {
+        Failure::ConnectTimeout | Failure::FirstByteTimeout | Failure::IdleTimeout => {
+            refusal::TIMED_OUT
+        }
+        Failure::Connect | Failure::Reset | Failure::Protocol | Failure::Status(_) => {
+            refusal::ALL_FAILED
+        }
+    }
+}

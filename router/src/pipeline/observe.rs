@@ -1,0 +1,120 @@
+//! Observe: what a request leaves behind in metrics and the access log.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    access_log::Entry,
+    exchange::Exchange,
+    metrics::{Counted, NONE, Protocol, RequestLabels},
+    peer::Picked,
+    pipeline::{Connection, plan::Plan},
+    worker::{Worker, dropped},
+};
+
+/// What is learnt about a request on its way.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    /// When its head had arrived.
+    pub(crate) started: Instant,
+    /// The status that the client got; 0: none.
+    pub(crate) status: u16,
+    pub(crate) upstream_status: u16,
+    pub(crate) upstream_took: Option<Duration>,
+    pub(crate) retries: u64,
+    /// Bytes of the answer's body.
+    pub(crate) bytes_out: u64,
+    /// Why it did not go as it should, if so.
+    pub(crate) error: Option<&'static str>,
+    /// It became a tunnel.
+    pub(crate) tunnel: bool,
+}
+
+impl Seen {
+    /// At a request's start.
+    pub(crate) fn begin(started: Instant) -> Self {
+        Self {
+            started,
+            status: 0,
+            upstream_status: 0,
+            upstream_took: None,
+            retries: 0,
+            bytes_out: 0,
+            error: None,
+            tunnel: false,
+        }
+    }
+
+    /// A peer answered.
+    pub(crate) fn answered(&mut self, status: u16, took: Duration) {
+        self.upstream_status = status;
+        self.upstream_took = Some(took);
+        self.error = None;
+    }
+}
+
+/// The status in metrics and logs of a request whose client went away before its answer.
+const CLIENT_GONE: u16 = 499;
+
+/// Counts and logs a request that has ended (or has become a tunnel).
+pub(crate) fn request(
+    worker: &Worker,
+    conn: &Connection,
+    x: &Exchange,
+    forwarded: Option<(&Plan<'_>, Option<&Picked>)>,
+    seen: &Seen,
+) {
+    let now = Instant::now();
+    let took = now.saturating_duration_since(seen.started);
+    let status = if seen.status == 0 {
+        CLIENT_GONE
+    } else {
+        seen.status
+    };
+    let labels = forwarded.map(|(plan, _)| plan.labels());
+    worker.metrics.request(
+        labels,
+        Counted {
+            labels: RequestLabels {
+                code: status,
+                method: x.request.method,
+                protocol: if seen.tunnel {
+                    Protocol::Upgrade
+                } else {
+                    Protocol::Http1
+                },
+            },
+            took: (!seen.tunnel).then_some(took),
+            upstream_took: seen.upstream_took,
+            retries: seen.retries,
+        },
+    );
+    let raw = x.inbound.raw();
+    let lost = worker.log.write(&Entry {
+        at: worker.unix_millis(now),
+        request_id: x.id.as_bytes(),
+        traceparent: x.request.traceparent.map(|span| span.of(raw)),
+        client: &conn.client,
+        method: x.request.method_name.of(raw),
+        host: x.request.host.of(raw),
+        path: x.request.path.of(raw),
+        protocol: if x.request.http11 {
+            "HTTP/1.1"
+        } else {
+            "HTTP/1.0"
+        },
+        route: labels.map_or(NONE, |labels| labels.route),
+        service: labels.map_or(NONE, |labels| labels.service),
+        peer: forwarded
+            .and_then(|(_, picked)| picked)
+            .map(|picked| picked.peer().authority()),
+        status,
+        upstream_status: seen.upstream_status,
+        took,
+        upstream_took: seen.upstream_took,
+        retries: seen.retries,
+        bytes_in: x.upload.bytes,
+        bytes_out: seen.bytes_out,
+        error: seen.error,
+    });
+    dropped(worker, lost);
+}

@@ -1,0 +1,89 @@
+//! Match and plan: which route takes the request, and how it is to be forwarded.
+
+use std::sync::Arc;
+
+use cardea_registry_api::policy::{Balance, HashKey};
+
+use crate::{
+    balance::{PickInput, key},
+    exchange::Exchange,
+    http1::request::Framing,
+    metrics::RouteLabels,
+    pipeline::Connection,
+    refusal::{self, Refusal},
+    table::{NoRoute, RouteEntry, Table},
+    upstream::Upstream,
+};
+
+/// How a request is to be forwarded. The stages between match and pick edit it; the executor does
+/// what it says.
+#[derive(Debug)]
+pub(crate) struct Plan<'t> {
+    /// The route that took the request.
+    pub(crate) route: &'t RouteEntry,
+    /// Its upstream, with the policy that holds.
+    pub(crate) upstream: &'t Arc<Upstream>,
+    /// What the pick depends on.
+    pub(crate) pick: PickInput,
+}
+
+impl Plan<'_> {
+    /// The labels of the route's metrics.
+    pub(crate) fn labels(&self) -> RouteLabels<'_> {
+        RouteLabels {
+            index: self.route.index,
+            route: self.route.id.as_str(),
+            service: self.upstream.service().as_str(),
+        }
+    }
+}
+
+/// Finds the route and makes its plan.
+pub(crate) fn plan<'t>(
+    table: Option<&'t Table>,
+    x: &Exchange,
+    conn: &Connection,
+) -> Result<Plan<'t>, Refusal> {
+    let table = table.ok_or(refusal::NOT_READY)?;
+    let raw = x.inbound.raw();
+    let route = table
+        .route(x.request.host.of(raw), x.request.route_target(raw))
+        .map_err(|none| match none {
+            NoRoute::NotFound => refusal::NO_ROUTE,
+            NoRoute::BadPath(_) => Refusal::bad("the path can be read in more than one way"),
+        })?;
+    let upstream = table.upstream(route);
+    let policy = upstream.policy();
+    let fits = match x.request.framing {
+        Framing::None => true,
+        Framing::Length(length) => length <= u64::from(policy.retries.body_limit),
+        Framing::Chunked | Framing::UntilClose => false,
+    };
+    Ok(Plan {
+        route,
+        upstream,
+        pick: PickInput {
+            key: match &policy.balance {
+                Balance::Hash(of) => hash_of(of, x, conn),
+                Balance::RoundRobin | Balance::LeastLoaded => None,
+            },
+            replayable: fits && x.request.method.idempotent() && policy.retries.attempts > 0,
+        },
+    })
+}
+
+/// The hash of what the service balances by, if the request has it.
+fn hash_of(of: &HashKey, x: &Exchange, conn: &Connection) -> Option<u64> {
+    let raw = x.inbound.raw();
+    let value = match of {
+        HashKey::Header(name) => x.request.field(raw, name)?,
+        HashKey::Cookie(name) => x
+            .request
+            .fields_named(raw, "cookie")
+            .find_map(|cookies| key::cookie(cookies, name))?,
+        HashKey::Query(name) => key::query(x.request.query(raw), name)?,
+        HashKey::Client => conn.client_text.as_bytes(),
+        HashKey::Path => x.request.path.of(raw),
+    };
+    Some(key::hash(value))
+}

@@ -1,0 +1,112 @@
+//! A worker's idle connections to peers.
+
+use std::{cell::RefCell, time::Duration};
+
+use hashbrown::HashMap;
+use tokio::net::TcpStream;
+
+use crate::http1::io::{is_silent, is_surely_silent};
+
+/// Idle connections to one peer that are kept.
+const MOST: usize = 512;
+/// How long the place of a peer without connections is kept, in milliseconds.
+const FORGET_AFTER: u64 = 60_000;
+
+/// Idle connections, by the peers' numbers. Times are milliseconds of the worker's clock.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    peers: RefCell<HashMap<u64, Idle>>,
+}
+
+#[derive(Debug, Default)]
+struct Idle {
+    connections: Vec<(TcpStream, u64)>,
+    used: u64,
+}
+
+impl Pool {
+    /// The connection that was used last, if there is one that the peer still holds open. `surely`:
+    /// ask the system, because what is sent on it cannot be sent again.
+    pub(crate) fn take(&self, peer: u64, now: u64, surely: bool) -> Option<TcpStream> {
+        let mut peers = self.peers.borrow_mut();
+        let idle = peers.get_mut(&peer)?;
+        while let Some((stream, until)) = idle.connections.pop() {
+            if until > now && is_silent(&stream) && (!surely || is_surely_silent(&stream)) {
+                return Some(stream);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for a while, unless the peer has closed it or said too much.
+    pub(crate) fn put(&self, peer: u64, stream: TcpStream, now: u64, keep: Duration) {
+        let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
+        if keep == 0 || !is_silent(&stream) {
+            return;
+        }
+        let mut peers = self.peers.borrow_mut();
+        let idle = peers.entry(peer).or_default();
+        idle.used = now;
+        if idle.connections.len() < MOST {
+            idle.connections.push((stream, now.saturating_add(keep)));
+        }
+    }
+
+    /// Closes what is over its time or was closed by its peer.
+    pub(crate) fn sweep(&self, now: u64) {
+        self.peers.borrow_mut().retain(|_, idle| {
+            idle.connections
+                .retain(|(stream, until)| *until > now && is_silent(stream));
+            !idle.connections.is_empty() || idle.used + FORGET_AFTER > now
+        });
+    }
+
+    /// Closes everything.
+    pub(crate) fn clear(&self) {
+        self.peers.borrow_mut().clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, std::net::TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        (stream, listener.accept().unwrap().0)
+    }
+
+    const KEEP: Duration = Duration::from_secs(4);
+
+    #[tokio::test]
+    async fn gives_back_the_last_one_while_it_lasts() {
+        let pool = Pool::default();
+        let (a, _a) = pair().await;
+        let (b, _b) = pair().await;
+        let last = b.local_addr().unwrap();
+        pool.put(7, a, 0, KEEP);
+        pool.put(7, b, 1, KEEP);
+        assert!(pool.take(8, 2, false).is_none());
+        assert_eq!(pool.take(7, 2, true).unwrap().local_addr().unwrap(), last);
+        assert!(pool.take(7, 4000, false).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_closed_or_talking_connection_is_not_given_out() {
+        let pool = Pool::default();
+        let (closed, other) = pair().await;
+        drop(other);
+        closed.readable().await.unwrap();
+        pool.put(7, closed, 0, KEEP);
+        let (talking, mut other) = pair().await;
+        pool.put(7, talking, 0, KEEP);
+        other.write_all(b"x").unwrap();
+        // The event may not have been seen yet; the system knows.
+        assert!(pool.take(7, 1, true).is_none());
+    }
+}

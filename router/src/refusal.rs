@@ -1,0 +1,89 @@
+//! Answers that the router gives by itself. One place turns causes into statuses; nothing in them
+//! tells about the inside.
+
+/// An answer in place of a service's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// The HTTP status.
+    pub(crate) status: u16,
+    /// For programs; stable.
+    pub(crate) code: &'static str,
+    /// For people.
+    pub(crate) message: &'static str,
+}
+
+impl Refusal {
+    /// A request that cannot be understood beyond doubt.
+    pub(crate) const fn bad(message: &'static str) -> Self {
+        Self {
+            status: 400,
+            code: "bad_request",
+            message,
+        }
+    }
+
+    const fn new(status: u16, code: &'static str, message: &'static str) -> Self {
+        Self {
+            status,
+            code,
+            message,
+        }
+    }
+}
+
+/// No route takes the host and path.
+pub(crate) const NO_ROUTE: Refusal = Refusal::new(404, "no_route", "no route takes this request");
+/// The request's head took too long.
+pub(crate) const HEAD_TIMEOUT: Refusal = Refusal::new(
+    408,
+    "request_timeout",
+    "the request took too long to arrive",
+);
+/// The request's body is over the limit.
+pub(crate) const BODY_TOO_LARGE: Refusal =
+    Refusal::new(413, "body_too_large", "the request body is too large");
+/// The request's target is over the limit.
+pub(crate) const TARGET_TOO_LONG: Refusal =
+    Refusal::new(414, "target_too_long", "the request target is too long");
+/// `Expect` asks for something else than `100-continue`.
+pub(crate) const UNKNOWN_EXPECTATION: Refusal = Refusal::new(
+    417,
+    "unknown_expectation",
+    "only 100-continue can be expected",
+);
+/// The request's head is over the limit.
+pub(crate) const HEAD_TOO_LARGE: Refusal = Refusal::new(
+    431,
+    "head_too_large",
+    "the request's header fields are too large",
+);
+/// `TRACE` and `CONNECT`.
+pub(crate) const METHOD_NOT_SERVED: Refusal =
+    Refusal::new(501, "method_not_served", "this method is not served here");
+/// No peer answered as it should.
+pub(crate) const ALL_FAILED: Refusal = Refusal::new(
+    502,
+    "upstream_failed",
+    "the service did not answer properly",
+);
+/// No table yet.
+pub(crate) const NOT_READY: Refusal = Refusal::new(
+    503,
+    "not_ready",
+    "the router has no routes yet; try again shortly",
+);
+/// The service has no instance that takes requests.
+pub(crate) const NO_PEER: Refusal = Refusal::new(
+    503,
+    "no_instance",
+    "no instance of the service takes requests",
+);
+/// A peer did not answer in time.
+pub(crate) const TIMED_OUT: Refusal = Refusal::new(
+    504,
+    "upstream_timeout",
+    "the service did not answer in time",
+);
+/// Not HTTP/1.0 or HTTP/1.1.
+pub(crate) const VERSION_NOT_SERVED: Refusal =
+    Refusal::new(505, "version_not_served", "speak HTTP/1.1 or HTTP/1.0");

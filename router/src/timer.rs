@@ -1,0 +1,198 @@
+//! Time-outs of a worker's connections. A request sets several of them and nearly none ever goes
+//! off, so setting one is a store: one ticker looks at all of them a few times a second. A time-out
+//! is never early, and late by up to two ticks.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    rc::Rc,
+    task::{Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use slab::Slab;
+use tokio::sync::Notify;
+
+/// How often time-outs are looked at.
+pub(crate) const TICK: Duration = Duration::from_millis(25);
+const NEVER: u64 = u64::MAX;
+
+/// All time-outs of a worker.
+#[derive(Debug)]
+pub(crate) struct Timers {
+    started: Instant,
+    now: Cell<u64>,
+    slots: RefCell<Slab<Slot>>,
+    work: Notify,
+}
+
+#[derive(Debug)]
+struct Slot {
+    deadline: u64,
+    after: u64,
+    fired: bool,
+    waker: Waker,
+}
+
+impl Timers {
+    /// No time-outs yet.
+    pub(crate) fn new(now: Instant) -> Rc<Self> {
+        Rc::new(Self {
+            started: now,
+            now: Cell::new(0),
+            slots: RefCell::new(Slab::new()),
+            work: Notify::new(),
+        })
+    }
+
+    /// A timer for the task that calls this; it must stay in this task.
+    pub(crate) async fn timer(self: &Rc<Self>) -> Timer {
+        let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+        self.advance(Instant::now());
+        let mut slots = self.slots.borrow_mut();
+        let key = slots.insert(Slot {
+            deadline: NEVER,
+            after: NEVER,
+            fired: false,
+            waker,
+        });
+        if slots.len() == 1 {
+            self.work.notify_one();
+        }
+        Timer {
+            timers: Rc::clone(self),
+            key,
+        }
+    }
+
+    /// Runs for ever: lets time-outs go off.
+    pub(crate) async fn run(&self, mut each_tick: impl FnMut(Instant)) {
+        loop {
+            if self.slots.borrow().is_empty() {
+                self.work.notified().await;
+            }
+            tokio::time::sleep(TICK).await;
+            let now = Instant::now();
+            self.tick(now);
+            each_tick(now);
+        }
+    }
+
+    /// Lets time-outs go off that are due at `now`.
+    pub(crate) fn tick(&self, now: Instant) {
+        self.advance(now);
+        let now = self.now.get();
+        for (_, slot) in self.slots.borrow_mut().iter_mut() {
+            if slot.deadline <= now {
+                slot.deadline = NEVER;
+                slot.fired = true;
+                slot.waker.wake_by_ref();
+            }
+        }
+    }
+
+    /// Milliseconds of the worker's clock, a tick old at most while there are connections.
+    pub(crate) fn now(&self) -> u64 {
+        self.now.get()
+    }
+
+    /// Wakes every connection, so that it looks at the worker's state.
+    pub(crate) fn wake_all(&self) {
+        for (_, slot) in self.slots.borrow().iter() {
+            slot.waker.wake_by_ref();
+        }
+    }
+
+    fn advance(&self, now: Instant) {
+        let ms = now.saturating_duration_since(self.started).as_millis();
+        self.now.set(u64::try_from(ms).unwrap_or(NEVER - 1));
+    }
+}
+
+/// A connection's timer: one deadline at a time.
+#[derive(Debug)]
+pub(crate) struct Timer {
+    timers: Rc<Timers>,
+    key: usize,
+}
+
+impl Timer {
+    /// Goes off after `time` from now, unless it is set anew.
+    pub(crate) fn set(&self, time: Duration) {
+        self.set_millis(u64::try_from(time.as_millis()).unwrap_or(NEVER));
+    }
+
+    /// The same, in milliseconds.
+    pub(crate) fn set_millis(&self, after: u64) {
+        if let Some(slot) = self.timers.slots.borrow_mut().get_mut(self.key) {
+            slot.after = after;
+            slot.fired = false;
+            // `now` is up to a tick old.
+            let tick = u64::try_from(TICK.as_millis()).unwrap_or(0);
+            slot.deadline = self
+                .timers
+                .now
+                .get()
+                .saturating_add(after)
+                .saturating_add(tick);
+        }
+    }
+
+    /// Starts the same time again: there was progress.
+    pub(crate) fn again(&self) {
+        let after = self
+            .timers
+            .slots
+            .borrow()
+            .get(self.key)
+            .map(|slot| slot.after);
+        if let Some(after) = after.filter(|after| *after != NEVER) {
+            self.set_millis(after);
+        }
+    }
+
+    /// Whether it went off.
+    pub(crate) fn fired(&self) -> bool {
+        self.timers
+            .slots
+            .borrow()
+            .get(self.key)
+            .is_some_and(|slot| slot.fired)
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.timers.slots.borrow_mut().try_remove(self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn timer(timers: &Rc<Timers>) -> Timer {
+        let mut future = std::pin::pin!(timers.timer());
+        let mut cx = std::task::Context::from_waker(Waker::noop());
+        match future.as_mut().poll(&mut cx) {
+            Poll::Ready(timer) => timer,
+            Poll::Pending => panic!("a timer is there at once"),
+        }
+    }
+
+    #[test]
+    fn goes_off_in_time_and_only_once_set() {
+        let start = Instant::now();
+        let timers = Timers::new(start);
+        let timer = timer(&timers);
+        let base = Instant::now();
+        timer.set(Duration::from_millis(100));
+        timers.tick(base + Duration::from_millis(100));
+        assert!(!timer.fired());
+        timers.tick(base + Duration::from_millis(200));
+        assert!(timer.fired());
+        timers.tick(base + Duration::from_hours(10));
+        timer.again();
+        assert!(!timer.fired());
+    }
+}

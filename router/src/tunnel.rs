@@ -1,0 +1,170 @@
+//! Tunnels: connections that speak something else than HTTP from the peer's `101` on (WebSocket and
+//! the like). Bytes are copied both ways until both sides have said all. Tunnels have no idle limit;
+//! updates of the table do not touch them; when their peer drains or is gone, they may go on up to a
+//! ceiling.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::AsyncWrite,
+    net::{
+        TcpStream,
+        tcp::{ReadHalf, WriteHalf},
+    },
+};
+
+use crate::{
+    exchange::Exchange,
+    http1::{
+        buffer::{Buffer, Lender},
+        io::{poll_read, poll_write},
+    },
+    peer::Picked,
+    pipeline::Connection,
+    worker::Worker,
+};
+
+/// How often a tunnel looks whether its peer is still wanted.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What a tunnel begins with.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    upstream: TcpStream,
+    to_peer: Vec<u8>,
+    to_client: Vec<u8>,
+    /// Counts as in flight while the tunnel lives.
+    pub(crate) picked: Option<Picked>,
+}
+
+impl Ends {
+    /// The peer's connection, and what has been read of both sides beyond the upgrade.
+    pub(crate) fn new(upstream: TcpStream, x: &mut Exchange) -> Self {
+        let ends = Self {
+            upstream,
+            to_peer: x.inbound.data().to_vec(),
+            to_client: x.upstream.data().to_vec(),
+            picked: None,
+        };
+        x.inbound.clear();
+        x.upstream.clear();
+        ends
+    }
+}
+
+/// Copies until both sides are done, one fails, or the time of a peer that leaves is over.
+pub(crate) async fn run(worker: &Worker, mut conn: Connection, mut ends: Ends) {
+    worker.metrics.share.tunnels.add(1);
+    worker.metrics.share.connections.sub(1);
+    let _counted = Counted(worker);
+    let mut leaving: Option<Instant> = None;
+    let (mut from_client, mut to_client) = conn.stream.split();
+    let (mut from_peer, mut to_peer) = ends.upstream.split();
+    let mut up = Way::new(std::mem::take(&mut ends.to_peer));
+    let mut down = Way::new(std::mem::take(&mut ends.to_client));
+    conn.timer.set(LOOK_EVERY);
+    let result: io::Result<()> = poll_fn(|cx| {
+        if conn.timer.fired() {
+            conn.timer.set(LOOK_EVERY);
+            let wanted = ends
+                .picked
+                .as_ref()
+                .is_none_or(|p| p.peer().takes_requests());
+            if wanted {
+                leaving = None;
+            } else if leaving.get_or_insert_with(Instant::now).elapsed()
+                >= worker.config.tunnel_ceiling
+            {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let up = up.poll_copy(cx, &mut from_client, &mut to_peer, &worker.large)?;
+        let down = down.poll_copy(cx, &mut from_peer, &mut to_client, &worker.large)?;
+        if up.is_ready() && down.is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Pending
+    })
+    .await;
+    if let Err(error) = result {
+        tracing::debug!(%error, "a tunnel broke");
+    }
+}
+
+struct Counted<'w>(&'w Worker);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.share.tunnels.sub(1);
+        self.0.metrics.share.connections.add(1);
+    }
+}
+
+/// One direction.
+struct Way<'w> {
+    first: Vec<u8>,
+    first_sent: usize,
+    buffer: Option<crate::http1::buffer::Lent<'w, Buffer>>,
+    ended: bool,
+    closed: bool,
+}
+
+impl<'w> Way<'w> {
+    fn new(first: Vec<u8>) -> Self {
+        Self {
+            first,
+            first_sent: 0,
+            buffer: None,
+            ended: false,
+            closed: false,
+        }
+    }
+
+    /// Copies as far as both sides let it; ready when the side it comes from has ended and the other
+    /// has been told. It holds a buffer only while there is something in it.
+    fn poll_copy(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut ReadHalf<'_>,
+        to: &mut WriteHalf<'_>,
+        lender: &'w Lender<Buffer>,
+    ) -> Poll<io::Result<()>> {
+        while self.first_sent < self.first.len() {
+            self.first_sent += ready!(poll_write(to, cx, &self.first[self.first_sent..]))?;
+        }
+        self.first = Vec::new();
+        self.first_sent = 0;
+        loop {
+            if let Some(buffer) = &mut self.buffer {
+                while !buffer.is_empty() {
+                    let n = ready!(poll_write(to, cx, buffer.data()))?;
+                    buffer.consume(n);
+                }
+            }
+            if self.ended {
+                self.buffer = None;
+                if !self.closed {
+                    ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
+                    self.closed = true;
+                }
+                return Poll::Ready(Ok(()));
+            }
+            let buffer = self.buffer.get_or_insert_with(|| lender.lend());
+            match poll_read(from, cx, buffer.space()) {
+                Poll::Ready(Ok(0)) => self.ended = true,
+                Poll::Ready(Ok(n)) => buffer.filled(n),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.buffer = None;
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
