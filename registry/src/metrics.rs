@@ -20,7 +20,7 @@ pub(crate) const DURATION: &str = "cardea_registry_api_request_duration_seconds"
 const INSTANCES: &str = "cardea_registry_instances";
 const STALE: &str = "cardea_registry_instances_stale";
 const REVISION: &str = "cardea_registry_revision";
-const DEGRADED: &str = "cardea_registry_degraded";
+const MODE: &str = "cardea_registry_mode";
 const PENDING: &str = "cardea_registry_pending_changes";
 const ALARMS: &str = "cardea_registry_alarms";
 const ROUTERS: &str = "cardea_registry_routers_live";
@@ -50,27 +50,57 @@ fn install() -> PrometheusHandle {
 }
 
 fn describe() {
-    use metrics::{describe_counter, describe_gauge, describe_histogram};
-    describe_counter!(REQUESTS, "Requests to the API, by route, method and status");
-    describe_histogram!(
-        DURATION,
-        "How long the API's requests took, by route and method"
-    );
-    describe_gauge!(INSTANCES, "Instances, by effective state and source");
-    describe_gauge!(
-        STALE,
-        "Instances whose lease lapsed, kept by the collapse guard"
-    );
-    describe_gauge!(REVISION, "The revision served");
-    describe_gauge!(
-        DEGRADED,
-        "1 while the registry serves without its database, by mode"
-    );
-    describe_gauge!(PENDING, "Accepted changes that wait for the database");
-    describe_gauge!(ALARMS, "What needs somebody's attention");
-    describe_gauge!(ROUTERS, "Routers that count for acknowledgements");
-    describe_gauge!(SNAPSHOT_AGE, "Age of the newest disk snapshot");
-    describe_gauge!("cardea_build_info", "1; the version is in the label");
+    for (name, text) in [
+        (REQUESTS, "Requests to the API, by route, method and status"),
+        (
+            "cardea_registry_changes_total",
+            "Changes written, by cause",
+        ),
+        (
+            "cardea_registry_renewals_total",
+            "Leases that were to be renewed",
+        ),
+        (
+            "cardea_registry_expired_total",
+            "Instances that left because their leases lapsed",
+        ),
+        (
+            "cardea_registry_guarded_total",
+            "Instances with lapsed leases that the collapse guard kept",
+        ),
+        (
+            "cardea_registry_database_lost_total",
+            "How often the database was lost",
+        ),
+        (
+            "cardea_registry_pending_rejected_total",
+            "Changes accepted without the database that it then refused",
+        ),
+    ] {
+        metrics::describe_counter!(name, text);
+    }
+    for (name, text) in [
+        (DURATION, "How long the API's requests took"),
+        (
+            "cardea_registry_commit_duration_seconds",
+            "How long the database's commits took",
+        ),
+    ] {
+        metrics::describe_histogram!(name, text);
+    }
+    for (name, text) in [
+        (INSTANCES, "Instances, by effective state and source"),
+        (STALE, "Instances with lapsed leases, kept by the collapse guard"),
+        (REVISION, "The revision served"),
+        (MODE, "1 for the mode that holds"),
+        (PENDING, "Accepted changes that wait for the database"),
+        (ALARMS, "What needs somebody's attention"),
+        (ROUTERS, "Routers that count for acknowledgements"),
+        (SNAPSHOT_AGE, "Age of the newest disk snapshot"),
+        ("cardea_build_info", "1; the version is in the label"),
+    ] {
+        metrics::describe_gauge!(name, text);
+    }
 }
 
 /// Brings what is read rather than counted up to date, and writes everything out.
@@ -111,11 +141,12 @@ async fn read(core: &Core) {
     let status = core.status();
     metrics::gauge!(REVISION).set(status.revision as f64);
     for (mode, name) in [
+        (Mode::Ok, "ok"),
         (Mode::DatabaseLost, "database_lost"),
         (Mode::HistoryHeld, "history_held"),
     ] {
         let on = if status.mode == mode { 1.0 } else { 0.0 };
-        metrics::gauge!(DEGRADED, "mode" => name).set(on);
+        metrics::gauge!(MODE, "mode" => name).set(on);
     }
     metrics::gauge!(PENDING).set(status.pending_changes as f64);
     metrics::gauge!(ALARMS).set(status.alarms.len() as f64);

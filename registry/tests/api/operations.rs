@@ -50,7 +50,7 @@ async fn metrics_count_requests_and_instances() {
         r#"cardea_registry_instances{state="up",source="agent"}"#,
         r#"cardea_registry_instances{state="draining",source="manual"} 0"#,
         "cardea_registry_revision ",
-        r#"cardea_registry_degraded{mode="database_lost"}"#,
+        r#"cardea_registry_mode{mode="database_lost"} 0"#,
         r#"cardea_build_info{version=""#,
     ] {
         assert!(text.contains(line), "{line} is missing in\n{text}");
