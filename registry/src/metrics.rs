@@ -52,10 +52,7 @@ fn install() -> PrometheusHandle {
 fn describe() {
     for (name, text) in [
         (REQUESTS, "Requests to the API, by route, method and status"),
-        (
-            "cardea_registry_changes_total",
-            "Changes written, by cause",
-        ),
+        ("cardea_registry_changes_total", "Changes written, by cause"),
         (
             "cardea_registry_renewals_total",
             "Leases that were to be renewed",
@@ -90,7 +87,10 @@ fn describe() {
     }
     for (name, text) in [
         (INSTANCES, "Instances, by effective state and source"),
-        (STALE, "Instances with lapsed leases, kept by the collapse guard"),
+        (
+            STALE,
+            "Instances with lapsed leases, kept by the collapse guard",
+        ),
         (REVISION, "The revision served"),
         (MODE, "1 for the mode that holds"),
         (PENDING, "Accepted changes that wait for the database"),
@@ -128,13 +128,12 @@ async fn read(core: &Core) {
         Source::Manual,
     ];
     let state = core.state();
-    let counts: Vec<_> = state.instance_counts().collect();
     // All of them each time, so that what has gone reads 0.
     for kind in STATES {
         for source in SOURCES {
-            let count = counts.iter().find(|(key, _)| *key == (kind, source));
+            let count = state.instance_count(kind, source);
             metrics::gauge!(INSTANCES, "state" => kind.as_str(), "source" => source.as_str())
-                .set(count.map_or(0, |(_, count)| *count) as f64);
+                .set(count as f64);
         }
     }
     metrics::gauge!(STALE).set(state.stale() as f64);
@@ -150,10 +149,12 @@ async fn read(core: &Core) {
     }
     metrics::gauge!(PENDING).set(status.pending_changes as f64);
     metrics::gauge!(ALARMS).set(status.alarms.len() as f64);
-    let routers = core.routers(None).await;
+    let routers = core.routers(None);
     let live = routers.iter().filter(|router| router.live).count();
     metrics::gauge!(ROUTERS).set(live as f64);
-    if let Some(newest) = core.snapshots(false).await.first() {
+    if let Ok(kept) = core.snapshots(false).await
+        && let Some(newest) = kept.first()
+    {
         let age = now_ms().saturating_sub(newest.written_at).max(0);
         metrics::gauge!(SNAPSHOT_AGE).set(age as f64 / 1000.0);
     }

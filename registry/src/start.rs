@@ -231,9 +231,19 @@ impl Registry {
 
     /// Waits until a part dies by itself; that is, for ever if all goes well.
     pub async fn ended(&mut self) -> Ended {
-        match self.parts.next().await {
-            Some(ended) => ended,
-            None => std::future::pending().await,
+        let core = async {
+            match &mut self.background {
+                Some(background) => background.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(ended) = self.parts.next() => ended,
+            part = core => Ended {
+                part,
+                reason: "its task ended; the log has the cause".to_owned(),
+            },
+            else => std::future::pending().await,
         }
     }
 }

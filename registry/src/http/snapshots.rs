@@ -20,7 +20,8 @@ pub(super) async fn list(
     params: Params,
 ) -> Result<Json<Vec<SnapshotInfo>>, ApiError> {
     params.finish()?;
-    Ok(Json(app.core.snapshots(false).await))
+    let kept = app.core.snapshots(false).await;
+    kept.map(Json).map_err(ApiError::internal)
 }
 
 /// Writes a disk snapshot now.
@@ -46,5 +47,6 @@ pub(super) async fn verify(
     params: Params,
 ) -> Result<Json<Vec<SnapshotInfo>>, ApiError> {
     params.finish()?;
-    Ok(Json(app.core.snapshots(true).await))
+    let kept = app.core.snapshots(true).await;
+    kept.map(Json).map_err(ApiError::internal)
 }

@@ -144,7 +144,6 @@ async fn the_api_speaks_tls() {
     std::fs::write(&files.cert, made.cert.pem()).unwrap();
     std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
     let cardea = Cardea::with(|config| config.tls = Some(files)).await;
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let root = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
     let http = reqwest::Client::builder()
         .no_proxy()

@@ -81,6 +81,8 @@ pub(crate) fn config(dir: &Path) -> Config {
 }
 
 pub(crate) fn http() -> reqwest::Client {
+    // Every test does this; the first one counts.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     reqwest::Client::builder()
         .no_proxy()
         .timeout(SOON)

@@ -25,7 +25,7 @@ async fn names_in_the_path_are_checked() {
     for (path, field) in [
         ("/v1/clusters/A", "cluster"),
         ("/v1/services/-", "service"),
-        ("/v1/routes/a%20b", "route"),
+        ("/v1/routes/a%20b", "id"),
         ("/v1/tokens/A", "name"),
     ] {
         cardea.call("admin", "DELETE", path).await.invalid(&[field]);
