@@ -128,12 +128,13 @@ async fn read(core: &Core) {
         Source::Manual,
     ];
     let state = core.state();
+    let counts: Vec<_> = state.instance_counts().collect();
     // All of them each time, so that what has gone reads 0.
     for kind in STATES {
         for source in SOURCES {
-            let count = state.instance_count(kind, source);
+            let count = counts.iter().find(|(key, _)| *key == (kind, source));
             metrics::gauge!(INSTANCES, "state" => kind.as_str(), "source" => source.as_str())
-                .set(count as f64);
+                .set(count.map_or(0, |(_, count)| *count) as f64);
         }
     }
     metrics::gauge!(STALE).set(state.stale() as f64);
@@ -149,12 +150,10 @@ async fn read(core: &Core) {
     }
     metrics::gauge!(PENDING).set(status.pending_changes as f64);
     metrics::gauge!(ALARMS).set(status.alarms.len() as f64);
-    let routers = core.routers(None);
+    let routers = core.routers(None).await;
     let live = routers.iter().filter(|router| router.live).count();
     metrics::gauge!(ROUTERS).set(live as f64);
-    if let Ok(kept) = core.snapshots(false).await
-        && let Some(newest) = kept.first()
-    {
+    if let Some(newest) = core.snapshots(false).await.first() {
         let age = now_ms().saturating_sub(newest.written_at).max(0);
         metrics::gauge!(SNAPSHOT_AGE).set(age as f64 / 1000.0);
     }

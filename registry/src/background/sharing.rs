@@ -26,7 +26,7 @@ pub(super) async fn run(shared: &Shared) {
         let now = shared.clock.now();
         if shared.mode() == Mode::Ok {
             let result = async {
-                if now - alive >= ms(ALIVE) {
+                if now.saturating_sub(alive) >= ms(ALIVE) {
                     alive = now;
                     live(shared).await?;
                     routers(shared, true).await?;

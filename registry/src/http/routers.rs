@@ -26,7 +26,7 @@ pub(super) async fn list(
 ) -> Result<Response, ApiError> {
     let cluster: Option<Name> = params.take("cluster");
     params.finish()?;
-    page::values(app.core.routers(cluster.as_ref()), None)
+    page::values(app.core.routers(cluster.as_ref()).await, None)
 }
 
 /// A router that stops says so: nobody waits for it any more. Saying it twice is fine.

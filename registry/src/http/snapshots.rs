@@ -20,8 +20,7 @@ pub(super) async fn list(
     params: Params,
 ) -> Result<Json<Vec<SnapshotInfo>>, ApiError> {
     params.finish()?;
-    let kept = app.core.snapshots(false).await;
-    kept.map(Json).map_err(ApiError::internal)
+    Ok(Json(app.core.snapshots(false).await))
 }
 
 /// Writes a disk snapshot now.
@@ -47,6 +46,5 @@ pub(super) async fn verify(
     params: Params,
 ) -> Result<Json<Vec<SnapshotInfo>>, ApiError> {
     params.finish()?;
-    let kept = app.core.snapshots(true).await;
-    kept.map(Json).map_err(ApiError::internal)
+    Ok(Json(app.core.snapshots(true).await))
 }
