@@ -47,6 +47,8 @@ use text::{Seen, Welcome};
 pub(crate) const OPERATOR_TOKEN: &str = "operator.token";
 /// What runs where, in the data directory.
 const RUNNING: &str = "dev.json";
+/// Only what a newcomer should see on the terminal: not each request that was refused.
+const LOG_LEVEL: &str = "warn,cardea_registry::access=error";
 /// How long all instances may take to be reached through the router.
 const READY: Duration = Duration::from_secs(20);
 
@@ -83,7 +85,7 @@ impl Running {
 /// Runs everything until Ctrl-C.
 pub(crate) fn run(args: &DevArgs, log: &LogArgs) -> Outcome {
     let begun = Instant::now();
-    telemetry::start(log, "warn")?;
+    telemetry::start(log, LOG_LEVEL)?;
     let dir = DataDir::open(&args.data_dir, args.fresh)?;
     check_ports(args)?;
     single_thread()?.block_on(async {
@@ -369,11 +371,8 @@ impl Dev {
     /// Instances first, each after its deregistration; then the router, then the registry.
     async fn stop(&mut self) {
         self.stopping.cancel();
-        let events = async { while self.events.recv().await.is_some() {} };
-        let children = async { while self.children.join_next().await.is_some() {} };
-        tokio::join!(children, async {
-            drop(timeout(Duration::from_millis(1), events).await);
-        });
+        self.events.close();
+        while self.children.join_next().await.is_some() {}
         if let Some(router) = self.router.take() {
             router.stop().await;
         }
@@ -382,7 +381,6 @@ impl Dev {
 
     /// Nothing is left behind: children that still run are killed.
     async fn finish(mut self) {
-        self.events.close();
         let children = async { while self.children.join_next().await.is_some() {} };
         drop(timeout(Duration::from_secs(2), children).await);
         drop(fs::remove_file(self.dir.join(RUNNING)));

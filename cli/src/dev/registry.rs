@@ -41,7 +41,7 @@ impl Part {
             admin: args.registry_admin,
             data_dir: dir.path().to_owned(),
             database: args.postgres.as_deref().map(DatabaseUrl::new),
-            tokens: [Role::Operator, Role::Router, Role::Agent]
+            tokens: [Role::Admin, Role::Operator, Role::Router, Role::Agent]
                 .into_iter()
                 .map(|role| bootstrap(dir, role))
                 .collect::<Result<_, _>>()?,

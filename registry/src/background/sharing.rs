@@ -20,7 +20,7 @@ const ALIVE: Duration = Duration::from_secs(3);
 const FORGOTTEN: Duration = Duration::from_hours(24);
 
 pub(super) async fn run(shared: &Shared) {
-    let mut alive = i64::MIN;
+    let mut alive = 0;
     let mut flushed = shared.clock.now();
     loop {
         let now = shared.clock.now();
