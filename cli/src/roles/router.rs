@@ -46,7 +46,7 @@ async fn serve(router: &mut Router, signals: &mut Signals) -> Outcome {
         };
         match asked {
             Asked::Stop => return Ok(()),
-            Asked::Reopen => tracing::info!("asked to open the access log again"),
+            Asked::Reopen => router.reopen_access_log(),
         }
     }
 }
