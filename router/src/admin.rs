@@ -181,6 +181,8 @@ struct ServiceView<'a> {
     name: &'a str,
     peers: usize,
     takers: usize,
+    /// Takers that are marked down or that checks took out.
+    out: u32,
     /// Requests and retries of the last ten seconds.
     recent: (u64, u64),
 }
@@ -192,6 +194,7 @@ async fn table(State(admin): State<Admin>) -> Result<Response, Refused> {
         name: upstream.service().as_str(),
         peers: upstream.members().len(),
         takers: upstream.takers(),
+        out: upstream.guard().counts().out,
         recent: upstream.budget().usage(now),
     });
     let view = TableView {

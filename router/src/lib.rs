@@ -16,9 +16,7 @@ mod control;
 mod exchange;
 mod explain;
 #[cfg(test)]
-#[allow(dead_code, reason = "for the tests that land next")]
 mod fixtures;
-#[allow(dead_code, reason = "for the tests that land next")]
 mod health;
 mod http1;
 mod listen;
@@ -33,7 +31,6 @@ mod shared;
 mod start;
 mod static_file;
 mod sync;
-#[allow(dead_code, reason = "for the tests that land next")]
 mod table;
 mod timer;
 mod tunnel;

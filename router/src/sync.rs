@@ -121,6 +121,8 @@ impl Sync {
             problems.map(|(i, problem)| (format!("copy on disk ({})", i + 1), problem)),
         );
         if let Some(replica) = restored.replica {
+            let objects = replica.objects().len();
+            tracing::info!(objects, "serving the copy on disk until a registry answers");
             *self.kept.lock() = replica;
             let dirty = self.kept.lock().everything();
             self.publish(&dirty, Origin::Disk, Instant::now());
@@ -168,12 +170,13 @@ impl Sync {
         loop {
             let full = self.last_full.is_none_or(|at| at.elapsed() >= FULL_EVERY);
             let pull = self.next_pull(full);
+            let began = Instant::now();
             let pulled = self.client.pull(&pull).await;
             let pause = match pulled {
                 Ok(Pulled::NotModified { .. }) => {
                     count(&self.shared.counts.pulls_unchanged);
                     self.confirmed();
-                    None
+                    self.unchanged(began.elapsed())
                 }
                 Ok(Pulled::Update { update, .. }) => self.take(&update),
                 Err(error) => Some(self.failed(&error)),
@@ -192,13 +195,21 @@ impl Sync {
         });
         Pull {
             cluster: self.settings.cluster.clone(),
-            // A full set is wanted now, not when something changes.
-            applied: applied.filter(|_| !full),
-            wait: if full { Span::secs(0) } else { WAIT },
+            applied,
+            wait: WAIT,
             router: Some(self.settings.router.clone()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             full,
         }
+    }
+
+    /// Nothing is newer. A registry that says so without waiting is stopping: ask another one.
+    fn unchanged(&self, after: Duration) -> Option<Duration> {
+        let at_once = after < WAIT.duration() / 2;
+        at_once.then(|| {
+            self.client.move_on();
+            Duration::ZERO
+        })
     }
 
     /// Applies an update; when it has to be refused, tells how long to pause at least.

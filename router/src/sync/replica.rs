@@ -282,4 +282,4 @@ fn base(epoch: &str) -> &str {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -19,6 +19,7 @@ pub(crate) struct Objects {
 
 /// Which objects changed since the last table.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(PartialEq))]
 pub(crate) struct Dirty {
     pub(crate) routes: bool,
     pub(crate) policies: BTreeSet<Name>,
@@ -137,6 +138,7 @@ impl Dirty {
         }
     }
 
+    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         !self.routes && self.policies.is_empty() && self.instances.is_empty()
     }
