@@ -282,9 +282,7 @@ impl Agent {
             }
             Done::Left(index, outcome) => {
                 let service = &mut self.services[index];
-                tracing::info!(instance = %service.key, ?outcome, "deregistered");
-                service.trouble.outcome = Some(outcome);
-                service.life.left();
+                service.gone(outcome);
             }
         }
     }

@@ -56,7 +56,15 @@ pub fn block_on(config: Config, command: Option<Vec<OsString>>) -> Result<i32, A
 pub async fn run(config: Config, command: Option<Vec<OsString>>) -> Result<i32, AgentError> {
     let prepared = prepare::prepare(&config).await?;
     let socket = config.socket.clone().unwrap_or_else(default_socket);
-    let mut listener = listen::Listener::bind(&socket)?;
+    let mut listener = match listen::Listener::bind(&socket) {
+        Ok(listener) => Some(listener),
+        // Nobody asked for a socket here: rather a service without one than none.
+        Err(error @ AgentError::Socket { .. }) if config.socket.is_none() => {
+            tracing::warn!(%error, "running without a local socket");
+            None
+        }
+        Err(error) => return Err(error),
+    };
     // Before the process is started: its end, or ours, may come at once.
     let signals = signals::Signals::take().map_err(|source| AgentError::System {
         what: "the signals cannot be taken",
@@ -69,8 +77,15 @@ pub async fn run(config: Config, command: Option<Vec<OsString>>) -> Result<i32, 
     let (sender, asked) = tokio::sync::mpsc::channel(16);
     let status = tokio::select! {
         status = agent.run(signals, asked) => status,
-        never = listener.serve(&sender) => match never {},
+        never = async {
+            match &mut listener {
+                Some(listener) => listener.serve(&sender).await,
+                None => std::future::pending().await,
+            }
+        } => match never {},
     };
-    listener.finish().await;
+    if let Some(listener) = listener {
+        listener.finish().await;
+    }
     Ok(status)
 }

@@ -21,7 +21,8 @@ pub const SOCKET_ENV: &str = "CARDEA_AGENT_SOCKET";
 pub(crate) const MAX_LINE: u64 = 1 << 20;
 
 /// Where the socket is when nobody says: `/run/cardea/agent.sock` if that directory can be written
-/// to, else `agent.sock` under `$XDG_RUNTIME_DIR/cardea`, else under `./data`.
+/// to, else `agent.sock` under `$XDG_RUNTIME_DIR/cardea`, else under `./data`. An agent that cannot
+/// make it there runs without one; a socket that was asked for must be possible.
 pub fn default_socket() -> PathBuf {
     use nix::unistd::{AccessFlags, access};
     let writable = |dir: &str| access(dir, AccessFlags::W_OK).is_ok();
@@ -156,6 +157,20 @@ pub enum Phase {
     Leaving,
     /// Deregistered for good.
     Gone,
+}
+
+impl Phase {
+    /// As it is written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Warming => "warming",
+            Self::Up => "up",
+            Self::Draining => "draining",
+            Self::Leaving => "leaving",
+            Self::Gone => "gone",
+        }
+    }
 }
 
 /// Why a running agent could not be asked.

@@ -76,15 +76,41 @@ impl Service {
         }
     }
 
+    pub(super) fn gone(&mut self, outcome: LeaveOutcome) {
+        let instance = &self.key;
+        match &outcome {
+            LeaveOutcome::WasAbsent => tracing::info!(%instance, "was not registered"),
+            LeaveOutcome::LetGo { acknowledged } => {
+                let routers = acknowledged.len();
+                tracing::info!(%instance, routers, "deregistered, and every router has let go");
+            }
+            LeaveOutcome::Pending { pending } => {
+                let routers = pending.join(", ");
+                tracing::warn!(%instance, routers, "deregistered, but these have not let go in time");
+            }
+            LeaveOutcome::Unconfirmed => {
+                tracing::info!(%instance, "deregistered, without the routers' word");
+            }
+            LeaveOutcome::Refused { reason } => {
+                tracing::error!(%instance, reason, "the registry refuses to deregister it");
+            }
+            LeaveOutcome::Unreachable { reason } => {
+                tracing::error!(%instance, reason, "not deregistered: its lease will lapse");
+            }
+        }
+        self.trouble.outcome = Some(outcome);
+        self.life.left();
+    }
+
     pub(super) fn tell_phase(&self, before: Phase) {
         let (phase, instance) = (self.life.phase(), &self.key);
         if phase == before {
             return;
         }
         if let Some(reason) = &self.trouble.probe {
-            tracing::warn!(%instance, ?phase, reason, "the probe failed");
+            tracing::warn!(%instance, phase = phase.as_str(), reason, "the probe failed");
         } else {
-            tracing::info!(%instance, ?phase, "the service moved on");
+            tracing::info!(%instance, phase = phase.as_str(), "the service moved on");
         }
     }
 

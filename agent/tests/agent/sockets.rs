@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -110,6 +111,46 @@ fn a_second_agent_does_not_take_a_live_socket_but_a_dead_one() {
         ask(cardea_agent::status(&scene.socket())).ok()
     });
     assert_eq!(answering.pid, third.pid());
+}
+
+#[test]
+fn only_a_socket_that_was_asked_for_must_be_possible() {
+    let (scene, registry) = (Scene::new(), Registry::start());
+    scene.write("plain", "");
+    let dir = scene.path("plain");
+    let config = scene.config(&[&registry], "");
+    let socket = format!("socket = \"{}\"\n", scene.socket().display());
+    let impossible = format!("socket = \"{}/agent.sock\"\n", dir.display());
+    let mut agent = scene.run(&config.replace(&socket, &impossible), SERVICE);
+    assert_eq!(agent.ended().0, 1);
+    assert!(scene.read("stderr").contains("plain/agent.sock"));
+
+    // As an ordinary user to whom nothing belongs, in a directory that is not theirs.
+    let nobody = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+    ];
+    let nowhere = ["env", "--unset=XDG_RUNTIME_DIR", "--chdir=/proc"];
+    let through: Vec<&str> = nobody.into_iter().chain(nowhere).collect();
+    let possible = Command::new(through[0])
+        .args(&through[1..])
+        .arg(std::env::current_exe().unwrap())
+        .arg("--list")
+        .stdout(Stdio::null())
+        .status();
+    if !possible.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: needs root, and a target directory that others can read");
+        return;
+    }
+    scene.write("ready", "");
+    scene.open_to_all();
+    let config = config.replace(&socket, "");
+    let mut agent = scene.start(&config, Some(&["sh", "-c", "exec sleep 60"]), &through);
+    registry.registered("up");
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(agent.ended().0, 128 + 15);
 }
 
 #[test]
