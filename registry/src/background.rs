@@ -76,7 +76,11 @@ impl Background {
     pub async fn stop(mut self) {
         self.shared.stopping.cancel();
         let ended = tokio::time::timeout(STOP, async {
-            while self.tasks.join_next().await.is_some() {}
+            while let Some(ended) = self.tasks.join_next().await {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a part of the core had died");
+                }
+            }
         });
         if ended.await.is_err() {
             tracing::error!("the core's tasks did not end in time");
@@ -97,6 +101,11 @@ impl Background {
 
 #[cfg(test)]
 impl Background {
+    /// Whether every task still runs.
+    pub(crate) fn is_whole(&mut self) -> bool {
+        self.tasks.try_join_next().is_none()
+    }
+
     /// As `kill -9` would: nothing is finished.
     pub(crate) fn kill(mut self) {
         self.tasks.abort_all();

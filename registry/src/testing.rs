@@ -45,7 +45,8 @@ impl Running {
         Ok(Self { core, background })
     }
 
-    pub(crate) async fn stop(self) {
+    pub(crate) async fn stop(mut self) {
+        assert!(self.background.is_whole(), "a task ended by itself");
         self.background.stop().await;
     }
 
