@@ -4,6 +4,11 @@
 //! time, then one at a time among 100,000 instances, and renews. Without a URL: SQLite in a temporary
 //! directory. Postgres must be an empty database.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a bench that cannot measure should stop loudly"
+)]
+
 use std::{
     env,
     time::{Duration, Instant},

@@ -45,6 +45,7 @@ impl Engine {
         let options = PgConnectOptions::from_str(url)?
             .application_name("cardea-registry")
             .options([("idle_in_transaction_session_timeout", ms)])
+            .statement_cache_capacity(super::sql::PREPARED)
             .disable_statement_logging();
         Ok(Self {
             options,

@@ -1,6 +1,6 @@
 //! Every statement, one text for both engines, and the many-row forms.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, OnceLock};
 
 use sqlx::AssertSqlSafe;
 
@@ -42,35 +42,52 @@ pub(super) const ROUTERS: &str =
 pub(super) const DROP_ROUTER: &str = "DELETE FROM routers WHERE cluster = $1 AND id = $2";
 pub(super) const SWEEP_ROUTERS: &str = "DELETE FROM routers WHERE last_seen < $1";
 
-/// A statement for many rows at once, kept for a few sizes so that each is prepared once.
+/// A statement for many rows at once, kept for some numbers of rows so that each text is prepared
+/// once a connection.
 pub(super) struct Many {
-    texts: [Arc<str>; SIZES.len()],
+    prefix: &'static str,
+    columns: usize,
+    suffix: &'static str,
+    tuple: bool,
+    texts: [OnceLock<Arc<str>>; SIZES.len()],
 }
 
-/// From the largest; each number of rows is a sum of these.
-const SIZES: [usize; 4] = [64, 16, 4, 1];
+/// Numbers of rows, from the largest. Up to 128 rows take three statements at most; one for every
+/// number would take the server's memory for hundreds of prepared statements.
+const SIZES: [usize; 15] = [128, 64, 48, 32, 24, 16, 12, 8, 7, 6, 5, 4, 3, 2, 1];
+/// How many statements a connection keeps prepared: all of the forms below, and the others.
+pub(super) const PREPARED: usize = 5 * SIZES.len() + 40;
 
 impl Many {
-    fn new(prefix: &str, columns: usize, suffix: &str, tuple: bool) -> Self {
+    const fn new(prefix: &'static str, columns: usize, suffix: &'static str, tuple: bool) -> Self {
         Self {
-            texts: SIZES.map(|rows| {
-                let mut text = prefix.to_owned();
-                let mut n = 0;
-                for row in 0..rows {
-                    text.push_str(if row > 0 { "," } else { "" });
-                    text.push_str(if tuple { "(" } else { "" });
-                    for column in 0..columns {
-                        n += 1;
-                        text.push_str(if column > 0 { "," } else { "" });
-                        text.push('$');
-                        text.push_str(&n.to_string());
-                    }
-                    text.push_str(if tuple { ")" } else { "" });
-                }
-                text.push_str(suffix);
-                text.into()
-            }),
+            prefix,
+            columns,
+            suffix,
+            tuple,
+            texts: [const { OnceLock::new() }; SIZES.len()],
         }
+    }
+
+    /// The text for `SIZES[size]` rows.
+    fn text(&self, size: usize) -> Arc<str> {
+        let make = || {
+            let mut text = self.prefix.to_owned();
+            let mut n = 0;
+            for row in 0..SIZES[size] {
+                text.push_str(if row > 0 { "," } else { "" });
+                text.push_str(if self.tuple { "(" } else { "" });
+                for column in 0..self.columns {
+                    n += 1;
+                    text.push_str(if column > 0 { ",$" } else { "$" });
+                    text.push_str(&n.to_string());
+                }
+                text.push_str(if self.tuple { ")" } else { "" });
+            }
+            text.push_str(self.suffix);
+            text.into()
+        };
+        Arc::clone(self.texts[size].get_or_init(make))
     }
 
     /// Cuts rows into pieces, each with its statement.
@@ -79,48 +96,40 @@ impl Many {
         mut rows: &'a [T],
     ) -> impl Iterator<Item = (AssertSqlSafe<Arc<str>>, &'a [T])> {
         std::iter::from_fn(move || {
-            let at = SIZES.iter().position(|size| *size <= rows.len())?;
-            let (piece, rest) = rows.split_at(SIZES[at]);
+            let size = SIZES.iter().position(|size| *size <= rows.len())?;
+            let (piece, rest) = rows.split_at(SIZES[size]);
             rows = rest;
-            Some((AssertSqlSafe(Arc::clone(&self.texts[at])), piece))
+            Some((AssertSqlSafe(self.text(size)), piece))
         })
     }
 }
 
-pub(super) static INSERT_CHANGES: LazyLock<Many> = LazyLock::new(|| {
-    Many::new(
-        "INSERT INTO changes (revision, at, actor, cause, kind, key, before_json, after_json, unit, digest) VALUES ",
-        10,
-        "",
-        true,
-    )
-});
-pub(super) static PUT_OBJECTS: LazyLock<Many> = LazyLock::new(|| {
-    Many::new(
-        "INSERT INTO objects (kind, key, revision, body) VALUES ",
-        4,
-        " ON CONFLICT (kind, key) DO UPDATE SET revision = excluded.revision, body = excluded.body",
-        true,
-    )
-});
-pub(super) static PUT_INSTANCES: LazyLock<Many> = LazyLock::new(|| {
-    Many::new(
-        "INSERT INTO instances (key, revision, body) VALUES ",
-        3,
-        " ON CONFLICT (key) DO UPDATE SET revision = excluded.revision, body = excluded.body",
-        true,
-    )
-});
-pub(super) static DROP_INSTANCES: LazyLock<Many> =
-    LazyLock::new(|| Many::new("DELETE FROM instances WHERE key IN (", 1, ")", false));
+pub(super) static INSERT_CHANGES: Many = Many::new(
+    "INSERT INTO changes (revision, at, actor, cause, kind, key, before_json, after_json, unit, digest) VALUES ",
+    10,
+    "",
+    true,
+);
+pub(super) static PUT_OBJECTS: Many = Many::new(
+    "INSERT INTO objects (kind, key, revision, body) VALUES ",
+    4,
+    " ON CONFLICT (kind, key) DO UPDATE SET revision = excluded.revision, body = excluded.body",
+    true,
+);
+pub(super) static PUT_INSTANCES: Many = Many::new(
+    "INSERT INTO instances (key, revision, body) VALUES ",
+    3,
+    " ON CONFLICT (key) DO UPDATE SET revision = excluded.revision, body = excluded.body",
+    true,
+);
+pub(super) static DROP_INSTANCES: Many =
+    Many::new("DELETE FROM instances WHERE key IN (", 1, ")", false);
 pub(super) const DROP_OBJECT: &str = "DELETE FROM objects WHERE kind = $1 AND key = $2";
-pub(super) static PUT_ROUTERS: LazyLock<Many> = LazyLock::new(|| {
-    Many::new(
-        "INSERT INTO routers (cluster, id, version, epoch, revision, last_seen) VALUES ",
-        6,
-        " ON CONFLICT (cluster, id) DO UPDATE SET version = excluded.version, epoch = excluded.epoch, \
+pub(super) static PUT_ROUTERS: Many = Many::new(
+    "INSERT INTO routers (cluster, id, version, epoch, revision, last_seen) VALUES ",
+    6,
+    " ON CONFLICT (cluster, id) DO UPDATE SET version = excluded.version, epoch = excluded.epoch, \
           revision = excluded.revision, last_seen = excluded.last_seen \
           WHERE excluded.last_seen >= routers.last_seen",
-        true,
-    )
-});
+    true,
+);

@@ -37,6 +37,7 @@ impl Engine {
                 SqliteSynchronous::Normal
             })
             .busy_timeout(Duration::from_secs(5))
+            .statement_cache_capacity(super::sql::PREPARED)
             .disable_statement_logging();
         Ok(Self { options })
     }
