@@ -1,6 +1,9 @@
 //! The registry on PostgreSQL (fsync on) and SQLite beside Debian's etcd: durable writes at equal
 //! concurrency, write → watcher, renewals.
 
+mod renew;
+mod watch;
+
 use std::{
     net::SocketAddr,
     path::Path,
@@ -13,15 +16,14 @@ use std::{
 
 use cardea_registry_api::{
     Span,
-    api::{BulkRegistration, KeyedRegistration, Registration, Renewals},
-    client::{Client, Position, Pull, Pulled},
+    api::{BulkRegistration, KeyedRegistration, Registration},
 };
 use cardea_tests::{
     http1::Connection,
     load::percentile,
     postgres::Postgres,
     scratch::Scratch,
-    site::{CLUSTER, Registry, RegistrySetup, Token, address_of, key, name},
+    site::{CLUSTER, Registry, RegistrySetup, Token, address_of, key},
 };
 use tokio::task::JoinSet;
 
@@ -122,8 +124,8 @@ pub(crate) async fn run() {
     }
     table.print();
     bulk(&candidates).await;
-    watchers(&candidates).await;
-    renewals(&candidates).await;
+    watch::watchers(&candidates).await;
+    renew::renewals(&candidates).await;
 }
 
 /// What one candidate showed, a value for each round.
@@ -261,10 +263,6 @@ fn micros(span: Duration) -> u32 {
     u32::try_from(span.as_micros()).unwrap_or(u32::MAX)
 }
 
-fn client(registry: &Registry) -> Client {
-    registry.client()
-}
-
 /// Registrations many at once: how a whole cluster comes back.
 async fn bulk(candidates: &[Candidate]) {
     println!(
@@ -281,7 +279,7 @@ async fn bulk(candidates: &[Candidate]) {
             let begun = Instant::now();
             let mut tasks = JoinSet::new();
             for caller in 0..16 {
-                let (client, done) = (client(registry), done.clone());
+                let (client, done) = (registry.client(), done.clone());
                 tasks.spawn(async move {
                     let mut call = 0;
                     while begun.elapsed() < Duration::from_secs(2) {
@@ -317,189 +315,4 @@ pub(crate) fn batch(service: &str, count: u64, version: u64) -> BulkRegistration
     BulkRegistration {
         instances: (0..count).map(keyed).collect(),
     }
-}
-
-/// From just before a write is sent until a watcher has it, one write at a time.
-async fn watchers(candidates: &[Candidate]) {
-    println!(
-        "Write → watcher, one write at a time, from sending the write to the watcher having it:\n"
-    );
-    let mut table = Table::new(&["", "p50 ms", "p99 ms", "writes"]);
-    for candidate in candidates {
-        let mut delays = match &candidate.store {
-            Store::Etcd(etcd) => watch_etcd(etcd.address).await,
-            Store::Registry { registry, .. } => watch_registry(registry).await,
-        };
-        delays.sort_unstable();
-        table.row([
-            candidate.name.to_owned(),
-            format!("{:.2}", percentile(&delays, 500) / 1000.0),
-            format!("{:.2}", percentile(&delays, 990) / 1000.0),
-            delays.len().to_string(),
-        ]);
-    }
-    table.print();
-}
-
-const WATCHED: u64 = 1000;
-
-async fn watch_etcd(address: SocketAddr) -> Vec<u32> {
-    let mut writer = etcd::Client::connect(address).await;
-    let mut watch = etcd::Client::connect(address)
-        .await
-        .watch("/watched/")
-        .await;
-    let mut delays = Vec::new();
-    for number in 0..WATCHED {
-        let value = serde_json::to_vec(&registration(number)).expect("JSON");
-        let begun = Instant::now();
-        let ((), (_, seen)) = tokio::join!(writer.put("/watched/one", &value), watch.next());
-        delays.push(micros(seen - begun));
-    }
-    delays
-}
-
-async fn watch_registry(registry: &Registry) -> Vec<u32> {
-    let writer = client(registry);
-    let reader = client(registry);
-    let instance = key("watched", "watched", "one");
-    let first = writer
-        .register(&instance, &registration(0))
-        .await
-        .expect("a registration");
-    let mut position: Option<Position> = None;
-    while position
-        .as_ref()
-        .is_none_or(|at| at.revision < first.revision)
-    {
-        position = pull(&reader, position).await;
-    }
-    let mut delays = Vec::new();
-    for number in 1..=WATCHED {
-        let registration = registration(number);
-        let begun = Instant::now();
-        let see = async {
-            let before = position.as_ref().map(|at| at.revision);
-            let mut now = position.clone();
-            while now.as_ref().map(|at| at.revision) == before {
-                now = pull(&reader, now).await;
-            }
-            (now, Instant::now())
-        };
-        let (written, (now, seen)) = tokio::join!(writer.register(&instance, &registration), see);
-        written.expect("a registration");
-        position = now;
-        delays.push(micros(seen - begun));
-    }
-    delays
-}
-
-async fn pull(reader: &Client, applied: Option<Position>) -> Option<Position> {
-    let pull = Pull {
-        cluster: name("watched"),
-        applied: applied.clone(),
-        wait: Span::secs(10),
-        router: None,
-        version: String::new(),
-        full: false,
-    };
-    match reader.pull(&pull).await.expect("a pull") {
-        Pulled::Update { update, .. } => Some(Position {
-            epoch: update.head.epoch.clone(),
-            revision: update.head.revision,
-        }),
-        Pulled::NotModified { .. } => applied,
-    }
-}
-
-/// 50,000 renewals a second: what they cost the registry.
-async fn renewals(candidates: &[Candidate]) {
-    const RATE: u64 = 50_000;
-    const BATCH: u64 = 1000;
-    const SECONDS: u64 = 10;
-    println!(
-        "{RATE} renewals/s for {SECONDS} s in calls of {BATCH} (an agent host renews all its services \
-         in one call), and one by one as fast as 64 clients can:\n"
-    );
-    let mut table = Table::new(&["", "asked for", "renewals/s", "cores", "CPU µs per renewal"]);
-    for candidate in candidates {
-        let Store::Registry { registry, .. } = &candidate.store else {
-            continue;
-        };
-        let client = client(registry);
-        let many = batch("renewed", BATCH, 0);
-        client.register_many(&many).await.expect("registrations");
-        let keys: Vec<_> = many.instances.into_iter().map(|one| one.key).collect();
-        let renewals = Renewals { instances: keys };
-        let pid = registry.process().pid();
-
-        let before = cpu_ns(pid);
-        let begun = Instant::now();
-        let (mut done, mut tick) = (
-            0,
-            tokio::time::interval(Duration::from_micros(1_000_000 * BATCH / RATE)),
-        );
-        while begun.elapsed() < Duration::from_secs(SECONDS) {
-            tick.tick().await;
-            done += client
-                .renew_many(&renewals)
-                .await
-                .expect("renewals")
-                .renewed;
-        }
-        row(
-            &mut table,
-            candidate.name,
-            "50,000/s, batches",
-            done,
-            begun.elapsed(),
-            cpu_ns(pid) - before,
-        );
-
-        let before = cpu_ns(pid);
-        let begun = Instant::now();
-        let mut tasks = JoinSet::new();
-        for number in 0..64 {
-            tasks.spawn(renew_one_by_one(registry.api(), number, begun + SPAN));
-        }
-        let done = tasks.join_all().await.into_iter().sum();
-        row(
-            &mut table,
-            candidate.name,
-            "one by one",
-            done,
-            begun.elapsed(),
-            cpu_ns(pid) - before,
-        );
-    }
-    table.print();
-}
-
-fn row(table: &mut Table, name: &str, how: &str, done: u64, took: Duration, cpu: u64) {
-    table.row([
-        name.to_owned(),
-        how.to_owned(),
-        format!("{:.0}", done as f64 / took.as_secs_f64()),
-        format!("{:.2}", cpu as f64 / 1e9 / took.as_secs_f64()),
-        format!("{:.2}", cpu as f64 / 1000.0 / done as f64),
-    ]);
-}
-
-async fn renew_one_by_one(address: SocketAddr, number: u64, end: Instant) -> u64 {
-    let mut connection = Connection::open(address, SOON).await.expect("the registry");
-    let request = format!(
-        "POST /v1/clusters/{CLUSTER}/services/renewed/instances/i-{number}/renew HTTP/1.1\r\n\
-         Host: registry\r\nAuthorization: Bearer {}\r\nContent-Length: 0\r\n\r\n",
-        Token::Agent.secret()
-    );
-    let mut done = 0;
-    while Instant::now() < end {
-        let answer = connection
-            .exchange(request.as_bytes(), SOON)
-            .await
-            .expect("an answer");
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        done += 1;
-    }
-    done
 }
