@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use cardea_tests::{
     backend::Backend,
-    binary,
+    binary, process,
     site::{SOON, Site, Token},
     wait,
 };
@@ -27,7 +27,8 @@ service = "search"
 "#;
 
 fn ctl(site: &Site, args: &[&str]) -> Output {
-    Command::new(binary::cardea())
+    let mut command = Command::new(binary::cardea());
+    command
         .arg("ctl")
         .args(args)
         .env(
@@ -39,10 +40,8 @@ fn ctl(site: &Site, args: &[&str]) -> Output {
             "CARDEA_ROUTER",
             format!("http://{}", site.routers[0].admin()),
         )
-        .current_dir(site.dir())
-        .stdin(std::process::Stdio::null())
-        .output()
-        .unwrap()
+        .current_dir(site.dir());
+    process::output(&mut command, SOON)
 }
 
 /// The standard output of a call that succeeds.
@@ -228,7 +227,7 @@ fn wrong_use_says_so() {
         ),
         (vec!["registry", "--config", "/does/not/exist.toml"], 78),
     ] {
-        let out = Command::new(binary::cardea()).args(&args).output().unwrap();
+        let out = process::output(Command::new(binary::cardea()).args(&args), SOON);
         assert_eq!(out.status.code(), Some(status), "{args:?}: {out:?}");
     }
 }

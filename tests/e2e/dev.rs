@@ -66,12 +66,9 @@ impl Dev {
 }
 
 fn ctl(dir: &Path, args: &[&str]) -> Output {
-    let out = Command::new(binary::cardea())
-        .arg("ctl")
-        .args(args)
-        .current_dir(dir)
-        .output()
-        .unwrap();
+    let mut command = Command::new(binary::cardea());
+    command.arg("ctl").args(args).current_dir(dir);
+    let out = process::output(&mut command, SOON);
     assert!(out.status.success(), "{args:?}: {out:?}");
     out
 }
@@ -173,12 +170,12 @@ async fn the_three_things_to_try_do_what_the_text_says() {
 
     // A second one beside it gets a clear word.
     let ports = dev.flags.clone();
-    let second = Command::new(binary::cardea())
+    let mut second = Command::new(binary::cardea());
+    second
         .args(["dev", "--data-dir", "other"])
         .args(&ports)
-        .current_dir(dir)
-        .output()
-        .unwrap();
+        .current_dir(dir);
+    let second = process::output(&mut second, SOON);
     assert_eq!(second.status.code(), Some(1), "{second:?}");
     let words = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(

@@ -5,7 +5,7 @@ use std::{
     fs::{File, OpenOptions},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     time::Duration,
 };
 
@@ -207,6 +207,29 @@ impl Drop for Process {
             );
         }
         self.kill_group();
+    }
+}
+
+/// Runs a command to its end, which must come in time.
+///
+/// # Panics
+/// When it does not: the process is killed first.
+pub fn output(command: &mut Command, limit: Duration) -> Output {
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let pid = child.id();
+    let (sender, done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(child.wait_with_output()));
+    match done.recv_timeout(limit) {
+        Ok(output) => output.unwrap_or_else(|e| panic!("{command:?}: {e}")),
+        Err(_) => {
+            signal(pid, Signal::SIGKILL);
+            panic!("after {limit:?} still running: {command:?}");
+        }
     }
 }
 

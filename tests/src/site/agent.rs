@@ -245,12 +245,12 @@ impl Agent {
 
     /// `cardea agent COMMAND…` for this agent's socket.
     pub fn command(&self, args: &[&str]) -> Output {
-        Command::new(binary::cardea())
+        let mut command = Command::new(binary::cardea());
+        command
             .arg("agent")
             .args(args)
             .arg("--socket")
-            .arg(&self.socket)
-            .output()
-            .expect("cardea agent")
+            .arg(&self.socket);
+        process::output(&mut command, SOON)
     }
 }
