@@ -224,13 +224,11 @@ pub fn output(command: &mut Command, limit: Duration) -> Output {
     let pid = child.id();
     let (sender, done) = std::sync::mpsc::channel();
     std::thread::spawn(move || sender.send(child.wait_with_output()));
-    match done.recv_timeout(limit) {
-        Ok(output) => output.unwrap_or_else(|e| panic!("{command:?}: {e}")),
-        Err(_) => {
-            signal(pid, Signal::SIGKILL);
-            panic!("after {limit:?} still running: {command:?}");
-        }
-    }
+    let Ok(output) = done.recv_timeout(limit) else {
+        signal(pid, Signal::SIGKILL);
+        panic!("after {limit:?} still running: {command:?}");
+    };
+    output.unwrap_or_else(|e| panic!("{command:?}: {e}"))
 }
 
 /// The last lines of a text.
