@@ -130,9 +130,11 @@ async fn a_router_serves_its_own_cluster_only() {
     site.add_router(|setup| setup.cluster("dc-b")).await;
     site.route("shop.test", "shop", |_| {}).await;
     let (a, b) = (Backend::start("in-a").await, Backend::start("in-b").await);
-    register(&site.client(), "dc-a", "shop", "one", a.address()).await;
-    register(&site.client(), "dc-b", "shop", "one", b.address()).await;
-    site.settled().await;
+    // A router's feed has its own cluster's revisions only.
+    let written = register(&site.client(), "dc-a", "shop", "one", a.address()).await;
+    site.routers[0].wait_applied(written.revision).await;
+    let written = register(&site.client(), "dc-b", "shop", "one", b.address()).await;
+    site.routers[1].wait_applied(written.revision).await;
     for (router, own) in site.routers.iter().zip(["in-a", "in-b"]) {
         for _ in 0..20 {
             let answer = router.get("shop.test", "/").await;

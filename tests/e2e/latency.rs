@@ -79,11 +79,10 @@ async fn a_registration_is_used_and_a_deregistration_is_obeyed_within_millisecon
     };
     site.client().register(&key, &registration).await.unwrap();
     site.settled().await;
-    // Two connections that ask without a pause: some request is due at any moment.
-    let mut plan = Plan::new(site.routers[0].traffic(), "shop.test", 1.0)
-        .connections(2)
+    // A request is due each millisecond: that is how finely "first" and "last" are seen.
+    let plan = Plan::new(site.routers[0].traffic(), "shop.test", 1000.0)
+        .connections(8)
         .label("latency");
-    plan.rate = None;
     let load = plan.start();
     for (others, aim) in [(0, 10), (10_000, 20)] {
         fill(&site, others).await;
