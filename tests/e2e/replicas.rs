@@ -143,14 +143,17 @@ async fn either_replica_dies_and_agents_and_routers_move_over() {
         .collect();
     let load = plan.start();
     load.pass(200, SOON).await;
+    let mut records = site.records();
     for victim in [0, 1] {
         site.registries[victim].kill();
         // Longer than the agents' leases of 3 s: who did not move over would expire.
         wait::pass(Duration::from_secs(8)).await;
         let survivor = site.registries[1 - victim].client();
         let begun = Instant::now();
-        let backend = Backend::start(&format!("newcomer-{victim}")).await;
         let id = format!("newcomer-{victim}");
+        let record = site.scratch.join(&format!("{id}.posts"));
+        let backend = Backend::with_record(&id, Some(&record)).await;
+        records.push(record);
         let written = register(&survivor, CLUSTER, "shop", &id, backend.address()).await;
         for router in &site.routers {
             router.wait_applied(written.revision).await;
@@ -179,5 +182,5 @@ async fn either_replica_dies_and_agents_and_routers_move_over() {
     let report = load.stop().await;
     println!("{report}");
     report.assert_clean();
-    check_posts(&report, &site.records());
+    check_posts(&report, &records);
 }
