@@ -365,6 +365,8 @@ pub(crate) async fn submit(
 }
 
 #[cfg(test)]
+mod lease_tests;
+#[cfg(test)]
 mod outage_tests;
 #[cfg(test)]
 mod tests;

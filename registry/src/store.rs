@@ -216,8 +216,8 @@ impl Store {
         run!(self, self.timeout, drop_router(cluster, id))
     }
 
-    pub(crate) async fn sweep_routers(&self, before: i64) -> Result<(), StoreError> {
-        run!(self, self.timeout, sweep_routers(before))
+    pub(crate) async fn sweep(&self, before: i64) -> Result<(), StoreError> {
+        run!(self, self.timeout, sweep(before))
     }
 
     /// Whether a notification came from one of this replica's own connections.
@@ -327,3 +327,6 @@ impl Session {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod conformance;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use cardea_registry_api::api::Mode;
 use sqlx::postgres::PgListener;
+use tokio::time::MissedTickBehavior;
 
 use super::pause;
 use crate::{shared::Shared, writer::fresh_epoch};
@@ -16,6 +17,9 @@ const PROBE: Duration = Duration::from_millis(500);
 pub(super) async fn follow(shared: &Shared) {
     let mut listener: Option<PgListener> = None;
     let mut listens = true;
+    // Not a new sleep each time: notifications must not keep the timer from ever ending.
+    let mut poll = tokio::time::interval(shared.config.store.poll);
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         if listener.is_none() && listens && shared.mode() == Mode::Ok {
             match shared.store.listen().await {
@@ -29,7 +33,7 @@ pub(super) async fn follow(shared: &Shared) {
         }
         tokio::select! {
             () = shared.stopping.cancelled() => return,
-            () = tokio::time::sleep(shared.config.store.poll) => shared.log_moved.notify_one(),
+            _ = poll.tick() => shared.log_moved.notify_one(),
             told = next(&mut listener) => {
                 if told.is_none() {
                     listener = None;

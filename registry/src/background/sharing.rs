@@ -16,7 +16,7 @@ use crate::{
 const PROOFS: Duration = Duration::from_millis(50);
 /// How often the replica says that it lives, and looks who else does.
 const ALIVE: Duration = Duration::from_secs(3);
-/// A router that was not seen for this long is forgotten.
+/// A router or replica that was not heard of for this long is forgotten.
 const FORGOTTEN: Duration = Duration::from_hours(24);
 
 pub(super) async fn run(shared: &Shared) {
@@ -79,7 +79,7 @@ async fn live(shared: &Shared) -> Result<(), StoreError> {
     }
     let before = now - ms(FORGOTTEN);
     shared.routers.sweep(before);
-    shared.store.sweep_routers(before).await
+    shared.store.sweep(before).await
 }
 
 /// Tells what routers proved here, and learns what they proved elsewhere.

@@ -375,11 +375,10 @@ pub(crate) async fn drop_router(
     Ok(done.rows_affected() > 0)
 }
 
-/// Forgets routers that were not seen since `before`.
-pub(crate) async fn sweep_routers(connection: &mut Connection, before: i64) -> Result<(), Error> {
-    query(sql::SWEEP_ROUTERS)
-        .bind(before)
-        .execute(connection)
-        .await?;
+/// Forgets routers and replicas that were not heard of since `before`.
+pub(crate) async fn sweep(connection: &mut Connection, before: i64) -> Result<(), Error> {
+    for text in sql::SWEEP {
+        query(text).bind(before).execute(&mut *connection).await?;
+    }
     Ok(())
 }

@@ -40,7 +40,12 @@ pub(super) const LEASES: &str =
 pub(super) const ROUTERS: &str =
     "SELECT cluster, id, version, epoch, revision, last_seen FROM routers";
 pub(super) const DROP_ROUTER: &str = "DELETE FROM routers WHERE cluster = $1 AND id = $2";
-pub(super) const SWEEP_ROUTERS: &str = "DELETE FROM routers WHERE last_seen < $1";
+/// What nobody has kept up for long: of routers and replicas that are no more.
+pub(super) const SWEEP: [&str; 3] = [
+    "DELETE FROM routers WHERE last_seen < $1",
+    "DELETE FROM leases WHERE at < $1",
+    "DELETE FROM jobs WHERE until < $1",
+];
 
 /// A statement for many rows at once, kept for some numbers of rows so that each text is prepared
 /// once a connection.

@@ -1,0 +1,311 @@
+//! One suite for every store: the same expectations, on SQLite and on a real Postgres.
+
+use std::time::Duration;
+
+use cardea_registry_api::api::RouterInfo;
+
+use super::*;
+use crate::{
+    change::Kind,
+    core::config::StoreConfig,
+    record::{Digest, Point, Record},
+    state::tests::name,
+    testing::{Postgres, sqlite_url},
+};
+
+/// A row that continues a history.
+fn row(from: &Point, kind: Kind, key: &str, after: Option<&str>) -> Record {
+    let mut record = Record {
+        revision: from.revision + 1,
+        at: 7,
+        actor: "me".into(),
+        cause: "applied".into(),
+        kind,
+        key: key.to_owned(),
+        before: None,
+        after: after.map(Into::into),
+        unit: format!("u{}", from.revision + 1).into(),
+        digest: from.digest.clone(),
+    };
+    record.digest = from.digest.then(&record);
+    record
+}
+
+/// Rows for some objects, and the point they lead to.
+fn rows(from: &Point, objects: &[(Kind, &str, Option<&str>)]) -> (Vec<Record>, Point) {
+    let mut at = from.clone();
+    let mut records = Vec::new();
+    for (kind, key, after) in objects {
+        let record = row(&at, *kind, key, *after);
+        at.revision = record.revision;
+        at.digest = record.digest.clone();
+        records.push(record);
+    }
+    (records, at)
+}
+
+async fn commit(store: &Store, from: &Point, objects: &[(Kind, &str, Option<&str>)]) -> Point {
+    let (records, to) = rows(from, objects);
+    let mut session = store.session(false).await.unwrap();
+    assert!(matches!(
+        session.begin(from, &to).await.unwrap(),
+        Begun::Moved
+    ));
+    session.write(&records).await.unwrap();
+    session.commit().await.unwrap();
+    to
+}
+
+async fn suite(url: &str) {
+    let config = StoreConfig {
+        url: url.to_owned(),
+        ..StoreConfig::default()
+    };
+    let store = Store::new(&config).unwrap();
+    a_new_history_gets_the_first_name(&store).await;
+    what_is_committed_is_read_back(&store).await;
+    many_rows_of_any_number(&store).await;
+    what_is_not_committed_never_was(&store).await;
+    who_is_behind_gets_the_rows_under_the_lock(&store).await;
+    a_row_is_written_once(&store).await;
+    rewriting_replaces_everything(&store).await;
+    jobs_have_one_holder(&store).await;
+    leases_and_routers_are_shared(&store).await;
+}
+
+async fn a_new_history_gets_the_first_name(store: &Store) {
+    let head = store.prepare("first").await.unwrap();
+    assert_eq!(&*head.point.epoch, "first");
+    assert_eq!(head.point.revision, 0);
+    assert_eq!(head.point.digest, Digest::root("first"));
+    assert_eq!(store.prepare("second").await.unwrap(), head);
+    assert!(store.changes_from(0, 10).await.unwrap().is_empty());
+    let loaded = store.load().await.unwrap();
+    assert_eq!((loaded.objects.len(), loaded.instances.len()), (0, 0));
+}
+
+async fn what_is_committed_is_read_back(store: &Store) {
+    let from = store.head().await.unwrap().point;
+    let objects = [
+        (Kind::Cluster, "a", Some("{\"name\":\"a\"}")),
+        (
+            Kind::Instance,
+            "a/s/1",
+            Some("{\"quote\":\"'; DROP TABLE head; --\"}"),
+        ),
+        (Kind::Instance, "a/s/2", Some("{\"umlaut\":\"ä 名\"}")),
+        (Kind::Instance, "a/s/1", Some("{\"n\":2}")),
+        (Kind::Instance, "a/s/2", None),
+        (Kind::Cluster, "b", Some("{}")),
+        (Kind::Cluster, "b", None),
+    ];
+    let to = commit(store, &from, &objects).await;
+    assert_eq!(store.head().await.unwrap().point, to);
+    let (expected, _) = rows(&from, &objects);
+    assert_eq!(store.changes_from(1, 100).await.unwrap(), expected);
+    assert_eq!(store.changes_from(3, 2).await.unwrap(), expected[2..4]);
+    let loaded = store.load().await.unwrap();
+    assert_eq!(loaded.head.point, to);
+    assert_eq!(
+        loaded.objects,
+        [("cluster".into(), "a".into(), 1, "{\"name\":\"a\"}".into())]
+    );
+    assert_eq!(loaded.instances, [("a/s/1".into(), 4, "{\"n\":2}".into())]);
+    let mut units = store.units_after(5).await.unwrap();
+    units.sort();
+    assert_eq!(units, ["u6", "u7"]);
+}
+
+async fn many_rows_of_any_number(store: &Store) {
+    for count in [1, 2, 9, 63, 127, 128, 129, 300] {
+        let from = store.head().await.unwrap().point;
+        let keys: Vec<String> = (0..count).map(|n| format!("many/s/{n}")).collect();
+        let objects: Vec<_> = keys
+            .iter()
+            .map(|key| (Kind::Instance, key.as_str(), Some("{}")))
+            .collect();
+        let at = commit(store, &from, &objects).await;
+        assert_eq!(at.revision, from.revision + count);
+        let loaded = store.load().await.unwrap().instances;
+        assert_eq!(loaded.len() as u64, 1 + count);
+        let gone: Vec<_> = keys
+            .iter()
+            .map(|key| (Kind::Instance, key.as_str(), None))
+            .collect();
+        commit(store, &at, &gone).await;
+        assert_eq!(store.load().await.unwrap().instances.len(), 1);
+    }
+}
+
+async fn what_is_not_committed_never_was(store: &Store) {
+    let from = store.head().await.unwrap().point;
+    let (records, to) = rows(&from, &[(Kind::Cluster, "ghost", Some("{}"))]);
+    let mut session = store.session(false).await.unwrap();
+    session.begin(&from, &to).await.unwrap();
+    session.write(&records).await.unwrap();
+    drop(session);
+    // The lock is let go of, too.
+    commit(store, &from, &[(Kind::Cluster, "c", Some("{}"))]).await;
+    let loaded = store.load().await.unwrap();
+    assert!(loaded.objects.iter().all(|(_, key, _, _)| key != "ghost"));
+}
+
+async fn who_is_behind_gets_the_rows_under_the_lock(store: &Store) {
+    let behind = store.head().await.unwrap().point;
+    let now = commit(store, &behind, &[(Kind::Cluster, "d", Some("{}"))]).await;
+    let (_, to) = rows(&behind, &[(Kind::Cluster, "e", Some("{}"))]);
+    let mut session = store.session(false).await.unwrap();
+    let Begun::Elsewhere(head, Some(rows_since)) = session.begin(&behind, &to).await.unwrap()
+    else {
+        panic!("the head has moved");
+    };
+    assert_eq!(head.point, now);
+    let seen: Vec<u64> = rows_since.iter().map(|row| row.revision).collect();
+    assert_eq!(seen, [behind.revision, now.revision], "from its own row on");
+    let (records, to) = rows(&now, &[(Kind::Cluster, "e", Some("{}"))]);
+    let head = Head {
+        point: to.clone(),
+        ..head
+    };
+    session.set_head(&head).await.unwrap();
+    session.write(&records).await.unwrap();
+    session.commit().await.unwrap();
+    assert_eq!(store.head().await.unwrap().point, to);
+}
+
+async fn a_row_is_written_once(store: &Store) {
+    let from = store.head().await.unwrap().point;
+    let own = store.changes_from(from.revision, 1).await.unwrap();
+    let mut session = store.session(false).await.unwrap();
+    session.lock().await.unwrap();
+    let error = session.write(&own).await.unwrap_err();
+    assert!(matches!(error, StoreError::Refused(_)), "{error}");
+    drop(session);
+    assert_eq!(store.head().await.unwrap().point, from);
+}
+
+async fn rewriting_replaces_everything(store: &Store) {
+    let mut session = store.session(false).await.unwrap();
+    let mut head = session.lock().await.unwrap();
+    let rows = [
+        Current {
+            kind: Kind::Cluster,
+            key: "new",
+            revision: 3,
+            body: Some("{}"),
+        },
+        Current {
+            kind: Kind::Instance,
+            key: "new/s/1",
+            revision: 4,
+            body: Some("{}"),
+        },
+    ];
+    session.rewrite(&rows).await.unwrap();
+    head.supersedes = vec!["first".to_owned(), "other".to_owned()];
+    head.accepted_at = 99;
+    head.point.epoch = "third".into();
+    session.set_head(&head).await.unwrap();
+    session.commit().await.unwrap();
+    let loaded = store.load().await.unwrap();
+    assert_eq!(loaded.head, head);
+    assert_eq!(loaded.objects.len() + loaded.instances.len(), 2);
+}
+
+async fn jobs_have_one_holder(store: &Store) {
+    assert!(store.take_job("j", "one", 0, 10).await.unwrap());
+    assert!(!store.take_job("j", "two", 5, 15).await.unwrap());
+    assert!(store.take_job("j", "one", 5, 20).await.unwrap(), "keeps it");
+    assert!(store.take_job("j", "two", 21, 30).await.unwrap(), "lapsed");
+    assert!(!store.take_job("j", "one", 22, 40).await.unwrap());
+    let jobs = store.jobs().await.unwrap();
+    assert_eq!(
+        (jobs.len(), &*jobs[0].holder, jobs[0].until),
+        (1, "two", 30)
+    );
+    store.drop_jobs("two").await.unwrap();
+    assert!(store.take_job("j", "one", 22, 40).await.unwrap());
+}
+
+async fn leases_and_routers_are_shared(store: &Store) {
+    store.put_leases("one", 5, "a").await.unwrap();
+    store.put_leases("one", 7, "b").await.unwrap();
+    store.put_leases("two", 7, "c").await.unwrap();
+    let seen = store.leases("two", 6).await.unwrap();
+    assert_eq!(seen, [("one".into(), 7, "b".into())]);
+    assert!(store.leases("two", 7).await.unwrap().is_empty());
+
+    let router = |id: &str, revision, last_seen| RouterInfo {
+        id: id.to_owned(),
+        cluster: name("a"),
+        version: "0.1".to_owned(),
+        epoch: "e".to_owned(),
+        revision,
+        last_seen,
+        live: false,
+    };
+    store
+        .put_routers(&[router("r1", 1, 10), router("r2", 1, 10)])
+        .await
+        .unwrap();
+    store.put_routers(&[router("r1", 2, 20)]).await.unwrap();
+    // What an older replica's late word says does not count.
+    store.put_routers(&[router("r1", 1, 15)]).await.unwrap();
+    let mut seen = store.routers().await.unwrap();
+    seen.sort_by(|a, b| a.id.cmp(&b.id));
+    assert_eq!(seen, [router("r1", 2, 20), router("r2", 1, 10)]);
+    assert!(store.drop_router("a", "r2").await.unwrap());
+    assert!(!store.drop_router("a", "r2").await.unwrap());
+    store.sweep(21).await.unwrap();
+    assert!(store.routers().await.unwrap().is_empty());
+    assert!(store.leases("x", 0).await.unwrap().is_empty());
+    assert_eq!(store.jobs().await.unwrap().len(), 1, "until 40");
+}
+
+#[tokio::test]
+async fn sqlite_conforms() {
+    let dir = tempfile::tempdir().unwrap();
+    suite(&sqlite_url(dir.path())).await;
+}
+
+#[tokio::test]
+async fn postgres_conforms() {
+    let postgres = Postgres::start();
+    suite(&postgres.url()).await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_is_away_and_says_so() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let store = Store::new(&StoreConfig {
+        url: format!("postgres://nobody@127.0.0.1:{port}/nothing"),
+        ..StoreConfig::default()
+    })
+    .unwrap();
+    assert!(matches!(store.head().await, Err(StoreError::Away(_))));
+}
+
+#[tokio::test]
+async fn a_frozen_database_is_away_after_the_timeout() {
+    let postgres = Postgres::start();
+    let store = Store::new(&StoreConfig {
+        url: postgres.url(),
+        timeout: Duration::from_millis(300),
+        ..StoreConfig::default()
+    })
+    .unwrap();
+    store.prepare("e").await.unwrap();
+    postgres.freeze(true);
+    for _ in 0..2 {
+        let started = std::time::Instant::now();
+        let error = store.head().await.unwrap_err();
+        assert!(matches!(error, StoreError::Away(_)), "{error}");
+        assert!(started.elapsed() < Duration::from_millis(600));
+    }
+    postgres.freeze(false);
+    store.head().await.unwrap();
+}
