@@ -8,6 +8,8 @@
 mod access_log;
 mod admin;
 mod balance;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod budget;
 mod check;
 mod clock;
