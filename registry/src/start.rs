@@ -120,14 +120,18 @@ pub async fn start(config: Config) -> Result<Registry, StartError> {
     let replica = prepare(&config)?;
 
     let health = Arc::new(Health::default());
-    let stopping = health.stopping.clone();
-    let closing = CancellationToken::new();
     let metrics = metrics::recorder();
-    let mut parts = Parts::default();
-    parts.run(
-        "upkeep of metrics",
-        upkeep(metrics.clone(), closing.clone()),
-    );
+    // From here on there is an owner: whatever fails, dropping it ends what was begun.
+    let mut registry = Registry {
+        api,
+        admin,
+        background: None,
+        stopping: health.stopping.clone(),
+        closing: CancellationToken::new(),
+        parts: Parts::default(),
+    };
+    let closing = &registry.closing;
+    let upkeep = upkeep(metrics.clone(), closing.clone());
     let admin_server = Server {
         name: "admin",
         listener: admin_listener,
@@ -137,17 +141,18 @@ pub async fn start(config: Config) -> Result<Registry, StartError> {
         header_timeout: config.http.header_timeout.duration(),
         stop_timeout: ADMIN_STOP,
     };
-    parts.run("admin port", admin_server.run(closing.clone()));
+    let admin_server = admin_server.run(closing.clone());
+    registry.parts.run("upkeep of metrics", upkeep);
+    registry.parts.run("admin port", admin_server);
 
-    let (core, background) = Core::open(core_config(&config, &replica)).await?;
-    let mut registry = Registry {
-        api,
-        admin,
-        background: Some(background),
-        stopping,
-        closing,
-        parts,
+    let (core, background) = match Core::open(core_config(&config, &replica)).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            registry.stop().await;
+            return Err(error.into());
+        }
     };
+    registry.background = Some(background);
     let opened = registry
         .open_api(&config, core, health, api_listener, certificate)
         .await;

@@ -151,3 +151,37 @@ impl Line<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, body::Body, middleware, routing::get};
+    use cardea_registry_api::{Problem, problem::Code};
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_handler_that_panics_is_a_problem_and_not_a_broken_connection() {
+        async fn broken() -> &'static str {
+            panic!("on purpose")
+        }
+        let app = Router::new()
+            .route("/", get(broken))
+            .layer(middleware::from_fn_with_state(None, front));
+        let request = Request::builder().uri("/").header(REQUEST_ID, "mine");
+        let answer = app
+            .oneshot(request.body(Body::empty()).unwrap())
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = axum::body::to_bytes(answer.into_body(), 10_000)
+            .await
+            .unwrap();
+        let problem: Problem = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            (problem.code, problem.request_id.as_str()),
+            (Code::Internal, "mine")
+        );
+        assert!(!problem.detail.contains("purpose"));
+    }
+}

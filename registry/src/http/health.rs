@@ -96,3 +96,16 @@ pub(super) async fn alive() -> Response {
 pub(super) async fn ready(State(health): State<Arc<Health>>) -> Result<Json<Ready>, ApiError> {
     health.answer()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_that_has_loaded_nothing_is_not_ready() {
+        let health = Health::default();
+        let answer = health.answer().unwrap_err().render("id");
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.headers()[header::RETRY_AFTER], "1");
+    }
+}
