@@ -180,7 +180,7 @@ impl Dev {
             drain: Duration::from_secs(5),
             ..cardea_router::Config::default()
         })
-        .map_err(router::failure)?;
+        .map_err(|e| router::failure(&e))?;
         let running = Running {
             pid: std::process::id(),
             router: format!("http://{}", router.traffic_address()),

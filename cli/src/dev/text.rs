@@ -96,7 +96,7 @@ Cardea runs: 2 services, 4 instances, all reached through the router after {took
   registry API    {api}
   registry admin  {registry_admin}
   operator token  {token}
-                  (kept in {data}/operator.token; `ctl` here finds it by itself)
+                  (kept in {data}/operator.token, where `cardea ctl` finds it)
   data            {data}/ ({database}), logs of the instances in {data}/logs/
 
 {instances}
@@ -116,12 +116,15 @@ Three things to try, while this asks ten times a second in another terminal:
        {program} ctl{option} dev stop-registry
        {program} ctl{option} dev start-registry
 
-Have a look: {program} ctl{option} get instances
+Have a look:
+  {program} ctl{option} get instances
+  curl -H \"Authorization: Bearer $(cat {data}/operator.token)\" {api}/v1/services
+
 Ctrl-C stops everything.",
             took = self.took.as_secs_f64(),
+            api = running.api,
             router = running.router,
             router_admin = running.router_admin,
-            api = running.api,
             registry_admin = running.registry_admin,
             database = self.database,
             instances = indented(&instances(self.instances)),

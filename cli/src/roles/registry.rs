@@ -56,6 +56,6 @@ async fn asked_to_stop(signals: &mut Signals) {
 pub(crate) fn failure(error: StartError) -> Exit {
     match error {
         StartError::Config(invalid) => Exit::invalid("", &invalid),
-        other => Exit::Failed(anyhow::Error::new(other)),
+        other => Exit::failed(other),
     }
 }

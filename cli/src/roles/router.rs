@@ -21,7 +21,7 @@ pub(crate) fn run(args: &RouterArgs, log: &LogArgs) -> Outcome {
     telemetry::start(&merged.log.under(log), telemetry::DEFAULT_LEVEL)?;
     single_thread()?.block_on(async {
         let mut signals = Signals::listen()?;
-        let mut router = cardea_router::start(config).map_err(failure)?;
+        let mut router = cardea_router::start(config).map_err(|e| failure(&e))?;
         tracing::info!(
             traffic = %router.traffic_address(),
             admin = %router.admin_address(),
@@ -52,9 +52,17 @@ async fn serve(router: &mut Router, signals: &mut Signals) -> Outcome {
 }
 
 /// What a router's start says, with the flag that helps.
-pub(crate) fn failure(error: StartError) -> Exit {
+pub(crate) fn failure(error: &StartError) -> Exit {
     match error {
-        StartError::Invalid(invalid) => Exit::invalid("", &invalid),
-        other => Exit::Failed(anyhow::Error::new(other)),
+        StartError::Invalid(invalid) => Exit::invalid("", invalid),
+        StartError::Bind { what, .. } => {
+            let flag = if *what == "admin" {
+                "--admin"
+            } else {
+                "--listen"
+            };
+            Exit::failed(format!("{error}; choose another with {flag}"))
+        }
+        other => Exit::failed(other),
     }
 }
