@@ -289,11 +289,12 @@ async fn a_database_restored_from_an_old_copy_is_held_also_at_start() {
     other.submit(register("a", "search", 20)).await.unwrap();
     other.submit(register("a", "search", 21)).await.unwrap();
     other.stop().await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    one.stop().await;
+    let one = Running::open(of()).await.unwrap();
     assert_eq!(
         one.core.status().mode,
         Mode::HistoryHeld,
-        "another change at that revision"
+        "the database has another change at that revision"
     );
     one.core
         .decide_history(Keep::Memory, Author::named("op"))
