@@ -84,6 +84,11 @@ impl AccessLog {
         if full { self.flush() } else { 0 }
     }
 
+    /// Whether everything was handed over.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.buffer.borrow().is_empty()
+    }
+
     /// Hands over what there is; gives the number of lines that had to be dropped.
     pub(crate) fn flush(&self) -> u64 {
         let mut buffer = self.buffer.borrow_mut();

@@ -61,6 +61,12 @@ impl Pool {
         });
     }
 
+    /// Whether there are no idle connections.
+    pub(crate) fn is_empty(&self) -> bool {
+        let peers = self.peers.borrow();
+        peers.values().all(|idle| idle.connections.is_empty())
+    }
+
     /// Closes everything.
     pub(crate) fn clear(&self) {
         self.peers.borrow_mut().clear();

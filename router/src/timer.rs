@@ -65,16 +65,18 @@ impl Timers {
         }
     }
 
-    /// Runs for ever: lets time-outs go off.
-    pub(crate) async fn run(&self, mut each_tick: impl FnMut(Instant)) {
+    /// Runs for ever: lets time-outs go off. `each_tick` says whether it must be called again even
+    /// when there are no timers; else a worker without connections sleeps.
+    pub(crate) async fn run(&self, mut each_tick: impl FnMut(Instant) -> bool) {
+        let mut busy = false;
         loop {
-            if self.slots.borrow().is_empty() {
+            if !busy && self.slots.borrow().is_empty() {
                 self.work.notified().await;
             }
             tokio::time::sleep(TICK).await;
             let now = Instant::now();
             self.tick(now);
-            each_tick(now);
+            busy = each_tick(now);
         }
     }
 

@@ -64,6 +64,9 @@ pub(crate) async fn run(worker: &Worker, mut conn: Connection, mut ends: Ends) {
     worker.metrics.share.connections.sub(1);
     let _counted = Counted(worker);
     let mut leaving: Option<Instant> = None;
+    // A side that is told that the other has ended, and neither ends nor says anything, is gone.
+    let half_open = worker.config.limits.idle_timeout;
+    let (mut last_moved, mut still_since) = (0, None::<Instant>);
     let (mut from_client, mut to_client) = conn.stream.split();
     let (mut from_peer, mut to_peer) = ends.upstream.split();
     let mut up = Way::new(std::mem::take(&mut ends.to_peer));
@@ -72,6 +75,12 @@ pub(crate) async fn run(worker: &Worker, mut conn: Connection, mut ends: Ends) {
     let result: io::Result<()> = poll_fn(|cx| {
         if conn.timer.fired() {
             conn.timer.set(LOOK_EVERY);
+            let moved = up.moved + down.moved;
+            if moved != last_moved || !(up.closed || down.closed) {
+                (last_moved, still_since) = (moved, None);
+            } else if still_since.get_or_insert_with(Instant::now).elapsed() >= half_open {
+                return Poll::Ready(Ok(()));
+            }
             let wanted = ends
                 .picked
                 .as_ref()
@@ -113,6 +122,8 @@ struct Way<'w> {
     buffer: Option<crate::http1::buffer::Lent<'w, Buffer>>,
     ended: bool,
     closed: bool,
+    /// Bytes that got through.
+    moved: u64,
 }
 
 impl<'w> Way<'w> {
@@ -123,6 +134,7 @@ impl<'w> Way<'w> {
             buffer: None,
             ended: false,
             closed: false,
+            moved: 0,
         }
     }
 
@@ -145,6 +157,7 @@ impl<'w> Way<'w> {
                 while !buffer.is_empty() {
                     let n = ready!(poll_write(to, cx, buffer.data()))?;
                     buffer.consume(n);
+                    self.moved += n as u64;
                 }
             }
             if self.ended {

@@ -271,6 +271,8 @@ async fn keep_house(worker: &Worker) {
             worker.exchanges.trim();
             worker.large.trim();
         }
+        // A worker without clients sleeps once its log is written and its pools are empty.
+        !worker.pool.is_empty() || !worker.log.is_empty() || worker.exchanges.holds_some()
     };
     worker.timers.run(each_tick).await;
 }

@@ -173,6 +173,11 @@ impl<T> Lender<T> {
         }
     }
 
+    /// Whether some wait to be lent, or are out.
+    pub(crate) fn holds_some(&self) -> bool {
+        self.out.get() > 0 || !self.free.borrow().is_empty()
+    }
+
     /// How many wait to be lent.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {

@@ -1,0 +1,21 @@
+//! The engine on the wire: raw sockets on both sides, and upstreams that keep every byte.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test: clippy knows only functions marked as one"
+)]
+
+#[path = "wire/bodies.rs"]
+mod bodies;
+#[path = "wire/failures.rs"]
+mod failures;
+#[path = "wire/harness.rs"]
+mod harness;
+#[path = "wire/heads.rs"]
+mod heads;
+#[path = "wire/lifecycle.rs"]
+mod lifecycle;
+#[path = "wire/retries.rs"]
+mod retries;
+#[path = "wire/tunnels.rs"]
+mod tunnels;

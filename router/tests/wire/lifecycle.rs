@@ -1,0 +1,123 @@
+//! Starting, stopping, and many clients at once.
+
+use std::{sync::mpsc, time::Duration};
+
+use crate::harness::{GET, OK, Setup, Upstream, Wire, until};
+
+#[test]
+fn a_graceful_stop_finishes_what_is_in_flight() {
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let upstream = Upstream::start(move |mut wire, _| {
+        while wire.peek() {
+            let request = wire.request();
+            if request.head.starts_with("GET /slow") {
+                wait.lock().unwrap().recv().unwrap();
+            }
+            wire.send(OK);
+        }
+    });
+    let router = Setup::new(&[&upstream]).start();
+    let (address, admin) = (router.address, router.admin);
+    let mut idle = router.client();
+    idle.send(GET);
+    assert_eq!(idle.response().status(), 200);
+    let mut slow = router.client();
+    slow.send("GET /slow HTTP/1.1\r\nHost: h\r\n\r\n");
+    until("in flight", || upstream.count("GET /slow") == 1);
+    let stopping = router.stop();
+    // Idle connections are closed; nothing new is accepted; the admin port says it is not ready.
+    idle.assert_closed();
+    until("refused", || std::net::TcpStream::connect(address).is_err());
+    let mut ready = Wire::connect(admin);
+    ready.send("GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert_eq!(ready.response().status(), 503);
+    go.send(()).unwrap();
+    let answer = slow.response();
+    assert_eq!(
+        (answer.status(), answer.field("connection")),
+        (200, Some("close"))
+    );
+    slow.assert_closed();
+    let took = stopping.join().unwrap();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn connections_in_the_accept_queue_are_answered_at_a_stop() {
+    let upstream = Upstream::answering(OK);
+    for _ in 0..10 {
+        let router = Setup::new(&[&upstream]).start();
+        let address = router.address;
+        let mut clients: Vec<_> = (0..100).map(|_| Wire::connect(address)).collect();
+        for client in &mut clients {
+            client.send(GET);
+        }
+        let stopping = router.stop();
+        for mut client in clients {
+            assert_eq!(client.response().status(), 200);
+        }
+        stopping.join().unwrap();
+    }
+}
+
+#[test]
+fn a_stop_is_bounded() {
+    let upstream = Upstream::start(|mut wire, _| {
+        while wire.peek() {
+            wire.request();
+        }
+    });
+    let router = Setup::new(&[&upstream])
+        .config(|c| c.drain = Duration::from_millis(200))
+        .start();
+    let mut client = router.client();
+    client.send(GET);
+    until("in flight", || upstream.count("GET") == 1);
+    assert!(router.stop().join().unwrap() < Duration::from_secs(3));
+    client.rest().1.unwrap();
+}
+
+#[test]
+fn many_clients_share_few_connections() {
+    let upstream = Upstream::answering(OK);
+    let router = Setup::new(&[&upstream]).config(|c| c.threads = 2).start();
+    let address = router.address;
+    let clients: Vec<_> = (0..16)
+        .map(|_| {
+            std::thread::spawn(move || {
+                let mut client = Wire::connect(address);
+                for _ in 0..200 {
+                    client.send(GET);
+                    assert_eq!(client.response().body, b"ok");
+                }
+            })
+        })
+        .collect();
+    clients.into_iter().for_each(|c| c.join().unwrap());
+    assert_eq!(upstream.count("GET"), 3200);
+    assert!(upstream.connections() <= 16, "{}", upstream.connections());
+    let counted =
+        r#"cardea_router_requests_total{cluster="default",route="r",service="s",code="200""#;
+    assert_eq!(router.metric(counted), Some(3200.0));
+    until("closed", || {
+        router.metric("cardea_router_active_connections{protocol=\"http1\"}") == Some(0.0)
+    });
+}
+
+#[test]
+fn more_connections_than_allowed_wait_their_turn() {
+    let upstream = Upstream::answering(OK);
+    let router = Setup::new(&[&upstream])
+        .config(|c| c.limits.connections = 2)
+        .start();
+    let mut first: Vec<_> = (0..2).map(|_| router.client()).collect();
+    for client in &mut first {
+        client.send(GET);
+        assert_eq!(client.response().status(), 200);
+    }
+    let mut third = router.client();
+    third.send(GET);
+    drop(first);
+    assert_eq!(third.response().status(), 200);
+}

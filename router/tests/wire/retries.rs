@@ -1,0 +1,165 @@
+//! Retries: never where something could be done twice.
+
+use crate::harness::{GET, Message, OK, Running, Setup, Upstream, refusing, until};
+
+const POST: &str = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc";
+
+/// Reads a request, then closes without an answer.
+fn swallowing() -> Upstream {
+    Upstream::start(|mut wire, _| {
+        wire.request();
+    })
+}
+
+fn ask_until_retried(router: &Running, request: &str) -> Message {
+    let mut last = None;
+    until("a retry", || {
+        last = Some(router.ask(request));
+        router.metric("cardea_router_retries_total") > Some(0.0)
+    });
+    last.unwrap()
+}
+
+#[test]
+fn a_refused_connection_is_tried_elsewhere_whatever_the_method() {
+    let upstream = Upstream::answering(OK);
+    let router = Setup::new(&[&upstream]).peer(refusing()).start();
+    for request in [GET, POST] {
+        for _ in 0..10 {
+            assert_eq!(router.ask(request).status(), 200);
+        }
+    }
+    assert_eq!(upstream.count("POST"), 10);
+}
+
+#[test]
+fn a_get_is_tried_elsewhere_and_a_post_is_not() {
+    let (good, bad) = (Upstream::answering(OK), swallowing());
+    let router = Setup::new(&[&good, &bad])
+        .service("health = { max_fails = 0 }")
+        .start();
+    assert_eq!(ask_until_retried(&router, GET).status(), 200);
+    let mut statuses = Vec::new();
+    for _ in 0..10 {
+        statuses.push(router.ask(POST).status());
+    }
+    assert!(
+        statuses.contains(&502) && statuses.contains(&200),
+        "{statuses:?}"
+    );
+    assert_eq!(good.count("POST") + bad.count("POST"), 10);
+}
+
+#[test]
+fn a_put_is_sent_again_with_its_whole_body() {
+    let good = Upstream::answering(OK);
+    let bad = swallowing();
+    let router = Setup::new(&[&good, &bad])
+        .service("health = { max_fails = 0 }")
+        .start();
+    let body = "x".repeat(40_000);
+    let head = format!(
+        "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    until("a retry", || {
+        let mut client = router.client();
+        client.send(&head);
+        for piece in body.as_bytes().chunks(7000) {
+            client.send(piece);
+        }
+        assert_eq!(client.response().status(), 200);
+        router.metric("cardea_router_retries_total") > Some(0.0)
+    });
+    for seen in good.seen() {
+        for request in seen.split("PUT ").skip(1) {
+            assert!(request.ends_with(&format!("\r\n\r\n{body}")));
+        }
+    }
+}
+
+#[test]
+fn a_body_too_large_to_keep_is_not_sent_again() {
+    let bad = swallowing();
+    let good = Upstream::answering(OK);
+    let router = Setup::new(&[&good, &bad])
+        .service("health = { max_fails = 0 }\nretries = { body_limit = 1000 }")
+        .start();
+    let body = "x".repeat(200_000);
+    let request = format!(
+        "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut statuses = Vec::new();
+    for _ in 0..6 {
+        statuses.push(router.ask(&request).status());
+    }
+    assert!(statuses.contains(&502), "{statuses:?}");
+    assert_eq!(router.metric("cardea_router_retries_total"), Some(0.0));
+}
+
+#[test]
+fn a_status_that_the_service_names_is_tried_elsewhere() {
+    let good = Upstream::answering(OK);
+    let bad = Upstream::answering("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n");
+    let router = Setup::new(&[&good, &bad])
+        .service("health = { max_fails = 0 }")
+        .start();
+    for _ in 0..10 {
+        assert_eq!(router.ask(GET).status(), 200);
+    }
+    let statuses: Vec<_> = (0..4).map(|_| router.ask(POST).status()).collect();
+    assert!(statuses.contains(&503), "{statuses:?}");
+}
+
+#[test]
+fn the_last_answer_stands_when_there_is_nobody_else() {
+    let busy = "HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy";
+    let (a, b) = (Upstream::answering(busy), Upstream::answering(busy));
+    let router = Setup::new(&[&a, &b]).start();
+    let answer = router.ask(GET);
+    assert_eq!((answer.status(), &answer.body[..]), (503, &b"busy"[..]));
+    assert_eq!((a.count("GET"), b.count("GET")), (1, 1));
+}
+
+#[test]
+fn a_pooled_connection_that_was_closed_is_no_failure() {
+    // Each connection serves one request and is closed at the next, before any answer.
+    let upstream = Upstream::start(|mut wire, _| {
+        wire.request();
+        wire.send(OK);
+        wire.peek();
+    });
+    let router = Setup::new(&[&upstream]).start();
+    let mut client = router.client();
+    for _ in 0..5 {
+        client.send(GET);
+        assert_eq!(client.response().status(), 200);
+    }
+    assert!(
+        !router
+            .metrics()
+            .contains("cardea_router_upstream_errors_total{")
+    );
+    // What was sent on such a connection may have been done: a POST is not sent again.
+    client.send(POST);
+    assert_eq!(client.response().status(), 502);
+    assert_eq!(upstream.count("POST"), 1);
+}
+
+#[test]
+fn a_post_does_not_meet_a_connection_that_is_known_to_be_closed() {
+    let upstream = Upstream::start(|mut wire, _| {
+        wire.request();
+        wire.send(OK);
+    });
+    let router = Setup::new(&[&upstream]).start();
+    let mut client = router.client();
+    for round in 1..20 {
+        client.send(POST);
+        assert_eq!(client.response().status(), 200, "round {round}");
+        // The upstream closes at once; give its FIN the time to arrive.
+        until("closed", || upstream.connections() == round);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
