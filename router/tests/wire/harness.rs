@@ -26,11 +26,14 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Every byte that arrived.
+type Record = Arc<Mutex<Vec<u8>>>;
+
 /// One side of a connection, read by messages.
 pub(crate) struct Wire {
     pub(crate) stream: TcpStream,
     buffer: Vec<u8>,
-    record: Option<Arc<Mutex<Vec<u8>>>>,
+    record: Option<Record>,
 }
 
 /// A message as it came.
@@ -226,7 +229,7 @@ impl Wire {
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
     pub(crate) connections: Arc<AtomicUsize>,
-    records: Arc<Mutex<Vec<Arc<Mutex<Vec<u8>>>>>>,
+    records: Arc<Mutex<Vec<Record>>>,
     gone: Arc<AtomicBool>,
 }
 
@@ -248,7 +251,7 @@ impl Upstream {
                     return;
                 }
                 let number = connections.fetch_add(1, Ordering::SeqCst);
-                let record = Arc::<Mutex<Vec<u8>>>::default();
+                let record = Record::default();
                 records.lock().unwrap().push(record.clone());
                 let mut wire = Wire::new(stream.unwrap());
                 wire.stream.set_read_timeout(None).unwrap();
@@ -274,7 +277,7 @@ impl Upstream {
     /// Bytes that arrived so far, by connection.
     pub(crate) fn seen(&self) -> Vec<String> {
         let records = self.records.lock().unwrap();
-        let text = |r: &Arc<Mutex<Vec<u8>>>| String::from_utf8_lossy(&r.lock().unwrap()).into();
+        let text = |r: &Record| String::from_utf8_lossy(&r.lock().unwrap()).into();
         records.iter().map(text).collect()
     }
 

@@ -1,5 +1,7 @@
 //! Heads: what is passed on, what stays behind, what is refused.
 
+use std::fmt::Write as _;
+
 use crate::harness::{GET, OK, Setup, Upstream, until};
 
 #[test]
@@ -83,13 +85,13 @@ fn pipelined_requests_are_answered_in_order() {
     let mut client = router.client();
     let mut all = String::new();
     for i in 0..50 {
-        all += &match i % 3 {
-            0 => format!("GET /{i} HTTP/1.1\r\nHost: h\r\n\r\n"),
-            1 => format!("POST /{i} HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc"),
-            _ => format!(
-                "POST /{i} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"
-            ),
+        let rest = match i % 3 {
+            0 => "\r\n",
+            1 => "Content-Length: 3\r\n\r\nabc",
+            _ => "Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
         };
+        let method = if i % 3 == 0 { "GET" } else { "POST" };
+        write!(all, "{method} /{i} HTTP/1.1\r\nHost: h\r\n{rest}").unwrap();
     }
     client.send(all);
     for i in 0..50 {
@@ -153,7 +155,7 @@ fn what_cannot_be_read_beyond_doubt_is_refused_and_closed() {
         let mut client = router.client();
         client.send(&request);
         let answer = client.response();
-        assert_eq!(answer.status(), status, "{:.80}", request);
+        assert_eq!(answer.status(), status, "{request:.80}");
         assert_eq!(answer.field("connection"), Some("close"));
         let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
         assert_eq!(
