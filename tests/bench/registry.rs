@@ -33,7 +33,7 @@ use crate::{
     table::{Table, shown, spread},
 };
 
-const SPAN: Duration = Duration::from_secs(4);
+const SPAN: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 5;
 const SOON: Duration = Duration::from_secs(30);
 
