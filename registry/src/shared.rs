@@ -139,6 +139,29 @@ impl Shared {
         }
     }
 
+    /// Renews an alarm's words, if the mode is still that one and the alarm stands: what is found out
+    /// beside the writer may be out of date when it is said.
+    pub(crate) fn reword(&self, mode: Mode, code: &'static str, message: String) {
+        let mut standing = self.standing();
+        if standing.mode == mode
+            && let Some(alarm) = standing.alarms.get_mut(code)
+        {
+            alarm.message = message;
+        }
+    }
+
+    /// In agreement with the database: the mode and the end of its alarms are seen together. The
+    /// mode before.
+    pub(crate) fn agree(&self) -> Mode {
+        let mut standing = self.standing();
+        for code in ["database_lost", "history_held"] {
+            if standing.alarms.remove(code).is_some() {
+                tracing::info!(code, "alarm cleared");
+            }
+        }
+        std::mem::replace(&mut standing.mode, Mode::Ok)
+    }
+
     /// Serves another state: first it is visible, then who waits for it is woken.
     pub(crate) fn publish(&self, state: State) {
         let state = Arc::new(state);

@@ -71,14 +71,13 @@ pub(super) async fn probe(shared: &Shared) {
         match shared.store.prepare(&fresh_epoch()).await {
             Ok(_) => shared.reached.notify_one(),
             Err(error) => {
-                if mode == Mode::DatabaseLost {
-                    shared.raise(
-                        "database_lost",
-                        format!(
-                            "{error}. Memory serves; registrations are kept on disk and written when the database is back; configuration is read-only."
-                        ),
-                    );
-                }
+                shared.reword(
+                    Mode::DatabaseLost,
+                    "database_lost",
+                    format!(
+                        "{error}. Memory serves; registrations are kept on disk and written when the database is back; configuration is read-only."
+                    ),
+                );
             }
         }
         let time = if mode == Mode::HistoryHeld {

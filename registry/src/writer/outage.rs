@@ -265,12 +265,9 @@ impl Writer {
         }
         self.shared.leases.grace(self.shared.clock.now(), grace);
         self.tell_pending();
-        let before = std::mem::replace(&mut self.shared.standing().mode, Mode::Ok);
-        if before != Mode::Ok {
+        if self.shared.agree() != Mode::Ok {
             tracing::info!("in agreement with the database");
         }
-        self.shared.clear("database_lost");
-        self.shared.clear("history_held");
     }
 }
 
