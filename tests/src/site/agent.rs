@@ -254,3 +254,10 @@ impl Agent {
         process::output(&mut command, SOON)
     }
 }
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // A killed agent leaves its socket behind.
+        drop(std::fs::remove_file(&self.socket));
+    }
+}
