@@ -163,6 +163,12 @@ async fn instances_are_drained_weighed_and_explained() {
                 .starts_with("two")
         );
     }
+    let last = ctl(&site, &["drain", "search/two"]);
+    let said = String::from_utf8_lossy(&last.stderr).into_owned();
+    assert_eq!(last.status.code(), Some(2), "{said}");
+    assert!(said.contains("no instance left"), "{said}");
+    let state = json(&site, &["get", "instances", "search/two"]).to_string();
+    assert!(!state.contains("draining"), "{state}");
     ok(&site, &["undrain", "search/one", "--yes"]);
     ok(&site, &["weight", "search/two", "0", "--yes"]);
     site.settled().await;

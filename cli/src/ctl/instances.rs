@@ -1,5 +1,7 @@
 //! `ctl drain`, `undrain` and `weight`: what an operator sets over an instance's own report.
 
+use std::collections::BTreeSet;
+
 use cardea_registry_api::{
     Instance, InstanceKey, InstanceState,
     api::{InstancePatch, Written},
@@ -45,6 +47,12 @@ pub(super) async fn drain(session: &Session, args: DrainArgs, drain: bool) -> Ou
     for name in &args.instances {
         chosen.push(find(session, name).await?);
     }
+    if drain && args.service.is_none() && !args.write.dry_run {
+        for place in emptied(session, &chosen).await? {
+            let text = format!("{place} would have no instance left that takes requests");
+            ask::confirm(args.write, &text)?;
+        }
+    }
     let mut done = Vec::new();
     for instance in chosen {
         let state = drain.then_some(InstanceState::Draining);
@@ -62,6 +70,32 @@ pub(super) async fn drain(session: &Session, args: DrainArgs, drain: bool) -> Ou
         }
         .to_owned()
     })
+}
+
+/// Services (with their clusters) of which draining `chosen` would leave nobody who takes requests.
+async fn emptied(session: &Session, chosen: &[Instance]) -> Result<Vec<String>, Exit> {
+    let places: BTreeSet<_> = chosen
+        .iter()
+        .map(|instance| (&instance.cluster, &instance.service))
+        .collect();
+    let mut emptied = Vec::new();
+    for (cluster, service) in places {
+        let query = InstanceQuery {
+            cluster: Some(cluster.clone()),
+            service: Some(service.clone()),
+            ..InstanceQuery::default()
+        };
+        let takers = list(session, query)
+            .await?
+            .into_iter()
+            .filter(Instance::takes_requests);
+        let keys: Vec<_> = takers.map(|taker| taker.key()).collect();
+        let leaves = |key: &InstanceKey| chosen.iter().any(|instance| instance.key() == *key);
+        if !keys.is_empty() && keys.iter().all(leaves) {
+            emptied.push(format!("{cluster}/{service}"));
+        }
+    }
+    Ok(emptied)
 }
 
 /// Sets an instance's weight, or lifts that.
