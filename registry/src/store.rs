@@ -295,6 +295,24 @@ macro_rules! on_lane {
 }
 
 impl Session {
+    /// Writes a few records of instances and commits, in one round trip where the engine can:
+    /// `None` where it can't, `false` where the head stands elsewhere (nothing was written then).
+    /// An error leaves open whether it was committed.
+    pub(crate) async fn write_at_once(
+        &mut self,
+        from: &Point,
+        to: &Point,
+        records: &[Record],
+    ) -> Result<Option<bool>, StoreError> {
+        match &mut self.lane {
+            Lane::Postgres(connection, _) if postgres::at_once::fits(records) => {
+                let written = postgres::at_once::write(connection, from, to, records);
+                bounded(self.timeout, written).await.map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// Begins: moves the head, or says where it stands and locks it.
     pub(crate) async fn begin(&mut self, from: &Point, to: &Point) -> Result<Begun, StoreError> {
         on_lane!(self, self.timeout, begin(from, to))
@@ -320,11 +338,16 @@ impl Session {
     /// Commits. An error here leaves open whether the transaction was committed.
     pub(crate) async fn commit(mut self) -> Result<(), StoreError> {
         on_lane!(self, self.timeout, commit())?;
+        self.keep();
+        Ok(())
+    }
+
+    /// Keeps the connection, on which nothing is open, for the next one.
+    pub(crate) fn keep(self) {
         match self.lane {
             Lane::Postgres(connection, idle) => idle.give(connection),
             Lane::Sqlite(connection, idle) => idle.give(connection),
         }
-        Ok(())
     }
 }
 

@@ -4,7 +4,8 @@
 //! 2. The writer takes what has come and drafts it on the current state ([`Draft`], pure). It starts
 //!    at once when idle; what arrives during a commit goes into the next: group commit without a timer.
 //! 3. One transaction moves the head row (and so takes its lock), adds the records to the log and
-//!    makes the current rows what the records say ([`Writer::write`]). If another replica has moved
+//!    makes the current rows what the records say ([`Writer::write`]; on Postgres a few records of
+//!    instances go in one statement). If another replica has moved
 //!    the head, its rows are read under the lock and the units are drafted again on top of them.
 //! 4. The new state is published: readers see it, waiting routers are woken, the doors get their answers.
 //!
@@ -40,6 +41,8 @@ pub(crate) use outage::branch;
 const GROUP: usize = 2000;
 /// How many rows are read at a time.
 const PAGE: u64 = 2000;
+/// How long after a write the database's kept connections are taken for alive.
+const ALIVE: std::time::Duration = std::time::Duration::from_secs(1);
 /// When a door should try again while the database is away, in seconds.
 const RETRY_AFTER: u64 = 2;
 
@@ -87,6 +90,8 @@ pub(crate) struct Writer {
     durable: Option<State>,
     /// Accepted, and not known to be in the database.
     pending: Vec<PendingUnit>,
+    /// When the database last took a write: for a moment, its kept connections are taken for alive.
+    took: Option<std::time::Instant>,
 }
 
 impl Writer {
@@ -101,6 +106,7 @@ impl Writer {
             commands,
             durable,
             pending,
+            took: None,
         };
         writer.tell_pending();
         writer
@@ -218,6 +224,15 @@ impl Writer {
             let from = durable.base.clone();
             let mut session = self.shared.store.session(false).await?;
             let started = std::time::Instant::now();
+            // In one step only on a connection that is surely alive: whether a step that failed was
+            // taken is not known, while a failed `begin` can be repeated.
+            if self.took.take().is_some_and(|took| started - took < ALIVE) {
+                let to = draft.point();
+                if session.write_at_once(&from, &to, &draft.records).await? == Some(true) {
+                    session.keep();
+                    return Ok(self.taken(draft));
+                }
+            }
             let mut begun = session.begin(&from, &draft.point()).await;
             if begun.is_err() && started.elapsed() < self.shared.config.store.timeout / 2 {
                 // The kept connection was dead; nothing was written on it.
@@ -248,13 +263,19 @@ impl Writer {
             }
             session.write(&draft.records).await?;
             session.commit().await?;
-            draft.state.base = draft.point();
-            for record in &draft.records {
-                metrics::counter!("cardea_registry_changes_total", "cause" => record.cause.to_string())
-                    .increment(1);
-            }
-            return Ok(draft);
+            return Ok(self.taken(draft));
         }
+    }
+
+    /// The database has a draft.
+    fn taken(&mut self, mut draft: Draft) -> Draft {
+        self.took = Some(std::time::Instant::now());
+        draft.state.base = draft.point();
+        for record in &draft.records {
+            metrics::counter!("cardea_registry_changes_total", "cause" => record.cause.to_string())
+                .increment(1);
+        }
+        draft
     }
 
     /// Lets the leases know what a unit did to instances.

@@ -65,6 +65,7 @@ async fn suite(url: &str) {
     a_new_history_gets_the_first_name(&store).await;
     what_is_committed_is_read_back(&store).await;
     many_rows_of_any_number(&store).await;
+    in_one_step_it_is_the_same_or_nothing(&store).await;
     what_is_not_committed_never_was(&store).await;
     who_is_behind_gets_the_rows_under_the_lock(&store).await;
     a_row_is_written_once(&store).await;
@@ -135,6 +136,60 @@ async fn many_rows_of_any_number(store: &Store) {
         commit(store, &at, &gone).await;
         assert_eq!(store.load().await.unwrap().instances.len(), 1);
     }
+}
+
+async fn in_one_step_it_is_the_same_or_nothing(store: &Store) {
+    let from = store.head().await.unwrap().point;
+    let before = store.load().await.unwrap();
+    let objects = [
+        (Kind::Instance, "one/s/1", Some("{\"n\":1}")),
+        (Kind::Instance, "one/s/2", Some("{\"quote\":\"'{},\\\"\"}")),
+        (Kind::Instance, "one/s/1", Some("{\"n\":2}")),
+        (Kind::Instance, "one/s/2", None),
+        (Kind::Instance, "never/was/there", None),
+    ];
+    let (mut records, to) = rows(&from, &objects);
+    records[2].before = Some("{\"n\":1}".into());
+    // Configuration, and more than a few, go step by step.
+    let mut session = store.session(false).await.unwrap();
+    let (config, after) = rows(&from, &[(Kind::Cluster, "one", Some("{}"))]);
+    let written = session.write_at_once(&from, &after, &config).await.unwrap();
+    assert_eq!(written, None);
+    let written = session.write_at_once(&from, &to, &records).await.unwrap();
+    if matches!(store.engine, Engine::Sqlite(..)) {
+        assert_eq!(written, None);
+        return;
+    }
+    assert_eq!(written, Some(true));
+    assert_eq!(store.head().await.unwrap().point, to);
+    assert_eq!(
+        store.changes_from(from.revision + 1, 100).await.unwrap(),
+        records
+    );
+    let loaded = store.load().await.unwrap();
+    assert_eq!(loaded.objects, before.objects);
+    assert_eq!(loaded.instances.len(), before.instances.len() + 1);
+    let one = loaded
+        .instances
+        .iter()
+        .find(|(key, ..)| key == "one/s/1")
+        .unwrap();
+    assert_eq!(
+        one,
+        &("one/s/1".into(), from.revision + 3, "{\"n\":2}".into())
+    );
+    // From a point that holds no more, nothing is written.
+    let (stale, there) = rows(&from, &[(Kind::Instance, "one/s/3", Some("{}"))]);
+    let written = session.write_at_once(&from, &there, &stale).await.unwrap();
+    assert_eq!(written, Some(false));
+    assert_eq!(
+        store.load().await.unwrap().instances.len(),
+        loaded.instances.len()
+    );
+    assert_eq!(store.head().await.unwrap().point, to);
+    session.keep();
+    let gone = [(Kind::Instance, "one/s/1", None)];
+    commit(store, &to, &gone).await;
 }
 
 async fn what_is_not_committed_never_was(store: &Store) {

@@ -168,22 +168,7 @@ pub(crate) async fn write(connection: &mut Connection, records: &[Record]) -> Re
         }
         statement.execute(&mut *connection).await?;
     }
-    // A key twice in one statement is refused by Postgres: only its last form counts.
-    let mut seen = std::collections::HashSet::new();
-    let mut last: Vec<Current<'_>> = records
-        .iter()
-        .rev()
-        .filter(|record| seen.insert((record.kind, record.key.as_str())))
-        .map(|record| Current {
-            kind: record.kind,
-            key: &record.key,
-            revision: record.revision,
-            body: record.after.as_deref(),
-        })
-        .collect();
-    // The same order in every transaction.
-    last.sort_unstable_by_key(|row| (row.kind, row.key));
-    put_current(connection, &last).await
+    put_current(connection, &rows::last_forms(records)).await
 }
 
 /// Writes current rows.

@@ -19,6 +19,8 @@ use sqlx::{
 #[path = "operations.rs"]
 pub(super) mod operations;
 
+pub(super) mod at_once;
+
 pub(super) type Connection = PgConnection;
 
 const BEGIN_WRITE: &str = "BEGIN";

@@ -46,6 +46,25 @@ pub(crate) struct Current<'a> {
     pub(crate) body: Option<&'a str>,
 }
 
+/// What records leave of each object. A key twice in one statement is refused by Postgres: only its
+/// last form counts. The same order in every transaction.
+pub(super) fn last_forms(records: &[Record]) -> Vec<Current<'_>> {
+    let mut seen = std::collections::HashSet::new();
+    let mut last: Vec<Current<'_>> = records
+        .iter()
+        .rev()
+        .filter(|record| seen.insert((record.kind, record.key.as_str())))
+        .map(|record| Current {
+            kind: record.kind,
+            key: &record.key,
+            revision: record.revision,
+            body: record.after.as_deref(),
+        })
+        .collect();
+    last.sort_unstable_by_key(|row| (row.kind, row.key));
+    last
+}
+
 /// Who holds a job, until when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Job {
