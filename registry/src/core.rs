@@ -211,7 +211,7 @@ impl Core {
                 Ok(body) => FeedAnswer::Body {
                     epoch: Arc::clone(&state.epoch),
                     revision: body.revision,
-                    coding: request.coding,
+                    coding: body.coding,
                     bytes: body.bytes,
                 },
                 Err(error) => {

@@ -24,6 +24,8 @@ const DELTA_FROM: u64 = 50;
 const KEPT: usize = 48;
 /// Up to this many bytes of lines are encoded where we are; more, on a thread that may block.
 const INLINE: u64 = 32 * 1024;
+/// Bodies up to this many bytes go as they are: compressing them costs more time than sending them.
+const AS_IT_IS: usize = 4096;
 /// For how long after an operator's decision the feed says that he accepted the history.
 const ACCEPTED_FOR: i64 = 24 * 3_600_000;
 
@@ -42,6 +44,8 @@ type Cell = Arc<OnceCell<Body>>;
 #[derive(Debug, Clone)]
 pub(crate) struct Body {
     pub(crate) revision: u64,
+    /// What was asked for, or identity where the body is small.
+    pub(crate) coding: Coding,
     pub(crate) bytes: Bytes,
 }
 
@@ -108,14 +112,14 @@ pub(crate) fn need(state: &State, request: &FeedRequest) -> Need {
     Need::Delta(*after)
 }
 
-/// Encodes an update: pure.
+/// Encodes an update, in this coding or (a small one) as it is: pure.
 pub(crate) fn encode(
     state: &State,
     cluster: &Name,
     from: Option<u64>,
     coding: Coding,
     accepted: bool,
-) -> Result<Vec<u8>, FeedError> {
+) -> Result<(Coding, Vec<u8>), FeedError> {
     let totals = state.totals(cluster);
     let mut encoder = Encoder::new(&Head {
         format: FORMAT,
@@ -153,7 +157,11 @@ pub(crate) fn encode(
             }
         }
     }
-    coding.encode(&encoder.finish())
+    let text = encoder.finish();
+    if text.len() <= AS_IT_IS {
+        return Ok((Coding::Identity, text));
+    }
+    Ok((coding, coding.encode(&text)?))
 }
 
 /// Whether routers may let go of what a new history no longer has.
@@ -216,7 +224,7 @@ impl Feed {
                 let state = Arc::clone(state);
                 let revision = state.revision;
                 let work = move || encode(&state, &cluster, from, coding, accepted);
-                let bytes = if from.is_some() || totals.bytes <= INLINE {
+                let (coding, bytes) = if from.is_some() || totals.bytes <= INLINE {
                     work()
                 } else {
                     tokio::task::spawn_blocking(work)
@@ -225,6 +233,7 @@ impl Feed {
                 }?;
                 Ok::<Body, FeedError>(Body {
                     revision,
+                    coding,
                     bytes: bytes.into(),
                 })
             })

@@ -124,7 +124,7 @@ proptest! {
     fn deltas_lead_to_the_full_set(steps in prop::collection::vec((0usize..80, any::<bool>(), any::<bool>()), 1..60)) {
         let mut state = filled(60);
         let mut has = Has::default();
-        let mut at = has.take(&encode(&state, &name("a"), None, Coding::Identity, false).unwrap()).revision;
+        let mut at = has.take(&encode(&state, &name("a"), None, Coding::Identity, false).unwrap().1).revision;
         for (n, gone, poll) in steps {
             let change = if gone { Change::Deregister { key: key("a", "search", n) } } else { register("a", "search", n) };
             state.apply_all(&[change], 1).unwrap();
@@ -134,7 +134,7 @@ proptest! {
                     Need::Delta(from) => Some(from),
                     _ => None,
                 };
-                at = has.take(&encode(&state, &name("a"), from, Coding::Identity, false).unwrap()).revision;
+                at = has.take(&encode(&state, &name("a"), from, Coding::Identity, false).unwrap().1).revision;
             }
         }
     }

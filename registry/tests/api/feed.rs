@@ -59,7 +59,14 @@ fn applied(pulled: &Pulled, router: &str, wait: &str) -> String {
 #[tokio::test]
 async fn the_set_comes_in_the_coding_that_was_asked_for() {
     let cardea = Cardea::start().await;
-    let revision = cardea.register(ONE, "10.0.0.1:80").await;
+    cardea.register(ONE, "10.0.0.1:80").await;
+    // A small one comes as it is.
+    assert_eq!(pull(&cardea, "", "zstd").await.coding, "");
+    let mut revision = 0;
+    for n in 0..30 {
+        let path = format!("/v1/clusters/dc-a/services/search/instances/two-{n}");
+        revision = cardea.register(&path, "10.0.0.2:80").await;
+    }
     for (accept, coding) in [
         ("zstd, gzip", "zstd"),
         ("gzip", "gzip"),
@@ -78,7 +85,7 @@ async fn the_set_comes_in_the_coding_that_was_asked_for() {
             _ => None,
         });
         assert_eq!(keys.next(), Some("dc-a/search/one"));
-        assert_eq!(keys.next(), None);
+        assert_eq!(keys.count(), 30);
     }
     cardea.stop().await;
 }
