@@ -56,6 +56,9 @@ mod retry;
 
 use observe::Seen;
 
+/// How long a stopping worker waits for the first request of a new connection.
+const FIRST_WORD: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// A client's connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -87,7 +90,9 @@ pub(crate) async fn serve(worker: &Worker, stream: TcpStream, client: SocketAddr
         client_text: client_text(client.ip()),
     };
     conn.timer.set(worker.config.limits.header_timeout);
-    while has_spoken(worker, &conn).await {
+    let mut fresh = true;
+    while has_spoken(worker, &mut conn, fresh).await {
+        fresh = false;
         let after = {
             let mut exchange = worker.exchanges.lend();
             serve_while_busy(worker, &mut conn, &mut exchange).await
@@ -107,14 +112,39 @@ pub(crate) async fn serve(worker: &Worker, stream: TcpStream, client: SocketAddr
 }
 
 /// Waits, without a buffer, until there is something to read; `false`: the time is over, or the
-/// worker stops.
-async fn has_spoken(worker: &Worker, conn: &Connection) -> bool {
-    poll_fn(|cx| match conn.stream.poll_read_ready(cx) {
-        Poll::Ready(ready) => Poll::Ready(ready.is_ok()),
-        Poll::Pending if conn.timer.fired() || worker.stopping() => Poll::Ready(false),
-        Poll::Pending => Poll::Pending,
+/// worker stops. A stopping worker closes a connection only when the kernel has nothing for it, and
+/// gives one that has not spoken yet (`fresh`) a moment: its first request is on its way.
+async fn has_spoken(worker: &Worker, conn: &mut Connection, fresh: bool) -> bool {
+    let mut patience = fresh;
+    poll_fn(|cx| {
+        if let Poll::Ready(ready) = conn.stream.poll_read_ready(cx) {
+            return Poll::Ready(ready.is_ok());
+        }
+        if worker.stopping() {
+            if has_bytes(&conn.stream) {
+                return Poll::Ready(true);
+            }
+            if !patience && (!fresh || conn.timer.fired()) {
+                return Poll::Ready(false);
+            }
+            if patience {
+                patience = false;
+                conn.timer.set(FIRST_WORD);
+            }
+        } else if conn.timer.fired() {
+            return Poll::Ready(false);
+        }
+        Poll::Pending
     })
     .await
+}
+
+/// Asks the kernel itself: the event loop may not have heard yet.
+fn has_bytes(stream: &TcpStream) -> bool {
+    let mut byte = [std::mem::MaybeUninit::uninit()];
+    socket2::SockRef::from(stream)
+        .peek(&mut byte)
+        .is_ok_and(|n| n > 0)
 }
 
 /// Serves requests for as long as there are bytes of another one.

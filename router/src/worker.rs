@@ -138,7 +138,8 @@ pub(crate) fn run(parts: Parts, stopping: &CancellationToken) -> io::Result<()> 
         let mut keeper = std::pin::pin!(keep_house(&worker));
         let work = async {
             accept_until(&worker, &listener, &connections, stopping).await;
-            drop(listener);
+            worker.stopping.set(true);
+            take_queued(&worker, listener, &connections);
             drain(&worker, &connections).await;
         };
         let mut work = std::pin::pin!(work);
@@ -152,7 +153,7 @@ pub(crate) fn run(parts: Parts, stopping: &CancellationToken) -> io::Result<()> 
     })
 }
 
-/// Accepts connections until the worker is told to stop; then what the kernel has accepted already.
+/// Accepts connections until the worker is told to stop.
 async fn accept_until(
     worker: &Rc<Worker>,
     listener: &TcpListener,
@@ -180,15 +181,31 @@ async fn accept_until(
             }
         }
     }
-    worker.stopping.set(true);
-    // Closing a listener resets the connections in its queue: answer them first.
-    while let Some(Ok((stream, client))) = poll_fn(|cx| match listener.poll_accept(cx) {
-        Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
-        Poll::Pending => Poll::Ready(None),
-    })
-    .await
-    {
-        open(worker, connections, stream, client);
+}
+
+/// Takes what the kernel has accepted already, and closes the listener: closing it would reset the
+/// connections in its queue. The kernel is asked itself, because the event loop may not have heard
+/// of the newest yet, or grants a task only so many answers at a time.
+fn take_queued(worker: &Rc<Worker>, listener: TcpListener, connections: &TaskTracker) {
+    let queued = listener.into_std().and_then(|listener| {
+        loop {
+            let (stream, client) = match listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if is_the_clients(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            stream.set_nonblocking(true)?;
+            open(
+                worker,
+                connections,
+                tokio::net::TcpStream::from_std(stream)?,
+                client,
+            );
+        }
+    });
+    if let Err(error) = queued {
+        tracing::warn!(%error, "connections that waited to be accepted were lost at the stop");
     }
 }
 
@@ -230,16 +247,20 @@ impl Drop for Open {
 /// Accepting failed: a client that went away in the queue costs nothing; being out of descriptors
 /// needs a moment, in which connections of ours end.
 async fn pause(worker: &Worker, error: &io::Error) {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    if matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionReset | Interrupted
-    ) {
+    if is_the_clients(error) {
         return;
     }
     tracing::warn!(%error, open = worker.open.get(), "cannot accept connections for a moment");
     worker.pool.clear();
     tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+fn is_the_clients(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | Interrupted
+    )
 }
 
 /// Waits until every connection has ended, for as long as a graceful stop may take.
