@@ -37,6 +37,7 @@ mod table;
 mod timer;
 mod tunnel;
 mod upstream;
+mod wire;
 mod worker;
 
 pub use balance::{Balancers, PickInput, key};

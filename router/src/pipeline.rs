@@ -29,8 +29,6 @@ use std::{
     time::Instant,
 };
 
-use tokio::net::TcpStream;
-
 use crate::{
     exchange::Exchange,
     http1::{
@@ -42,6 +40,7 @@ use crate::{
     refusal,
     timer::Timer,
     tunnel,
+    wire::Wire,
     worker::Worker,
 };
 
@@ -62,7 +61,9 @@ const FIRST_WORD: std::time::Duration = std::time::Duration::from_millis(500);
 /// A client's connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) stream: TcpStream,
+    pub(crate) wire: Wire,
+    /// `http` or `https`, as the client sees it.
+    pub(crate) scheme: &'static str,
     pub(crate) timer: Timer,
     pub(crate) client: SocketAddr,
     pub(crate) client_text: Box<str>,
@@ -82,9 +83,10 @@ pub(crate) enum After {
 }
 
 /// Serves a client until its connection ends.
-pub(crate) async fn serve(worker: &Worker, stream: TcpStream, client: SocketAddr) {
+pub(crate) async fn serve(worker: &Worker, wire: Wire, scheme: &'static str, client: SocketAddr) {
     let mut conn = Connection {
-        stream,
+        wire,
+        scheme,
         timer: worker.timers.timer().await,
         client,
         client_text: client_text(client.ip()),
@@ -101,9 +103,7 @@ pub(crate) async fn serve(worker: &Worker, stream: TcpStream, client: SocketAddr
             After::Keep => conn.timer.set(worker.config.limits.keepalive),
             After::Close => return,
             After::Cut => {
-                // A reset, so that not even an answer without a length looks complete.
-                let _ = socket2::SockRef::from(&conn.stream)
-                    .set_linger(Some(std::time::Duration::ZERO));
+                conn.wire.cut();
                 return;
             }
             After::Tunnel(ends) => return tunnel::run(worker, conn, *ends).await,
@@ -117,11 +117,11 @@ pub(crate) async fn serve(worker: &Worker, stream: TcpStream, client: SocketAddr
 async fn has_spoken(worker: &Worker, conn: &mut Connection, fresh: bool) -> bool {
     let mut patience = fresh;
     poll_fn(|cx| {
-        if let Poll::Ready(ready) = conn.stream.poll_read_ready(cx) {
+        if let Poll::Ready(ready) = conn.wire.poll_read_ready(cx) {
             return Poll::Ready(ready.is_ok());
         }
         if worker.stopping() {
-            if has_bytes(&conn.stream) {
+            if conn.wire.has_bytes() {
                 return Poll::Ready(true);
             }
             if !patience && (!fresh || conn.timer.fired()) {
@@ -137,14 +137,6 @@ async fn has_spoken(worker: &Worker, conn: &mut Connection, fresh: bool) -> bool
         Poll::Pending
     })
     .await
-}
-
-/// Asks the kernel itself: the event loop may not have heard yet.
-fn has_bytes(stream: &TcpStream) -> bool {
-    let mut byte = [std::mem::MaybeUninit::uninit()];
-    socket2::SockRef::from(stream)
-        .peek(&mut byte)
-        .is_ok_and(|n| n > 0)
 }
 
 /// Serves requests for as long as there are bytes of another one.
@@ -238,7 +230,7 @@ fn prepare(worker: &Worker, conn: &Connection, x: &mut Exchange) -> Result<(), r
     }
     let add = render::Additions {
         client: &conn.client_text,
-        scheme: "http",
+        scheme: conn.scheme,
         request_id: x.id.as_bytes(),
     };
     x.outbound.clear();

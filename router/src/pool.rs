@@ -2,10 +2,8 @@
 
 use std::{cell::RefCell, time::Duration};
 
+use crate::wire::Wire;
 use hashbrown::HashMap;
-use tokio::net::TcpStream;
-
-use crate::http1::io::{is_silent, is_surely_silent};
 
 /// Idle connections to one peer that are kept.
 const MOST: usize = 512;
@@ -20,35 +18,35 @@ pub(crate) struct Pool {
 
 #[derive(Debug, Default)]
 struct Idle {
-    connections: Vec<(TcpStream, u64)>,
+    connections: Vec<(Wire, u64)>,
     used: u64,
 }
 
 impl Pool {
     /// The connection that was used last, if there is one that the peer still holds open. `surely`:
     /// ask the system, because what is sent on it cannot be sent again.
-    pub(crate) fn take(&self, peer: u64, now: u64, surely: bool) -> Option<TcpStream> {
+    pub(crate) fn take(&self, peer: u64, now: u64, surely: bool) -> Option<Wire> {
         let mut peers = self.peers.borrow_mut();
         let idle = peers.get_mut(&peer)?;
-        while let Some((stream, until)) = idle.connections.pop() {
-            if until > now && is_silent(&stream) && (!surely || is_surely_silent(&stream)) {
-                return Some(stream);
+        while let Some((wire, until)) = idle.connections.pop() {
+            if until > now && wire.is_silent() && (!surely || wire.is_surely_silent()) {
+                return Some(wire);
             }
         }
         None
     }
 
     /// Keeps a connection for a while, unless the peer has closed it or said too much.
-    pub(crate) fn put(&self, peer: u64, stream: TcpStream, now: u64, keep: Duration) {
+    pub(crate) fn put(&self, peer: u64, wire: Wire, now: u64, keep: Duration) {
         let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
-        if keep == 0 || !is_silent(&stream) {
+        if keep == 0 || !wire.is_silent() {
             return;
         }
         let mut peers = self.peers.borrow_mut();
         let idle = peers.entry(peer).or_default();
         idle.used = now;
         if idle.connections.len() < MOST {
-            idle.connections.push((stream, now.saturating_add(keep)));
+            idle.connections.push((wire, now.saturating_add(keep)));
         }
     }
 
@@ -56,7 +54,7 @@ impl Pool {
     pub(crate) fn sweep(&self, now: u64) {
         self.peers.borrow_mut().retain(|_, idle| {
             idle.connections
-                .retain(|(stream, until)| *until > now && is_silent(stream));
+                .retain(|(wire, until)| *until > now && wire.is_silent());
             !idle.connections.is_empty() || idle.used + FORGET_AFTER > now
         });
     }
@@ -79,12 +77,21 @@ mod tests {
 
     use super::*;
 
-    async fn pair() -> (TcpStream, std::net::TcpStream) {
+    use tokio::net::TcpStream;
+
+    async fn pair() -> (Wire, std::net::TcpStream) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap())
             .await
             .unwrap();
-        (stream, listener.accept().unwrap().0)
+        (Wire::Tcp(stream), listener.accept().unwrap().0)
+    }
+
+    fn port(wire: &Wire) -> u16 {
+        match wire {
+            Wire::Tcp(stream) => stream.local_addr().unwrap().port(),
+            Wire::Other(_) => unreachable!(),
+        }
     }
 
     const KEEP: Duration = Duration::from_secs(4);
@@ -94,11 +101,11 @@ mod tests {
         let pool = Pool::default();
         let (a, _a) = pair().await;
         let (b, _b) = pair().await;
-        let last = b.local_addr().unwrap();
+        let last = port(&b);
         pool.put(7, a, 0, KEEP);
         pool.put(7, b, 1, KEEP);
         assert!(pool.take(8, 2, false).is_none());
-        assert_eq!(pool.take(7, 2, true).unwrap().local_addr().unwrap(), last);
+        assert_eq!(port(&pool.take(7, 2, true).unwrap()), last);
         assert!(pool.take(7, 4000, false).is_none());
     }
 
@@ -107,7 +114,9 @@ mod tests {
         let pool = Pool::default();
         let (closed, other) = pair().await;
         drop(other);
-        closed.readable().await.unwrap();
+        std::future::poll_fn(|cx| closed.poll_read_ready(cx))
+            .await
+            .unwrap();
         pool.put(7, closed, 0, KEEP);
         let (talking, mut other) = pair().await;
         pool.put(7, talking, 0, KEEP);

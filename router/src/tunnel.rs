@@ -6,27 +6,16 @@
 use std::{
     future::poll_fn,
     io,
-    pin::Pin,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
-use tokio::{
-    io::AsyncWrite,
-    net::{
-        TcpStream,
-        tcp::{ReadHalf, WriteHalf},
-    },
-};
-
 use crate::{
     exchange::Exchange,
-    http1::{
-        buffer::{Buffer, Lender},
-        io::{poll_read, poll_write},
-    },
+    http1::buffer::{Buffer, Lender},
     peer::Picked,
     pipeline::Connection,
+    wire::{ReadHalf, Wire, WriteHalf},
     worker::Worker,
 };
 
@@ -36,7 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What a tunnel begins with.
 #[derive(Debug)]
 pub(crate) struct Ends {
-    upstream: TcpStream,
+    upstream: Wire,
     to_peer: Vec<u8>,
     to_client: Vec<u8>,
     /// Counts as in flight while the tunnel lives.
@@ -45,7 +34,7 @@ pub(crate) struct Ends {
 
 impl Ends {
     /// The peer's connection, and what has been read of both sides beyond the upgrade.
-    pub(crate) fn new(upstream: TcpStream, x: &mut Exchange) -> Self {
+    pub(crate) fn new(upstream: Wire, x: &mut Exchange) -> Self {
         let ends = Self {
             upstream,
             to_peer: x.inbound.data().to_vec(),
@@ -67,7 +56,7 @@ pub(crate) async fn run(worker: &Worker, mut conn: Connection, mut ends: Ends) {
     // A side that is told that the other has ended, and neither ends nor says anything, is gone.
     let half_open = worker.config.limits.idle_timeout;
     let (mut last_moved, mut still_since) = (0, None::<Instant>);
-    let (mut from_client, mut to_client) = conn.stream.split();
+    let (mut from_client, mut to_client) = conn.wire.split();
     let (mut from_peer, mut to_peer) = ends.upstream.split();
     let mut up = Way::new(std::mem::take(&mut ends.to_peer));
     let mut down = Way::new(std::mem::take(&mut ends.to_client));
@@ -148,14 +137,14 @@ impl<'w> Way<'w> {
         lender: &'w Lender<Buffer>,
     ) -> Poll<io::Result<()>> {
         while self.first_sent < self.first.len() {
-            self.first_sent += ready!(poll_write(to, cx, &self.first[self.first_sent..]))?;
+            self.first_sent += ready!(to.poll_write(cx, &self.first[self.first_sent..]))?;
         }
         self.first = Vec::new();
         self.first_sent = 0;
         loop {
             if let Some(buffer) = &mut self.buffer {
                 while !buffer.is_empty() {
-                    let n = ready!(poll_write(to, cx, buffer.data()))?;
+                    let n = ready!(to.poll_write(cx, buffer.data()))?;
                     buffer.consume(n);
                     self.moved += n as u64;
                 }
@@ -163,13 +152,13 @@ impl<'w> Way<'w> {
             if self.ended {
                 self.buffer = None;
                 if !self.closed {
-                    ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
+                    ready!(to.poll_shutdown(cx))?;
                     self.closed = true;
                 }
                 return Poll::Ready(Ok(()));
             }
             let buffer = self.buffer.get_or_insert_with(|| lender.lend());
-            match poll_read(from, cx, buffer.space()) {
+            match from.poll_read(cx, buffer.space()) {
                 Poll::Ready(Ok(0)) => self.ended = true,
                 Poll::Ready(Ok(n)) => buffer.filled(n),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),

@@ -28,6 +28,7 @@ use crate::{
     shared::Shared,
     table::Table,
     timer::Timers,
+    wire::Wire,
 };
 
 /// How long accepting pauses when the system is out of file descriptors or memory.
@@ -221,7 +222,7 @@ fn open(
     }
     let guard = Open::new(worker);
     connections.spawn_local(async move {
-        pipeline::serve(&guard.0, stream, client).await;
+        pipeline::serve(&guard.0, Wire::Tcp(stream), "http", client).await;
     });
 }
 

@@ -6,16 +6,14 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::net::tcp::{ReadHalf, WriteHalf};
-
 use crate::{
     http1::{
         buffer::Buffer,
         chunked::{self, Decoder},
-        io::{poll_read, poll_write},
         request::Framing,
     },
     timer::Timer,
+    wire::{ReadHalf, WriteHalf},
 };
 
 /// A body's progress.
@@ -213,13 +211,13 @@ impl Body {
         loop {
             self.waits_for = Side::To;
             while !self.pending.is_empty() {
-                let n = ready!(poll_write(to, cx, &input.raw()[self.pending.clone()]))
+                let n = ready!(to.poll_write(cx, &input.raw()[self.pending.clone()]))
                     .map_err(|_| Broken::To)?;
                 self.pending.start += n;
                 self.armed = false;
             }
             while self.done && self.chunks && self.tail_sent < self.tail.len() {
-                let n = ready!(poll_write(to, cx, &self.tail[self.tail_sent..]))
+                let n = ready!(to.poll_write(cx, &self.tail[self.tail_sent..]))
                     .map_err(|_| Broken::To)?;
                 self.tail_sent += n;
                 self.armed = false;
@@ -259,7 +257,7 @@ impl Body {
             }
             _ => space.len(),
         };
-        match ready!(poll_read(from, cx, &mut space[..most])) {
+        match ready!(from.poll_read(cx, &mut space[..most])) {
             Ok(0) if self.framing == Framing::UntilClose => {
                 self.done = true;
                 if self.chunks {

@@ -14,7 +14,6 @@ use crate::{
     http1::{
         body::{Broken, Patience, Side},
         buffer::{Buffer, Lent},
-        io::{poll_read, read, write_all},
         render,
     },
     peer::{Failure, Picked},
@@ -22,6 +21,7 @@ use crate::{
     refusal::{self, Refusal},
     timer::Timer,
     upstream::Policy,
+    wire::Wire,
     worker::Worker,
 };
 
@@ -29,7 +29,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Answer {
     /// Until it goes back to the pool or into a tunnel.
-    pub(crate) upstream: Option<TcpStream>,
+    pub(crate) upstream: Option<Wire>,
     pub(crate) asked_at: Instant,
     pub(crate) took: Duration,
     /// It is a `101` to a request that asked for it.
@@ -87,7 +87,7 @@ pub(crate) async fn attempt<'w>(
     Ok(answer(upstream, asked_at, upgraded))
 }
 
-fn answer(upstream: TcpStream, asked_at: Instant, upgraded: bool) -> Answer {
+fn answer(upstream: Wire, asked_at: Instant, upgraded: bool) -> Answer {
     Answer {
         upstream: Some(upstream),
         asked_at,
@@ -96,11 +96,7 @@ fn answer(upstream: TcpStream, asked_at: Instant, upgraded: bool) -> Answer {
     }
 }
 
-async fn connect(
-    conn: &Connection,
-    picked: &Picked,
-    policy: &Policy,
-) -> Result<TcpStream, Trouble> {
+async fn connect(conn: &Connection, picked: &Picked, policy: &Policy) -> Result<Wire, Trouble> {
     let failed = |failure| Trouble::Peer {
         failure,
         sent: Sent::Nothing,
@@ -119,7 +115,7 @@ async fn connect(
     .await;
     match connected {
         Ok(stream) => match stream.set_nodelay(true) {
-            Ok(()) => Ok(stream),
+            Ok(()) => Ok(Wire::Tcp(stream)),
             Err(_) => Err(failed(Failure::Connect)),
         },
         Err(error) if is_local(&error) => Err(Trouble::Local(error)),
@@ -152,14 +148,14 @@ async fn converse<'w>(
     conn: &mut Connection,
     x: &mut Exchange,
     body: &mut Option<Lent<'w, Buffer>>,
-    upstream: &mut TcpStream,
+    upstream: &mut Wire,
     policy: &Policy,
     kept: &mut bool,
 ) -> Result<bool, Trouble> {
     x.upstream.clear();
     x.upload.begin_again();
     conn.timer.set(policy.timeouts.idle.duration());
-    let (written, result) = write_all(upstream, &conn.timer, &x.outbound).await;
+    let (written, result) = upstream.write_all(&conn.timer, &x.outbound).await;
     let mut uploading = !x.upload.done();
     if let Err(error) = result {
         let failure = match error.kind() {
@@ -193,7 +189,7 @@ async fn converse<'w>(
                 }
             }
         } else {
-            match read(upstream, &conn.timer, x.upstream.space()).await {
+            match upstream.read(&conn.timer, x.upstream.space()).await {
                 Ok(n) => n,
                 Err(error) => return Err(read_failed(&error)),
             }
@@ -255,7 +251,7 @@ async fn parse(
         if x.request.http11 {
             x.reply.clear();
             render::interim(&mut x.reply, x.upstream.raw(), &x.response, x.id.as_bytes());
-            let (_, result) = write_all(&mut conn.stream, &conn.timer, &x.reply).await;
+            let (_, result) = conn.wire.write_all(&conn.timer, &x.reply).await;
             result.map_err(|_| Trouble::ClientGone)?;
         }
         conn.timer.set(policy.timeouts.first_byte.duration());
@@ -278,7 +274,7 @@ async fn read_while_uploading(
     conn: &mut Connection,
     x: &mut Exchange,
     body: &mut Buffer,
-    upstream: &mut TcpStream,
+    upstream: &mut Wire,
     policy: &Policy,
     kept: &mut bool,
 ) -> Result<Step, Trouble> {
@@ -288,12 +284,12 @@ async fn read_while_uploading(
         to: policy.timeouts.idle.as_millis(),
     };
     let timer: &Timer = &conn.timer;
-    let (mut from_client, _) = conn.stream.split();
+    let (mut from_client, _) = conn.wire.split();
     let (mut from_peer, mut to_peer) = upstream.split();
     let mut keep = (*kept && x.request.method.idempotent()).then_some(&mut x.outbound);
     let (upload, space) = (&mut x.upload, x.upstream.space());
     let step = poll_fn(|cx| {
-        if let Poll::Ready(read) = poll_read(&mut from_peer, cx, space) {
+        if let Poll::Ready(read) = from_peer.poll_read(cx, space) {
             return Poll::Ready(match read {
                 Ok(n) => Ok(Step::Read(n)),
                 Err(error) => Err(read_failed(&error)),

@@ -7,7 +7,6 @@ use crate::{
     http1::{
         body::{Broken, Patience, Side},
         buffer::{Buffer, Lent},
-        io::write_all,
         render::{self, Delivery},
         request::Framing,
     },
@@ -65,7 +64,7 @@ pub(crate) async fn answer<'w>(
     conn.timer.set(worker.config.limits.idle_timeout);
     if x.download.done() {
         settle(worker, x, answered, uploaded);
-        let (_, written) = write_all(&mut conn.stream, &conn.timer, &x.reply).await;
+        let (_, written) = conn.wire.write_all(&conn.timer, &x.reply).await;
         seen.bytes_out = x.download.bytes;
         if written.is_err() {
             seen.error = Some("client_gone");
@@ -73,7 +72,7 @@ pub(crate) async fn answer<'w>(
         }
         return finish(conn, keep, uploaded).await;
     }
-    let (_, written) = write_all(&mut conn.stream, &conn.timer, &x.reply).await;
+    let (_, written) = conn.wire.write_all(&conn.timer, &x.reply).await;
     let moved = match written {
         Ok(()) => relay(worker, conn, x, answered, body).await,
         Err(_) => Err(Broken::To),
@@ -132,7 +131,7 @@ async fn relay<'w>(
         &mut *lent.insert(worker.large.lend())
     };
     let timer = &conn.timer;
-    let (mut from_client, mut to_client) = conn.stream.split();
+    let (mut from_client, mut to_client) = conn.wire.split();
     let (mut from_peer, mut to_peer) = peer_stream.split();
     let mut uploading = body.as_mut().filter(|_| !upload.done());
     poll_fn(|cx| {
@@ -228,7 +227,7 @@ async fn upgrade(
     seen.status = x.response.status;
     seen.tunnel = true;
     conn.timer.set(worker.config.limits.idle_timeout);
-    let (_, written) = write_all(&mut conn.stream, &conn.timer, &x.reply).await;
+    let (_, written) = conn.wire.write_all(&conn.timer, &x.reply).await;
     let (Ok(()), Some(upstream)) = (written, answered.answer.upstream.take()) else {
         seen.error = Some("client_gone");
         return After::Close;

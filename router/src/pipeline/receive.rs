@@ -2,7 +2,7 @@
 
 use crate::{
     exchange::Exchange,
-    http1::{io, request::too_large},
+    http1::request::too_large,
     pipeline::Connection,
     refusal::{self, Refusal},
     worker::Worker,
@@ -53,7 +53,7 @@ pub(crate) async fn head(
             conn.timer.set(worker.config.limits.header_timeout);
         }
         let before = x.inbound.len();
-        match io::read(&mut conn.stream, &conn.timer, x.inbound.space()).await {
+        match conn.wire.read(&conn.timer, x.inbound.space()).await {
             Ok(0) => return Err(End::Gone),
             Ok(n) => x.inbound.filled(n),
             Err(error) if error.kind() == std::io::ErrorKind::TimedOut && before > 0 => {

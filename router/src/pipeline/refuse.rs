@@ -9,7 +9,6 @@ use crate::{
     exchange::Exchange,
     http1::{
         body::Broken,
-        io::{read, write_all},
         render::{self, Delivery, line},
         request::Method,
     },
@@ -95,7 +94,7 @@ async fn send(
         x.request.method,
     );
     conn.timer.set(worker.config.limits.idle_timeout);
-    let (_, written) = write_all(&mut conn.stream, &conn.timer, &x.reply).await;
+    let (_, written) = conn.wire.write_all(&conn.timer, &x.reply).await;
     if written.is_err() {
         seen.error = Some("client_gone");
     }
@@ -178,15 +177,14 @@ fn reason(status: u16) -> &'static str {
 
 /// Closes the sending side, and waits for the client to notice.
 pub(crate) async fn linger(conn: &mut Connection) {
-    use tokio::io::AsyncWriteExt as _;
-    if conn.stream.shutdown().await.is_err() {
+    if conn.wire.shutdown().await.is_err() {
         return;
     }
     conn.timer.set(LINGER);
     // Small on purpose: it is part of every connection's state.
     let mut skipped = [0; 256];
     let mut left = LINGER_BYTES;
-    while let Ok(n) = read(&mut conn.stream, &conn.timer, &mut skipped).await {
+    while let Ok(n) = conn.wire.read(&conn.timer, &mut skipped).await {
         left = left.saturating_sub(n);
         if n == 0 || left == 0 {
             return;

@@ -1,0 +1,228 @@
+//! What the pipeline reads from and writes to: a TCP connection, or something that behaves as one
+//! with a protocol of its own inside (TLS, a stream of an HTTP/2 connection).
+//!
+//! TCP is the case that counts: it costs one branch an operation.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, tcp},
+};
+
+use crate::timer::Timer;
+
+/// A connection's bytes.
+#[derive(Debug)]
+pub(crate) enum Wire {
+    /// As they are.
+    Tcp(TcpStream),
+    /// Taken out of, and put into, something else.
+    #[expect(dead_code, reason = "TLS and HTTP/2 come through it next")]
+    Other(Box<dyn Duplex>),
+}
+
+/// Bytes both ways over something that is not plain TCP. Its methods take `&self`, because both
+/// directions are in use at the same time; all of it stays within one thread.
+pub(crate) trait Duplex: fmt::Debug {
+    /// Reads once. `Ok(0)`: the other side will send nothing more, or `space` is empty.
+    fn poll_read(&self, cx: &mut Context<'_>, space: &mut [u8]) -> Poll<io::Result<usize>>;
+
+    /// Writes once. What it says was written is on its way: there is no flush. After `Pending` it is
+    /// called again with the same bytes, perhaps with more behind them.
+    fn poll_write(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>>;
+
+    /// Says that nothing more will be written.
+    fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Ready when there may be something to read, or the other side has ended.
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Whether there is something to read now, by asking the system.
+    fn has_bytes(&self) -> bool;
+
+    /// Whether nothing was said on an idle connection; `surely`: by asking the system.
+    fn is_silent(&self, surely: bool) -> bool;
+
+    /// Makes its end, when it is dropped, look like a failure to the other side.
+    fn cut(&self);
+}
+
+/// The reading half.
+#[derive(Debug)]
+pub(crate) enum ReadHalf<'w> {
+    Tcp(tcp::ReadHalf<'w>),
+    Other(&'w dyn Duplex),
+}
+
+/// The writing half.
+#[derive(Debug)]
+pub(crate) enum WriteHalf<'w> {
+    Tcp(tcp::WriteHalf<'w>),
+    Other(&'w dyn Duplex),
+}
+
+impl Wire {
+    /// Both halves, to be used at the same time.
+    pub(crate) fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
+        match self {
+            Self::Tcp(stream) => {
+                let (read, write) = stream.split();
+                (ReadHalf::Tcp(read), WriteHalf::Tcp(write))
+            }
+            Self::Other(other) => (ReadHalf::Other(&**other), WriteHalf::Other(&**other)),
+        }
+    }
+
+    /// Reads once, or until the timer goes off.
+    pub(crate) async fn read(&mut self, timer: &Timer, space: &mut [u8]) -> io::Result<usize> {
+        let (mut half, _) = self.split();
+        poll_fn(|cx| match half.poll_read(cx, space) {
+            Poll::Pending if timer.fired() => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            other => other,
+        })
+        .await
+    }
+
+    /// Writes everything, or until the timer goes off. Gives the number of bytes that were taken,
+    /// and the error if that is not all.
+    pub(crate) async fn write_all(
+        &mut self,
+        timer: &Timer,
+        data: &[u8],
+    ) -> (usize, io::Result<()>) {
+        let (_, mut half) = self.split();
+        let mut written = 0;
+        let result = poll_fn(|cx| {
+            while written < data.len() {
+                match half.poll_write(cx, &data[written..]) {
+                    Poll::Ready(Ok(n)) => {
+                        written += n;
+                        if written < data.len() {
+                            timer.again();
+                        }
+                    }
+                    Poll::Pending if timer.fired() => {
+                        return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await;
+        (written, result)
+    }
+
+    /// Says that nothing more will be written.
+    pub(crate) async fn shutdown(&mut self) -> io::Result<()> {
+        let (_, mut half) = self.split();
+        poll_fn(|cx| half.poll_shutdown(cx)).await
+    }
+
+    /// Ready when there may be something to read, or the other side has ended.
+    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Other(other) => other.poll_read_ready(cx),
+        }
+    }
+
+    /// Whether there is something to read now. The system itself is asked: the event loop may not
+    /// have heard yet.
+    pub(crate) fn has_bytes(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => peek(stream).is_ok_and(|n| n > 0),
+            Self::Other(other) => other.has_bytes(),
+        }
+    }
+
+    /// Whether an idle connection is open and has nothing to say, as far as is known without asking
+    /// the system (no call is made unless an event has arrived).
+    pub(crate) fn is_silent(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => is_blocked(&stream.try_read(&mut [0])),
+            Self::Other(other) => other.is_silent(false),
+        }
+    }
+
+    /// The same, by asking the system.
+    pub(crate) fn is_surely_silent(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => is_blocked(&peek(stream)),
+            Self::Other(other) => other.is_silent(true),
+        }
+    }
+
+    /// Makes its end, when it is dropped, look like a failure to the other side, so that not even an
+    /// answer without a length looks complete.
+    pub(crate) fn cut(&self) {
+        match self {
+            Self::Tcp(stream) => {
+                let reset = Some(std::time::Duration::ZERO);
+                let _ = socket2::SockRef::from(stream).set_linger(reset);
+            }
+            Self::Other(other) => other.cut(),
+        }
+    }
+}
+
+fn peek(stream: &TcpStream) -> io::Result<usize> {
+    let mut byte = [std::mem::MaybeUninit::uninit()];
+    socket2::SockRef::from(stream).peek(&mut byte)
+}
+
+fn is_blocked(result: &io::Result<usize>) -> bool {
+    matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+impl ReadHalf<'_> {
+    /// Reads once. `Ok(0)`: the other side will send nothing more, or `space` is empty.
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        space: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(half) => {
+                let mut buf = ReadBuf::new(space);
+                ready!(Pin::new(half).poll_read(cx, &mut buf))?;
+                Poll::Ready(Ok(buf.filled().len()))
+            }
+            Self::Other(other) => other.poll_read(cx, space),
+        }
+    }
+}
+
+impl WriteHalf<'_> {
+    /// Writes once.
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = match self {
+            Self::Tcp(half) => ready!(Pin::new(half).poll_write(cx, data))?,
+            Self::Other(other) => ready!(other.poll_write(cx, data))?,
+        };
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    /// Says that nothing more will be written.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(half) => Pin::new(half).poll_shutdown(cx),
+            Self::Other(other) => other.poll_shutdown(cx),
+        }
+    }
+}
