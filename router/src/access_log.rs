@@ -10,7 +10,7 @@ use std::{
 mod line;
 mod writer;
 
-pub(crate) use line::{Entry, TimeText};
+pub(crate) use line::{Entry, Logged, TimeText};
 pub(crate) use writer::{Target, run};
 
 /// A buffer is handed over when it has this many bytes.

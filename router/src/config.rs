@@ -4,6 +4,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use cardea_registry_api::{FieldError, Invalid, Name};
 
+use crate::networks::Networks;
+
 /// Everything a router needs to know.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -21,12 +23,29 @@ pub struct Config {
     pub access_log: AccessLog,
     /// Where routes and instances come from.
     pub source: Source,
+    /// Proxies before the router whose word on their clients is believed: `X-Forwarded-…` and
+    /// `Forwarded`. Everybody else's is replaced.
+    pub trusted_proxies: Networks,
+    /// Whose request ids and traces go on.
+    pub believe_ids: BelieveIds,
+    /// Drops every header whose name has a `_`, rather than only those that are read as one of the
+    /// router's own by services that take `_` for `-`.
+    pub drop_underscores: bool,
     /// What a client may send, and how slowly.
     pub limits: Limits,
     /// How long a graceful stop may take.
     pub drain: Duration,
     /// How long a tunnel (WebSocket) outlives the removal or draining of its instance.
     pub tunnel_ceiling: Duration,
+}
+
+/// Whose `X-Request-Id` and `traceparent` go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BelieveIds {
+    /// Anybody's: callers are services, whose traces go through the router.
+    Anyone,
+    /// The trusted proxies'; everybody else's requests begin anew.
+    Trusted,
 }
 
 /// Where the access log goes.
@@ -93,6 +112,9 @@ impl Default for Config {
                 ca: None,
                 state_dir: None,
             },
+            trusted_proxies: Networks::default(),
+            believe_ids: BelieveIds::Anyone,
+            drop_underscores: false,
             limits: Limits::default(),
             drain: Duration::from_secs(30),
             tunnel_ceiling: Duration::from_mins(10),

@@ -4,6 +4,7 @@ use crate::{
     http1::{
         body::Body,
         buffer::{Buffer, LARGE, SMALL},
+        forwarded::Believed,
         request::RequestHead,
         response::ResponseHead,
     },
@@ -20,6 +21,8 @@ pub(crate) struct Exchange {
     /// What the client sent. The head's positions count within it.
     pub(crate) inbound: Buffer,
     pub(crate) request: RequestHead,
+    /// What a trusted proxy says about the request, and nobody else.
+    pub(crate) believed: Believed,
     pub(crate) id: RequestId,
     /// The request as it goes upstream: the head, and as much of the body as may be sent again.
     pub(crate) outbound: Vec<u8>,
@@ -40,6 +43,7 @@ impl Exchange {
         Box::new(Self {
             inbound: Buffer::new(SMALL),
             request: RequestHead::default(),
+            believed: Believed::default(),
             id: RequestId::default(),
             outbound: Vec::with_capacity(4096),
             upload: Body::default(),

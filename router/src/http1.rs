@@ -10,6 +10,7 @@
 pub(crate) mod body;
 pub(crate) mod buffer;
 pub(crate) mod chunked;
+pub(crate) mod forwarded;
 pub(crate) mod head;
 pub(crate) mod render;
 pub(crate) mod request;

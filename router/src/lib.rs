@@ -12,6 +12,7 @@ mod balance;
 pub mod bench;
 mod budget;
 mod check;
+mod client;
 mod clock;
 mod config;
 mod control;
@@ -23,6 +24,7 @@ mod health;
 mod http1;
 mod listen;
 mod metrics;
+mod networks;
 mod peer;
 mod pipeline;
 mod pool;
@@ -42,12 +44,13 @@ mod worker;
 
 pub use balance::{Balancers, PickInput, key};
 pub use budget::Budget;
-pub use config::{AccessLog, Config, Limits, Source};
+pub use config::{AccessLog, BelieveIds, Config, Limits, Source};
 pub use explain::{
     ChosenRoute, ExplainedPeer, ExplainedUpstream, Explanation, LostRoute, Question, Refusal,
     explain,
 };
 pub use health::Trial;
+pub use networks::{BadNetwork, Network, Networks};
 pub use peer::{Failure, Peer, PeerNumber, PeerReport, Picked, Standing};
 pub use shared::{Concern, Readiness, Shared};
 pub use start::{Died, Router, StartError, start};

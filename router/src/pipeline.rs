@@ -22,17 +22,15 @@
 //! What happens on the wire is the engine's business ([`crate::http1`]); what is decided is decided
 //! by pure functions over values (`plan`, `retry`).
 
-use std::{
-    future::poll_fn,
-    net::{IpAddr, SocketAddr},
-    task::Poll,
-    time::Instant,
-};
+use std::{future::poll_fn, task::Poll, time::Instant};
 
 use crate::{
+    client::Client,
+    config::BelieveIds,
     exchange::Exchange,
     http1::{
         buffer::{Buffer, Lent},
+        forwarded::Believed,
         render,
         request::Framing,
     },
@@ -65,8 +63,7 @@ pub(crate) struct Connection {
     /// `http` or `https`, as the client sees it.
     pub(crate) scheme: &'static str,
     pub(crate) timer: Timer,
-    pub(crate) client: SocketAddr,
-    pub(crate) client_text: Box<str>,
+    pub(crate) client: Client,
 }
 
 /// What becomes of a connection after a request.
@@ -83,13 +80,12 @@ pub(crate) enum After {
 }
 
 /// Serves a client until its connection ends.
-pub(crate) async fn serve(worker: &Worker, wire: Wire, scheme: &'static str, client: SocketAddr) {
+pub(crate) async fn serve(worker: &Worker, wire: Wire, scheme: &'static str, client: Client) {
     let mut conn = Connection {
         wire,
         scheme,
         timer: worker.timers.timer().await,
         client,
-        client_text: client_text(client.ip()),
     };
     conn.timer.set(worker.config.limits.header_timeout);
     let mut fresh = true;
@@ -158,6 +154,7 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
         Err(receive::End::Refused(refusal)) => Some(refusal),
     };
     let mut seen = Seen::begin(Instant::now());
+    believe(worker, conn, x);
     name_request(worker, x);
     if let Some(refusal) = refused {
         let after = refuse::unreadable(worker, conn, x, &mut seen, refusal).await;
@@ -210,6 +207,19 @@ fn tunnel_if_asked(after: After, picked: Option<Picked>) -> After {
     }
 }
 
+/// Takes what is said about the request's way, if it is a trusted proxy that says it.
+fn believe(worker: &Worker, conn: &Connection, x: &mut Exchange) {
+    let config = &worker.config;
+    x.believed = if conn.client.trusted {
+        Believed::read(&x.request, x.inbound.raw(), &config.trusted_proxies)
+    } else {
+        Believed::default()
+    };
+    if !conn.client.trusted && config.believe_ids == BelieveIds::Trusted {
+        x.request.forget_ids();
+    }
+}
+
 /// Gives the request its id: the caller's if it is sane.
 fn name_request(worker: &Worker, x: &mut Exchange) {
     match x.request.request_id {
@@ -229,17 +239,15 @@ fn prepare(worker: &Worker, conn: &Connection, x: &mut Exchange) -> Result<(), r
         return Err(refusal::BODY_TOO_LARGE);
     }
     let add = render::Additions {
-        client: &conn.client_text,
+        client: conn.client.text.as_bytes(),
+        believed: conn.client.trusted.then_some(&x.believed),
         scheme: conn.scheme,
         request_id: x.id.as_bytes(),
+        drop_underscores: worker.config.drop_underscores,
     };
     x.outbound.clear();
     render::request(&mut x.outbound, x.inbound.raw(), &x.request, add);
     x.upload
         .take_buffered(&mut x.inbound, &mut x.outbound)
         .map_err(|broken| refuse::body_refusal(&broken))
-}
-
-fn client_text(ip: IpAddr) -> Box<str> {
-    render::forwarded_address(ip).into()
 }

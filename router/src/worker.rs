@@ -18,6 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     access_log::AccessLog,
     balance::Balancers,
+    client::Client,
     config::Config,
     exchange::Exchange,
     http1::buffer::{Buffer, LARGE, Lender},
@@ -112,6 +113,12 @@ impl Worker {
                 ))
             }
         }
+    }
+
+    /// Who connects from `address`.
+    fn client(&self, address: SocketAddr) -> Client {
+        let trusted = self.config.trusted_proxies.contains(address.ip());
+        Client::new(address, trusted)
     }
 
     /// Whether the worker is draining: connections close after the request they are at.
@@ -220,6 +227,7 @@ fn open(
         tracing::debug!(%error, "a client was gone before it was served");
         return;
     }
+    let client = worker.client(client);
     let guard = Open::new(worker);
     connections.spawn_local(async move {
         pipeline::serve(&guard.0, Wire::Tcp(stream), "http", client).await;

@@ -18,7 +18,7 @@ use std::{
     thread,
 };
 
-use cardea_router::{AccessLog, Config, Source, start};
+use cardea_router::{AccessLog, Config, Network, Source, start};
 
 struct Counting;
 
@@ -100,8 +100,15 @@ fn ask(client: &mut TcpStream, requests: usize) {
 
 #[test]
 fn a_warm_request_allocates_nothing() {
-    const REQUESTS: usize = 10_000;
     MINE.set(true);
+    for trusted in [None, Some("127.0.0.0/8")] {
+        requests_allocate_nothing(trusted.map(|network| network.parse().unwrap()));
+    }
+}
+
+/// With the client as a stranger, or as a proxy whose word on its clients is read.
+fn requests_allocate_nothing(trusted: Option<Network>) {
+    const REQUESTS: usize = 10_000;
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("static.toml");
     let text = format!(
@@ -118,17 +125,19 @@ fn a_warm_request_allocates_nothing() {
         admin: "127.0.0.1:0".parse().unwrap(),
         access_log: AccessLog::File(dir.path().join("access.log")),
         threads: 1,
+        trusted_proxies: trusted.into_iter().collect(),
         ..Config::default()
     };
     let router = start(config).unwrap();
     let mut client = TcpStream::connect(router.traffic_address()).unwrap();
     client.set_nodelay(true).unwrap();
     ask(&mut client, 2000);
+    ALLOCATIONS.store(0, Ordering::SeqCst);
     COUNTING.store(true, Ordering::SeqCst);
     ask(&mut client, REQUESTS);
     COUNTING.store(false, Ordering::SeqCst);
     let allocations = ALLOCATIONS.load(Ordering::SeqCst);
-    println!("{allocations} allocations in {REQUESTS} requests");
+    println!("{allocations} allocations in {REQUESTS} requests, trusted: {trusted:?}");
     // What runs on a clock (the control thread's checks, the log's hand-over, the trimming of
     // buffers) may allocate a little; requests may not.
     assert!(

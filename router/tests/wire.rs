@@ -15,6 +15,8 @@ mod harness;
 mod heads;
 #[path = "wire/lifecycle.rs"]
 mod lifecycle;
+#[path = "wire/proxies.rs"]
+mod proxies;
 #[path = "wire/retries.rs"]
 mod retries;
 #[path = "wire/tunnels.rs"]

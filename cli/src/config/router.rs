@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use cardea_registry_api::{Invalid, Name, Span, invalid::Check};
-use cardea_router::{AccessLog, Config, Source};
-use clap::Args;
+use cardea_router::{AccessLog, BelieveIds, Config, Network, Source};
+use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::registry::set;
@@ -62,7 +62,63 @@ pub(crate) struct RouterSettings {
     #[arg(long, env = "CARDEA_ROUTER_TUNNEL_CEILING", value_name = "TIME")]
     pub(crate) tunnel_ceiling: Option<Span>,
     #[command(flatten)]
+    pub(crate) proxies: Proxies,
+    #[command(flatten)]
     pub(crate) limits: Limits,
+}
+
+/// What stands before the router, and whom to believe.
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Proxies {
+    /// Networks of the proxies before it, whose X-Forwarded-... and Forwarded are believed; everybody
+    /// else's are replaced [default: none]
+    #[arg(
+        long = "trusted-proxies",
+        env = "CARDEA_ROUTER_TRUSTED_PROXIES",
+        value_name = "CIDR",
+        value_delimiter = ',',
+        help_heading = "Proxies"
+    )]
+    pub(crate) trusted: Vec<Network>,
+    /// Whose X-Request-Id and traceparent go on [default: anyone]
+    #[arg(
+        long,
+        env = "CARDEA_ROUTER_BELIEVE_IDS",
+        value_name = "WHOSE",
+        help_heading = "Proxies"
+    )]
+    pub(crate) believe_ids: Option<Believe>,
+    /// Drop every header with a `_` in its name, not only those that shadow X-Forwarded-... and the
+    /// like [default: false]
+    #[arg(
+        long,
+        env = "CARDEA_ROUTER_DROP_UNDERSCORES",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        help_heading = "Proxies"
+    )]
+    pub(crate) drop_underscores: Option<bool>,
+}
+
+/// As [`BelieveIds`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Believe {
+    /// Anybody's.
+    Anyone,
+    /// The trusted proxies' only.
+    Trusted,
+}
+
+impl From<Believe> for BelieveIds {
+    fn from(believe: Believe) -> Self {
+        match believe {
+            Believe::Anyone => Self::Anyone,
+            Believe::Trusted => Self::Trusted,
+        }
+    }
 }
 
 /// What a client may send, and how slowly.
@@ -139,6 +195,11 @@ impl RouterSettings {
             access_log: Some("stdout".to_owned()),
             drain: span(config.drain),
             tunnel_ceiling: span(config.tunnel_ceiling),
+            proxies: Proxies {
+                trusted: Vec::new(),
+                believe_ids: Some(Believe::Anyone),
+                drop_underscores: Some(config.drop_underscores),
+            },
             limits: Limits {
                 head: Some(config.limits.head),
                 body: config.limits.body,
@@ -182,6 +243,10 @@ impl RouterSettings {
             &mut config.tunnel_ceiling,
             self.tunnel_ceiling.map(Span::duration),
         );
+        config.trusted_proxies = self.proxies.trusted.into_iter().collect();
+        let believe = self.proxies.believe_ids.map(BelieveIds::from);
+        set(&mut config.believe_ids, believe);
+        set(&mut config.drop_underscores, self.proxies.drop_underscores);
         set(&mut config.limits.head, self.limits.head);
         config.limits.body = self.limits.body;
         let timeouts = [

@@ -85,6 +85,27 @@ fn wrong_values_have_a_line() {
 }
 
 #[test]
+fn networks_are_read_strictly() {
+    let none = RouterSettings::default();
+    let error = |text: &str| router(text, &none).unwrap_err();
+    assert_eq!(
+        error("\n[proxies]\ntrusted = [\"10.0.0.0/8\", \"10.0.0.1/8\"]\n"),
+        "FILE:3: proxies.trusted[1]: `10.0.0.1/8` has bits set behind its prefix: write 10.0.0.0/8"
+    );
+    let text = error("proxies.trusted = [\"lb.example\"]\n");
+    assert!(
+        text.starts_with("FILE:1: proxies.trusted[0]: `lb.example` is no network"),
+        "{text}"
+    );
+    let text = error("proxies.believe_ids = \"nobody\"\n");
+    assert!(text.starts_with("FILE:1: proxies.believe_ids: "), "{text}");
+    let merged = router("proxies.trusted = [\"10.0.0.0/8\", \"::1\"]\n", &none).unwrap();
+    assert_eq!(shown(&merged.settings)["proxies"]["trusted"][1], "::1/128");
+    let config = merged.settings.into_config().unwrap();
+    assert!(config.trusted_proxies.contains("10.1.2.3".parse().unwrap()));
+}
+
+#[test]
 fn secrets_are_masked() {
     let settings: RegistrySettings = serde_json::from_value(serde_json::json!({
         "database": "postgres://me:hidden@db/cardea",

@@ -10,7 +10,10 @@ pub(crate) struct Entry<'a> {
     pub(crate) request_id: &'a [u8],
     /// The `traceparent` field, if it came with one.
     pub(crate) traceparent: Option<&'a [u8]>,
-    pub(crate) client: &'a SocketAddr,
+    /// Whose request it was.
+    pub(crate) client: Logged<'a>,
+    /// The connection's own other end, if that is another one.
+    pub(crate) via: Option<&'a SocketAddr>,
     pub(crate) method: &'a [u8],
     pub(crate) host: &'a [u8],
     /// Without the query, which may hold secrets.
@@ -28,6 +31,15 @@ pub(crate) struct Entry<'a> {
     pub(crate) bytes_out: u64,
     /// Why it ended otherwise than with the whole answer.
     pub(crate) error: Option<&'static str>,
+}
+
+/// A client as it is logged.
+#[derive(Debug)]
+pub(crate) enum Logged<'a> {
+    /// It connected by itself, or the PROXY protocol says from where.
+    Socket(&'a SocketAddr),
+    /// A proxy says its address.
+    Address(&'a [u8]),
 }
 
 /// The time as text; most of it changes once a second.
@@ -64,7 +76,14 @@ impl Entry<'_> {
             out.extend_from_slice(trace);
         }
         out.extend_from_slice(b"\",\"client\":\"");
-        address(out, self.client);
+        match self.client {
+            Logged::Socket(client) => address(out, client),
+            Logged::Address(client) => out.extend_from_slice(client),
+        }
+        if let Some(via) = self.via {
+            out.extend_from_slice(b"\",\"via\":\"");
+            address(out, via);
+        }
         text(out, "method", self.method);
         text(out, "host", self.host);
         text(out, "path", self.path);

@@ -50,23 +50,33 @@ pub(crate) enum Known {
     Other,
     /// Listed in `Connection`: it is dropped.
     Listed,
+    /// Would be taken for one of the others by a service that reads `_` as `-`: it is dropped.
+    Shadow,
     Connection,
     ContentLength,
     Date,
     Expect,
+    Forwarded,
     Host,
     Http2Settings,
     KeepAlive,
     ProxyConnection,
     Te,
     Traceparent,
+    Tracestate,
     TransferEncoding,
     Upgrade,
     XForwardedFor,
     XForwardedHost,
+    /// Another one whose name begins so.
+    XForwardedOther,
     XForwardedProto,
+    XRealIp,
     XRequestId,
 }
+
+/// What names begin with in which proxies tell about clients.
+const X_FORWARDED: &[u8] = b"x-forwarded-";
 
 /// What `name` means.
 pub(crate) fn classify(name: &[u8]) -> Known {
@@ -75,9 +85,14 @@ pub(crate) fn classify(name: &[u8]) -> Known {
         4 => &[("host", Known::Host), ("date", Known::Date)],
         6 => &[("expect", Known::Expect)],
         7 => &[("upgrade", Known::Upgrade)],
+        9 => &[
+            ("forwarded", Known::Forwarded),
+            ("x-real-ip", Known::XRealIp),
+        ],
         10 => &[
             ("connection", Known::Connection),
             ("keep-alive", Known::KeepAlive),
+            ("tracestate", Known::Tracestate),
         ],
         11 => &[("traceparent", Known::Traceparent)],
         12 => &[("x-request-id", Known::XRequestId)],
@@ -96,10 +111,29 @@ pub(crate) fn classify(name: &[u8]) -> Known {
         ],
         _ => &[],
     };
-    candidates
+    let known = match candidates
         .iter()
-        .find(|(wanted, _)| name.eq_ignore_ascii_case(wanted.as_bytes()))
-        .map_or(Known::Other, |(_, known)| *known)
+        .find(|(wanted, _)| alike(name, wanted.as_bytes()))
+    {
+        Some((_, known)) => *known,
+        None if name.len() > X_FORWARDED.len()
+            && alike(&name[..X_FORWARDED.len()], X_FORWARDED) =>
+        {
+            Known::XForwardedOther
+        }
+        None => return Known::Other,
+    };
+    if name.contains(&b'_') {
+        Known::Shadow
+    } else {
+        known
+    }
+}
+
+/// Whether a name is `wanted` to those who read `_` as `-`.
+fn alike(name: &[u8], wanted: &[u8]) -> bool {
+    let same = |(a, b): (&u8, &u8)| a.to_ascii_lowercase() == *b || (*a == b'_' && *b == b'-');
+    name.iter().zip(wanted).all(same)
 }
 
 /// What `Connection` says.
@@ -188,6 +222,18 @@ mod tests {
             ("X-Forwarded-Proto", Known::XForwardedProto),
             ("x-forwarded-host", Known::XForwardedHost),
             ("Proxy-Connection", Known::ProxyConnection),
+            ("Forwarded", Known::Forwarded),
+            ("X-Real-IP", Known::XRealIp),
+            ("x-forwarded-Port", Known::XForwardedOther),
+            ("X_Forwarded_For", Known::Shadow),
+            ("x-forwarded_for", Known::Shadow),
+            ("X_Forwarded_Anything", Known::Shadow),
+            ("X_REAL_IP", Known::Shadow),
+            ("x_request-id", Known::Shadow),
+            ("Content_Length", Known::Shadow),
+            ("Transfer_Encoding", Known::Shadow),
+            ("X-Forwarded-", Known::Other),
+            ("x_other", Known::Other),
             ("X-Other", Known::Other),
             ("", Known::Other),
         ] {

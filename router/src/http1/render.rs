@@ -1,23 +1,26 @@
 //! Heads as they go out: whole lines copied in runs from the buffer they were read to, without what
 //! concerns only one connection, with what the router adds.
 
-use std::net::IpAddr;
-
 use crate::http1::{
+    forwarded::Believed,
     head::{Field, Known, Span},
     request::{Framing, RequestHead},
     response::ResponseHead,
 };
 
-/// What a router adds to a request.
+/// What a router adds to a request, and what it lets through.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Additions<'a> {
-    /// The client's address as text.
-    pub(crate) client: &'a str,
-    /// `http` or `https`.
+    /// The address of the connection's other end as text.
+    pub(crate) client: &'a [u8],
+    /// That end is a trusted proxy, and this is believed of what it says.
+    pub(crate) believed: Option<&'a Believed>,
+    /// What the connection speaks: `http` or `https`.
     pub(crate) scheme: &'static str,
     /// The request's id.
     pub(crate) request_id: &'a [u8],
+    /// Names with `_` stay behind.
+    pub(crate) drop_underscores: bool,
 }
 
 /// Appends the request's head as it goes upstream.
@@ -42,12 +45,10 @@ pub(crate) fn request(out: &mut Vec<u8>, raw: &[u8], head: &RequestHead, add: Ad
         &head.fields,
         head.fields_end,
         |field| match field.known {
-            Known::Other
-            | Known::Host
-            | Known::ContentLength
-            | Known::Expect
-            | Known::Date
-            | Known::Traceparent => true,
+            Known::Other => !add.drop_underscores || !field.name.of(raw).contains(&b'_'),
+            Known::Host | Known::ContentLength | Known::Expect | Known::Date => true,
+            Known::Traceparent | Known::Tracestate => head.traceparent.is_some(),
+            Known::XForwardedOther => add.believed.is_some(),
             // Its body, if any, is framed as it was.
             Known::TransferEncoding => head.framing == Framing::Chunked,
             _ => false,
@@ -65,24 +66,30 @@ pub(crate) fn request(out: &mut Vec<u8>, raw: &[u8], head: &RequestHead, add: Ad
             protocol.map(|f| f.value.of(raw)).unwrap_or_default(),
         );
     }
-    out.extend_from_slice(b"X-Forwarded-For: ");
-    for field in head
-        .fields
-        .iter()
-        .filter(|f| f.known == Known::XForwardedFor)
-    {
-        out.extend_from_slice(field.value.of(raw));
-        out.extend_from_slice(b", ");
-    }
-    out.extend_from_slice(add.client.as_bytes());
-    out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
-    out.extend_from_slice(add.scheme.as_bytes());
-    out.extend_from_slice(b"\r\n");
-    if head.host.len > 0 {
-        line(out, b"X-Forwarded-Host", head.host.of(raw));
-    }
+    forwarded(out, raw, head, add);
     line(out, b"X-Request-Id", add.request_id);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Appends who the client is and what it asked for: as it is seen here, or as a trusted proxy says.
+fn forwarded(out: &mut Vec<u8>, raw: &[u8], head: &RequestHead, add: Additions<'_>) {
+    let said = add.believed;
+    out.extend_from_slice(b"X-Forwarded-For: ");
+    if let Some(said) = said {
+        said.append_chain(out, head, raw);
+    }
+    out.extend_from_slice(add.client);
+    let client = said.and_then(|said| said.client.as_ref());
+    out.extend_from_slice(b"\r\nX-Real-IP: ");
+    out.extend_from_slice(client.map_or(add.client, |client| client.text.as_bytes()));
+    out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
+    let scheme = said.and_then(|said| said.scheme).unwrap_or(add.scheme);
+    out.extend_from_slice(scheme.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    let host = said.and_then(|said| said.host).unwrap_or(head.host);
+    if host.len > 0 {
+        line(out, b"X-Forwarded-Host", host.of(raw));
+    }
 }
 
 /// How a response goes to the client.
@@ -199,11 +206,6 @@ fn copy_fields(
         };
         out.extend_from_slice(run.of(raw));
     }
-}
-
-/// An address as it stands in `X-Forwarded-For`: an IPv4 address that came mapped is one.
-pub(crate) fn forwarded_address(ip: IpAddr) -> String {
-    ip.to_canonical().to_string()
 }
 
 #[cfg(test)]

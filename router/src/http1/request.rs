@@ -123,6 +123,12 @@ impl RequestHead {
         };
     }
 
+    /// Forgets what names the request and its trace: a stranger said it.
+    pub(crate) fn forget_ids(&mut self) {
+        self.request_id = None;
+        self.traceparent = None;
+    }
+
     /// Whether the client wants to keep the connection.
     pub(crate) fn keeps_alive(&self) -> bool {
         !self.connection.close && (self.http11 || self.connection.keep_alive)
@@ -321,7 +327,7 @@ impl RequestHead {
 }
 
 /// The host of `host[:port]`, if that is what it is; empty for the empty text.
-fn host_name(authority: &[u8]) -> Option<&[u8]> {
+pub(crate) fn host_name(authority: &[u8]) -> Option<&[u8]> {
     if authority.is_empty() {
         return Some(authority);
     }

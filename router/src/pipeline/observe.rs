@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    access_log::Entry,
+    access_log::{Entry, Logged},
     exchange::Exchange,
     metrics::{Counted, NONE, Protocol, RequestLabels},
     peer::Picked,
@@ -93,7 +93,15 @@ pub(crate) fn request(
         at: worker.unix_millis(now),
         request_id: x.id.as_bytes(),
         traceparent: x.request.traceparent.map(|span| span.of(raw)),
-        client: &conn.client,
+        client: match &x.believed.client {
+            Some(sender) => Logged::Address(sender.text.as_bytes()),
+            None => Logged::Socket(&conn.client.address),
+        },
+        via: match (&conn.client.via, &x.believed.client) {
+            (Some(via), _) => Some(via),
+            (None, Some(_)) => Some(&conn.client.address),
+            (None, None) => None,
+        },
         method: x.request.method_name.of(raw),
         host: x.request.host.of(raw),
         path: x.request.path.of(raw),

@@ -1,6 +1,6 @@
 //! Match and plan: which route takes the request, and how it is to be forwarded.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use cardea_registry_api::policy::{Balance, HashKey};
 
@@ -72,17 +72,23 @@ pub(crate) fn plan<'t>(
     })
 }
 
+/// Whose request it is.
+fn sender(x: &Exchange, conn: &Connection) -> IpAddr {
+    let said = x.believed.client.as_ref();
+    said.map_or(conn.client.address.ip(), |sender| sender.ip)
+}
+
 /// The hash of what the service balances by, if the request has it.
 fn hash_of(of: &HashKey, x: &Exchange, conn: &Connection) -> Option<u64> {
     let raw = x.inbound.raw();
     let value = match of {
+        HashKey::Client => return Some(key::of_client(sender(x, conn))),
         HashKey::Header(name) => x.request.field(raw, name)?,
         HashKey::Cookie(name) => x
             .request
             .fields_named(raw, "cookie")
             .find_map(|cookies| key::cookie(cookies, name))?,
         HashKey::Query(name) => key::query(x.request.query(raw), name)?,
-        HashKey::Client => conn.client_text.as_bytes(),
         HashKey::Path => x.request.path.of(raw),
     };
     Some(key::hash(value))

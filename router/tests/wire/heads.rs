@@ -29,7 +29,7 @@ fn a_request_and_its_answer_to_the_byte() {
         [
             "GET /a/b?c=d HTTP/1.1\r\nHost: h.example:80\r\nAccept: */*\r\n\
           traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\
-          TE: trailers\r\nConnection: te\r\nX-Forwarded-For: 1.2.3.4, 127.0.0.1\r\n\
+          TE: trailers\r\nConnection: te\r\nX-Forwarded-For: 127.0.0.1\r\nX-Real-IP: 127.0.0.1\r\n\
           X-Forwarded-Proto: http\r\nX-Forwarded-Host: h.example:80\r\nX-Request-Id: mine-1\r\n\r\n"
         ]
     );
