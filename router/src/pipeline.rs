@@ -161,6 +161,12 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
         observe::request(worker, conn, x, None, &seen);
         return after;
     }
+    // From here on the body is this request's, whoever answers: what is left of it must never be
+    // read as another request.
+    let framing = x.request.framing;
+    let chunks = framing == Framing::Chunked;
+    x.upload.begin(framing, chunks, worker.config.limits.body);
+    x.outbound.clear();
     // Match and plan, with one table from here to the end.
     let table = worker.table();
     let planned = plan::plan(table.as_deref().map(|held| &*held.0), x, conn);
@@ -230,10 +236,7 @@ fn name_request(worker: &Worker, x: &mut Exchange) {
 
 /// Makes the request as it goes upstream: its head, and what has arrived of its body.
 fn prepare(worker: &Worker, conn: &Connection, x: &mut Exchange) -> Result<(), refusal::Refusal> {
-    let limit = worker.config.limits.body;
-    let framing = x.request.framing;
-    x.upload.begin(framing, framing == Framing::Chunked, limit);
-    if let (Framing::Length(length), Some(limit)) = (framing, limit)
+    if let (Framing::Length(length), Some(limit)) = (x.request.framing, worker.config.limits.body)
         && length > limit
     {
         return Err(refusal::BODY_TOO_LARGE);

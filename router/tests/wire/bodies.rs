@@ -281,3 +281,38 @@ fn a_slow_reader_slows_the_peer() {
         "{written} bytes were taken for a client that reads nothing"
     );
 }
+
+#[test]
+fn the_body_of_a_refused_request_is_never_read_as_another_request() {
+    let upstream = Upstream::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let router = Setup::new(&[&upstream]).host("h").start();
+    let hidden = "GET /hidden HTTP/1.1\r\nHost: h\r\n\r\n";
+    let length = format!("Content-Length: {}\r\n\r\n{hidden}", hidden.len());
+    let chunk = format!(
+        "Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{hidden}\r\n0\r\n\r\n",
+        hidden.len()
+    );
+    for body in [length, chunk] {
+        for whole in [true, false] {
+            let mut client = router.client();
+            // The first request's state is there when the second one comes in the same read.
+            let refused = format!("POST / HTTP/1.1\r\nHost: nowhere\r\n{body}");
+            let head = refused.find("\r\n\r\n").unwrap() + 4;
+            let (now, later) = refused.split_at(if whole { refused.len() } else { head + 2 });
+            client.send(format!(
+                "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx{now}"
+            ));
+            assert_eq!(client.response().status(), 200);
+            assert_eq!(client.response().status(), 404);
+            client.send(later);
+            if whole {
+                // It was skipped as a whole: the connection goes on behind it.
+                client.send(GET);
+                assert_eq!(client.response().status(), 200);
+            } else {
+                client.assert_closed();
+            }
+        }
+    }
+    assert_eq!(upstream.count("/hidden"), 0);
+}

@@ -332,6 +332,7 @@ pub(crate) struct Running {
 /// What a router is started with.
 pub(crate) struct Setup {
     service: String,
+    host: &'static str,
     peers: Vec<SocketAddr>,
     config: Config,
 }
@@ -347,6 +348,7 @@ impl Setup {
         };
         Self {
             service: String::new(),
+            host: "*",
             peers: peers.iter().map(|u| u.address).collect(),
             config,
         }
@@ -355,6 +357,12 @@ impl Setup {
     /// Another peer at this address.
     pub(crate) fn peer(mut self, address: SocketAddr) -> Self {
         self.peers.push(address);
+        self
+    }
+
+    /// The only host that the route takes.
+    pub(crate) fn host(mut self, host: &'static str) -> Self {
+        self.host = host;
         self
     }
 
@@ -378,7 +386,12 @@ impl Setup {
         for peer in &self.peers {
             write!(text, "[[service.instance]]\naddress = \"{peer}\"\n").unwrap();
         }
-        text += "[[route]]\nid = \"r\"\nhost = \"*\"\nservice = \"s\"\n";
+        let host = self.host;
+        write!(
+            text,
+            "[[route]]\nid = \"r\"\nhost = \"{host}\"\nservice = \"s\"\n"
+        )
+        .unwrap();
         std::fs::write(&file, text).unwrap();
         let config = Config {
             source: Source::Static { file },
