@@ -44,6 +44,13 @@ pub(crate) trait Duplex: fmt::Debug {
     /// Ready when there may be something to read, or the other side has ended.
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
+    /// Whether a side that has nothing to say but its next request has gone away; `false`: it has
+    /// said something, and it makes no sense to ask again. Never ready where that cannot be known.
+    fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        let _ = cx;
+        Poll::Pending
+    }
+
     /// Whether there is something to read now, by asking the system.
     fn has_bytes(&self) -> bool;
 
@@ -174,6 +181,13 @@ impl Wire {
     }
 }
 
+/// No call is made unless an event has arrived.
+fn poll_gone(stream: &TcpStream, cx: &mut Context<'_>) -> Poll<bool> {
+    let mut byte = [std::mem::MaybeUninit::uninit()];
+    let peeked = ready!(stream.poll_peek(cx, &mut ReadBuf::uninit(&mut byte)));
+    Poll::Ready(!matches!(peeked, Ok(n) if n > 0))
+}
+
 fn peek(stream: &TcpStream) -> io::Result<usize> {
     let mut byte = [std::mem::MaybeUninit::uninit()];
     socket2::SockRef::from(stream).peek(&mut byte)
@@ -197,6 +211,15 @@ impl ReadHalf<'_> {
                 Poll::Ready(Ok(buf.filled().len()))
             }
             Self::Other(other) => other.poll_read(cx, space),
+        }
+    }
+
+    /// Whether a side that has nothing to say but its next request has gone away; `false`: it has
+    /// said something, and it makes no sense to ask again.
+    pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        match self {
+            Self::Tcp(half) => poll_gone(half.as_ref(), cx),
+            Self::Other(other) => other.poll_gone(cx),
         }
     }
 }

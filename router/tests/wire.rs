@@ -5,6 +5,8 @@
     reason = "a test: clippy knows only functions marked as one"
 )]
 
+#[path = "wire/answers.rs"]
+mod answers;
 #[path = "wire/bodies.rs"]
 mod bodies;
 #[path = "wire/failures.rs"]
@@ -17,6 +19,8 @@ mod heads;
 mod lifecycle;
 #[path = "wire/proxies.rs"]
 mod proxies;
+#[path = "wire/refused.rs"]
+mod refused;
 #[path = "wire/retries.rs"]
 mod retries;
 #[path = "wire/tunnels.rs"]

@@ -25,6 +25,7 @@ pub(crate) struct Decoder {
     digits: u8,
     extension: u16,
     line: usize,
+    trailer: usize,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -132,7 +133,8 @@ impl Decoder {
                 if byte.is_ascii_control() && byte != b'\t' {
                     return Err(BadChunk("a trailer field"));
                 }
-                if trailers.len() > MAX_TRAILERS {
+                self.trailer += 1;
+                if self.trailer > MAX_TRAILERS {
                     return Err(BadChunk("the trailer is too large"));
                 }
                 trailers.push(byte);

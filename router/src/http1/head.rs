@@ -155,8 +155,7 @@ pub(crate) fn read_connection(raw: &[u8], fields: &mut [Field]) -> Connection {
             continue;
         }
         let value = fields[at].value;
-        for token in value.of(raw).split(|b| *b == b',') {
-            let token = token.trim_ascii();
+        for token in tokens(value.of(raw)) {
             if token.eq_ignore_ascii_case(b"keep-alive") {
                 connection.keep_alive = true;
             } else if token.eq_ignore_ascii_case(b"close") {
@@ -174,6 +173,11 @@ pub(crate) fn read_connection(raw: &[u8], fields: &mut [Field]) -> Connection {
         }
     }
     connection
+}
+
+/// The elements of a list.
+pub(crate) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|b| *b == b',').map(<[u8]>::trim_ascii)
 }
 
 /// Whether every line of the head ends in CR LF; `httparse` takes a bare LF.

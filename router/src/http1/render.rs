@@ -1,6 +1,8 @@
 //! Heads as they go out: whole lines copied in runs from the buffer they were read to, without what
 //! concerns only one connection, with what the router adds.
 
+use std::{cell::RefCell, fmt::Write as _, time::SystemTime};
+
 use crate::http1::{
     forwarded::Believed,
     head::{Field, Known, Span},
@@ -46,9 +48,11 @@ pub(crate) fn request(out: &mut Vec<u8>, raw: &[u8], head: &RequestHead, add: Ad
         head.fields_end,
         |field| match field.known {
             Known::Other => !add.drop_underscores || !field.name.of(raw).contains(&b'_'),
-            Known::Host | Known::ContentLength | Known::Expect | Known::Date => true,
+            Known::Host | Known::ContentLength | Known::Date => true,
             Known::Traceparent | Known::Tracestate => head.traceparent.is_some(),
             Known::XForwardedOther => add.believed.is_some(),
+            // HTTP/1.0 knows nothing of it (RFC 9110, 10.1.1).
+            Known::Expect => head.http11,
             // Its body, if any, is framed as it was.
             Known::TransferEncoding => head.framing == Framing::Chunked,
             _ => false,
@@ -135,6 +139,10 @@ pub(crate) fn response(
     if delivery.chunks {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
+    if !head.has_date {
+        // RFC 9110, 6.6.1.
+        date(out);
+    }
     connection(out, delivery);
     line(out, b"X-Request-Id", request_id);
     out.extend_from_slice(b"\r\n");
@@ -161,6 +169,26 @@ pub(crate) fn connection(out: &mut Vec<u8>, delivery: Delivery) {
     } else if delivery.say_keep_alive {
         out.extend_from_slice(b"Connection: keep-alive\r\n");
     }
+}
+
+/// Appends the `Date` field; its text changes once a second.
+pub(crate) fn date(out: &mut Vec<u8>) {
+    thread_local! {
+        static LAST: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    }
+    let now = SystemTime::now();
+    let second = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    LAST.with_borrow_mut(|(last, text)| {
+        if *last != second || text.is_empty() {
+            *last = second;
+            text.clear();
+            // Writing to a text cannot fail.
+            let _ = write!(text, "{}", httpdate::HttpDate::from(now));
+        }
+        line(out, b"Date", text.as_bytes());
+    });
 }
 
 /// Appends one field.

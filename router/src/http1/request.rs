@@ -3,7 +3,7 @@
 use crate::{
     http1::head::{
         Connection, Field, Known, Span, only_crlf, parse_length, parser_fields, read_connection,
-        take_fields,
+        take_fields, tokens,
     },
     refusal::{self, Refusal},
 };
@@ -175,7 +175,7 @@ impl RequestHead {
         self.request_id = None;
         self.traceparent = None;
         let (mut host, mut length, mut chunked) = (None, None, false);
-        let mut upgrade = None;
+        let (mut upgrade, mut upgrades) = (None, 0);
         for field in &self.fields {
             let value = field.value.of(raw);
             match field.known {
@@ -202,11 +202,12 @@ impl RequestHead {
                     }
                     self.expects_continue = self.http11;
                 }
-                Known::Upgrade => upgrade = Some(value),
+                Known::Upgrade => {
+                    upgrades += 1;
+                    upgrade = Some(value);
+                }
                 Known::Te => {
-                    self.te_trailers |= value
-                        .split(|b| *b == b',')
-                        .any(|t| t.trim_ascii().eq_ignore_ascii_case(b"trailers"));
+                    self.te_trailers |= tokens(value).any(|t| t.eq_ignore_ascii_case(b"trailers"));
                 }
                 Known::XRequestId => {
                     self.request_id =
@@ -227,8 +228,9 @@ impl RequestHead {
             (None | Some(0), false) => Framing::None,
             (Some(length), false) => Framing::Length(length),
         };
-        // `h2c` is declined, as RFC 9110, 7.8 allows: the request goes on as it is.
-        let wanted = upgrade.is_some_and(|u| !u.is_empty() && !u.eq_ignore_ascii_case(b"h2c"));
+        // Other versions of HTTP are declined, as RFC 9110, 7.8 allows: the requests inside would
+        // pass by the routes. So is what is spread over several fields.
+        let wanted = upgrades == 1 && upgrade.is_some_and(|u| tokens(u).all(is_other_protocol));
         self.upgrade = wanted && self.connection.upgrade && self.http11;
         if self.upgrade && self.framing != Framing::None {
             return Err(Refusal::bad("Upgrade with a body"));
@@ -308,6 +310,12 @@ impl RequestHead {
         self.path_query.of(raw).get(after..).unwrap_or_default()
     }
 
+    /// Whether `Upgrade` names what a peer switches to.
+    pub(crate) fn asks_for(&self, raw: &[u8], protocol: &[u8]) -> bool {
+        let mut asked = self.fields.iter().filter(|f| f.known == Known::Upgrade);
+        asked.any(|f| tokens(f.value.of(raw)).any(|t| t.eq_ignore_ascii_case(protocol)))
+    }
+
     /// The values of all fields of this name.
     pub(crate) fn fields_named<'a>(
         &self,
@@ -354,6 +362,15 @@ pub(crate) fn host_name(authority: &[u8]) -> Option<&[u8]> {
                 .iter()
                 .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'~')));
     (port_ok && name_ok).then_some(name)
+}
+
+/// Whether a protocol named in `Upgrade` is one at all, and no version of HTTP.
+fn is_other_protocol(name: &[u8]) -> bool {
+    let starts = |with: &[u8]| {
+        name.get(..with.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(with))
+    };
+    !name.is_empty() && !starts(b"h2") && !starts(b"http") && !starts(b"tls")
 }
 
 /// Whether a caller's request id is fit for headers and logs.

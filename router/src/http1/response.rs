@@ -110,6 +110,9 @@ impl ResponseHead {
                     }
                     chunked = true;
                 }
+                Known::Upgrade if self.upgrade.is_some() && self.status == 101 => {
+                    return Err(Malformed("more than one Upgrade"));
+                }
                 Known::Upgrade => self.upgrade = Some(field.value),
                 Known::Date => self.has_date = true,
                 _ => {}
@@ -117,6 +120,11 @@ impl ResponseHead {
         }
         if chunked && length.is_some() {
             return Err(Malformed("both Content-Length and Transfer-Encoding"));
+        }
+        // Neither can have a body: who announces one may send it, too (RFC 9110, 8.6; 9112, 6.1).
+        let announces = chunked || length.is_some_and(|length| length > 0);
+        if announces && matches!(self.status, 100..=199) {
+            return Err(Malformed("an interim response with a body"));
         }
         let bodiless = method == Method::Head || matches!(self.status, 100..=199 | 204 | 304);
         self.framing = match (length, chunked) {
@@ -128,6 +136,7 @@ impl ResponseHead {
         };
         self.keep_alive = !connection.close
             && (http11 || connection.keep_alive)
+            && !(announces && self.status == 204)
             && self.framing != Framing::UntilClose;
         Ok(())
     }

@@ -189,10 +189,7 @@ async fn converse<'w>(
                 }
             }
         } else {
-            match upstream.read(&conn.timer, x.upstream.space()).await {
-                Ok(n) => n,
-                Err(error) => return Err(read_failed(&error)),
-            }
+            read_answer(conn, upstream, x.upstream.space()).await?
         };
         if n == 0 {
             return Err(lost(Failure::Reset));
@@ -202,6 +199,33 @@ async fn converse<'w>(
             return Ok(upgraded);
         }
     }
+}
+
+/// Reads once, for as long as there is a client to read for.
+async fn read_answer(
+    conn: &mut Connection,
+    upstream: &mut Wire,
+    space: &mut [u8],
+) -> Result<usize, Trouble> {
+    let (mut from_peer, _) = upstream.split();
+    let (from_client, _) = conn.wire.split();
+    let mut watched = true;
+    poll_fn(|cx| {
+        if let Poll::Ready(read) = from_peer.poll_read(cx, space) {
+            return Poll::Ready(read.map_err(|error| read_failed(&error)));
+        }
+        if conn.timer.fired() {
+            return Poll::Ready(Err(read_failed(&io::ErrorKind::TimedOut.into())));
+        }
+        if watched && let Poll::Ready(gone) = from_client.poll_gone(cx) {
+            if gone {
+                return Poll::Ready(Err(Trouble::ClientGone));
+            }
+            watched = false;
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 const fn lost(failure: Failure) -> Trouble {
@@ -238,7 +262,10 @@ async fn parse(
         }
         x.upstream.consume(x.response.len);
         if x.response.status == 101 {
-            let fine = x.request.upgrade && x.response.upgrade.is_some();
+            let fine = x.request.upgrade
+                && x.response
+                    .upgrade
+                    .is_some_and(|to| x.request.asks_for(x.inbound.raw(), to.of(x.upstream.raw())));
             return if fine {
                 Ok(Some(true))
             } else {

@@ -1,6 +1,6 @@
 //! Reply: the peer's answer to the client, as it comes.
 
-use std::{future::poll_fn, time::Instant};
+use std::{future::poll_fn, task::Poll, time::Instant};
 
 use crate::{
     exchange::Exchange,
@@ -63,14 +63,15 @@ pub(crate) async fn answer<'w>(
     seen.status = x.response.status;
     conn.timer.set(worker.config.limits.idle_timeout);
     if x.download.done() {
-        settle(worker, x, answered, uploaded);
+        let exact = x.upstream.is_empty();
+        settle(worker, x, answered, uploaded && exact);
         let (_, written) = conn.wire.write_all(&conn.timer, &x.reply).await;
         seen.bytes_out = x.download.bytes;
         if written.is_err() {
             seen.error = Some("client_gone");
             return After::Close;
         }
-        return finish(conn, keep, uploaded).await;
+        return finish(conn, x, keep, uploaded).await;
     }
     let (_, written) = conn.wire.write_all(&conn.timer, &x.reply).await;
     let moved = match written {
@@ -79,9 +80,9 @@ pub(crate) async fn answer<'w>(
     };
     seen.bytes_out = x.download.bytes;
     match moved {
-        Ok(()) => {
-            settle(worker, x, answered, uploaded);
-            finish(conn, keep, uploaded).await
+        Ok(exact) => {
+            settle(worker, x, answered, uploaded && exact);
+            finish(conn, x, keep, uploaded).await
         }
         Err(Broken::To | Broken::Idle(Side::To)) => {
             seen.error = Some("client_gone");
@@ -100,14 +101,14 @@ pub(crate) async fn answer<'w>(
 }
 
 /// The rest of the body, as fast as the slower side; beside it, the rest of the request, if the
-/// peer answered before its end.
+/// peer answered before its end. `false`: the peer said more than its answer.
 async fn relay<'w>(
     worker: &'w Worker,
     conn: &mut Connection,
     x: &mut Exchange,
     answered: &mut Answered,
     body: &mut Option<Lent<'w, Buffer>>,
-) -> Result<(), Broken> {
+) -> Result<bool, Broken> {
     let policy = answered.picked.upstream().policy();
     let client = millis(worker.config.limits.idle_timeout);
     let peer = policy.timeouts.idle.as_millis();
@@ -134,7 +135,8 @@ async fn relay<'w>(
     let (mut from_client, mut to_client) = conn.wire.split();
     let (mut from_peer, mut to_peer) = peer_stream.split();
     let mut uploading = body.as_mut().filter(|_| !upload.done());
-    poll_fn(|cx| {
+    let mut watched = true;
+    let moved = poll_fn(|cx| {
         if let Some(body) = &mut uploading {
             let patience = Patience {
                 from: client,
@@ -159,7 +161,7 @@ async fn relay<'w>(
             from: peer,
             to: client,
         };
-        download.poll_move(
+        let moved = download.poll_move(
             cx,
             &mut from_peer,
             &mut to_client,
@@ -168,20 +170,34 @@ async fn relay<'w>(
             patience,
             &mut None,
             0,
-        )
+        );
+        // A peer may be silent for long (server-sent events): don't wait for it for nobody.
+        if moved.is_pending()
+            && uploading.is_none()
+            && watched
+            && let Poll::Ready(gone) = from_client.poll_gone(cx)
+        {
+            if gone {
+                return Poll::Ready(Err(Broken::To));
+            }
+            watched = false;
+        }
+        moved
     })
-    .await
+    .await;
+    moved.map(|()| buffer.is_empty())
 }
 
-/// The answer is complete: the peer did well, and its connection may be used again.
-fn settle(worker: &Worker, x: &Exchange, answered: &mut Answered, uploaded: bool) {
+/// The answer is complete: the peer did well, and its connection may be used again if the request
+/// went out as a whole and nothing came beyond the answer (`exact`).
+fn settle(worker: &Worker, x: &Exchange, answered: &mut Answered, exact: bool) {
     if !answered.counted_as_failure {
         answered.picked.finished();
     }
     let Some(upstream) = answered.answer.upstream.take() else {
         return;
     };
-    if x.response.keep_alive && uploaded && x.upstream.is_empty() {
+    if x.response.keep_alive && exact {
         let keep = answered.picked.upstream().policy().timeouts.keepalive;
         let number = answered.picked.peer().number();
         worker
@@ -204,11 +220,13 @@ fn failed(
     seen.error = Some(failure.kind());
 }
 
-async fn finish(conn: &mut Connection, keep: bool, uploaded: bool) -> After {
+async fn finish(conn: &mut Connection, x: &Exchange, keep: bool, uploaded: bool) -> After {
     if keep {
         return After::Keep;
     }
-    if !uploaded {
+    // A client that did not ask for the end may be sending already: closing at once would reset
+    // the connection before it has read its answer.
+    if !uploaded || x.request.keeps_alive() || !x.inbound.is_empty() {
         refuse::linger(conn).await;
     }
     After::Close

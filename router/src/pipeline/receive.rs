@@ -34,7 +34,13 @@ pub(crate) async fn head(
             let end = start + x.inbound.len();
             match x.request.parse(x.inbound.raw(), start, end) {
                 Ok(true) if x.request.len > limit => {
-                    return Err(refused(x, refusal::HEAD_TOO_LARGE));
+                    let line = x.request.target.len as usize;
+                    let refusal = if line > limit {
+                        refusal::TARGET_TOO_LONG
+                    } else {
+                        refusal::HEAD_TOO_LARGE
+                    };
+                    return Err(refused(x, refusal));
                 }
                 Ok(true) => {
                     x.inbound.consume(x.request.len);

@@ -1,15 +1,12 @@
 //! Answers of the router's own: small JSON bodies with the request's id, and nothing of the inside.
 
-use std::{
-    cell::RefCell,
-    time::{Duration, SystemTime},
-};
+use std::time::Duration;
 
 use crate::{
     exchange::Exchange,
     http1::{
         body::Broken,
-        render::{self, Delivery, line},
+        render::{self, Delivery, date, line},
         request::Method,
     },
     pipeline::{After, Connection, observe::Seen},
@@ -137,24 +134,6 @@ fn head_and_body(
     if method != Method::Head {
         parts.iter().for_each(|part| out.extend_from_slice(part));
     }
-}
-
-/// The `Date` field; its text changes once a second.
-fn date(out: &mut Vec<u8>) {
-    thread_local! {
-        static LAST: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
-    }
-    let now = SystemTime::now();
-    let second = now
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    LAST.with_borrow_mut(|(last, text)| {
-        if *last != second || text.is_empty() {
-            *last = second;
-            *text = httpdate::fmt_http_date(now);
-        }
-        line(out, b"Date", text.as_bytes());
-    });
 }
 
 fn reason(status: u16) -> &'static str {

@@ -101,7 +101,7 @@ fn answers_without_bodies() {
         while wire.peek() {
             let request = wire.request();
             let answer = match request.head.split(' ').nth(1).unwrap() {
-                "/204" => "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n",
+                "/204" => "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
                 "/304" => "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
                 _ => "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
             };

@@ -89,6 +89,21 @@ impl Wire {
         self.stream.write_all(bytes.as_ref()).unwrap();
     }
 
+    /// As [`Wire::send`], to somebody who may have closed already.
+    pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        self.stream.write_all(bytes.as_ref())
+    }
+
+    /// As [`Wire::send_slowly`], to somebody who may have closed already.
+    pub(crate) fn try_send_slowly(&mut self, bytes: impl AsRef<[u8]>) {
+        for byte in bytes.as_ref() {
+            if self.try_send([*byte]).is_err() {
+                return;
+            }
+            thread::yield_now();
+        }
+    }
+
     /// As [`Wire::send`], one byte a segment.
     pub(crate) fn send_slowly(&mut self, bytes: impl AsRef<[u8]>) {
         for byte in bytes.as_ref() {
@@ -181,7 +196,7 @@ impl Wire {
         self.response_to(false)
     }
 
-    fn body(&mut self, head: String, to_end: bool) -> Message {
+    pub(crate) fn body(&mut self, head: String, to_end: bool) -> Message {
         let mut message = Message {
             head,
             body: Vec::new(),

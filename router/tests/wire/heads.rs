@@ -7,7 +7,7 @@ use crate::harness::{GET, OK, Setup, Upstream, until};
 #[test]
 fn a_request_and_its_answer_to_the_byte() {
     let upstream = Upstream::answering(
-        "HTTP/1.1 200 Fine\r\nServer: x\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\n\
+        "HTTP/1.1 200 Fine\r\nServer: x\r\nDate: then\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\n\
          Keep-Alive: timeout=5\r\nX-Request-Id: theirs\r\nContent-Length: 2\r\n\r\nok",
     );
     let router = Setup::new(&[&upstream]).start();
@@ -21,7 +21,7 @@ fn a_request_and_its_answer_to_the_byte() {
     let answer = client.response();
     assert_eq!(
         answer.head,
-        "HTTP/1.1 200 Fine\r\nServer: x\r\nContent-Length: 2\r\nX-Request-Id: mine-1\r\n\r\n"
+        "HTTP/1.1 200 Fine\r\nServer: x\r\nDate: then\r\nContent-Length: 2\r\nX-Request-Id: mine-1\r\n\r\n"
     );
     assert_eq!(answer.body, b"ok");
     assert_eq!(

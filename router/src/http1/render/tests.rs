@@ -134,7 +134,7 @@ fn an_upgrade_is_passed_on() {
 
 #[test]
 fn responses_lose_what_concerns_one_connection() {
-    let text = "HTTP/1.0 200 Fine\r\nConnection: close, x-a\r\nX-A: 1\r\nContent-Length: 3\r\n\
+    let text = "HTTP/1.0 200 Fine\r\nDate: then\r\nConnection: close, x-a\r\nX-A: 1\r\nContent-Length: 3\r\n\
                 Content-Length: 3\r\nServer: s\r\nX-Request-Id: theirs\r\nKeep-Alive: 1\r\nB: 2\r\n\r\n";
     let mut head = ResponseHead::default();
     assert!(
@@ -150,7 +150,7 @@ fn responses_lose_what_concerns_one_connection() {
     response(&mut out, text.as_bytes(), &head, delivery, b"id1");
     assert_eq!(
         String::from_utf8(out).unwrap(),
-        "HTTP/1.1 200 Fine\r\nContent-Length: 3\r\nServer: s\r\nB: 2\r\nConnection: close\r\n\
+        "HTTP/1.1 200 Fine\r\nDate: then\r\nContent-Length: 3\r\nServer: s\r\nB: 2\r\nConnection: close\r\n\
          X-Request-Id: id1\r\n\r\n"
     );
 }
