@@ -6,7 +6,7 @@
 
 mod apply;
 mod changes;
-mod clusters;
+mod configuration;
 mod extract;
 mod feed;
 mod front;
@@ -19,8 +19,6 @@ mod precondition;
 pub(crate) mod problem;
 mod registrations;
 mod routers;
-mod routes;
-mod services;
 mod snapshots;
 mod status;
 mod tokens;
@@ -54,12 +52,7 @@ pub(crate) type Api = State<Arc<App>>;
 /// The API's calls with their documentation.
 fn calls() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(openapi::frame())
-        .routes(routes!(clusters::list))
-        .routes(routes!(clusters::get, clusters::put, clusters::delete))
-        .routes(routes!(services::list))
-        .routes(routes!(services::get, services::put, services::delete))
-        .routes(routes!(routes::list))
-        .routes(routes!(routes::get, routes::put, routes::delete))
+        .merge(configuration::calls())
         .routes(routes!(apply::apply))
         .routes(routes!(instances::list))
         .routes(routes!(

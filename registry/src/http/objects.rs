@@ -1,4 +1,4 @@
-//! What clusters, services and routes have in common.
+//! How objects are listed, shown and written, whatever their kind.
 
 use std::{fmt::Display, sync::Arc};
 
@@ -88,15 +88,4 @@ pub(super) fn stamp(response: &mut Response, epoch: &str, revision: u64) {
     if let Ok(epoch) = HeaderValue::from_str(epoch) {
         headers.insert(HeaderName::from_static(EPOCH_HEADER), epoch);
     }
-}
-
-/// The name in the path is the one that counts; another one in the body is a mistake.
-pub(super) fn same_name(field: &str, path: &Name, body: &Name) -> Result<(), ApiError> {
-    if path == body {
-        return Ok(());
-    }
-    Err(ApiError::invalid(
-        field,
-        format!("the path says `{path}`, the body `{body}`: make them the same"),
-    ))
 }
