@@ -1,0 +1,192 @@
+//! Putting objects in and taking them out, with everything that is derived from them: the indexes,
+//! the counts, the feed's sums and the recent changes.
+
+use std::sync::Arc;
+
+use cardea_registry_api::{
+    InstanceKey, Name,
+    feed::{FeedError, Line},
+};
+use imbl::OrdMap;
+
+use super::{Object, Recent, State, Stored};
+use crate::change::Kind;
+
+/// How many recent changes are kept for deltas.
+const RECENT: usize = 20_000;
+
+impl State {
+    /// Puts an object in its place; `None` when the object's text cannot be made.
+    pub(crate) fn set(&mut self, object: Object, revision: u64) -> Result<Arc<Line>, FeedError> {
+        let line = Arc::new(object.line()?);
+        let key = object.key();
+        self.unindex(object.kind(), &key);
+        let cluster = object.cluster();
+        let kind = object.kind();
+        let stored = Arc::clone(&line);
+        match object {
+            Object::Cluster(object) => {
+                let name = object.name.clone();
+                self.clusters.insert(name, pack(object, revision, stored));
+            }
+            Object::Service(object) => {
+                let name = object.name.clone();
+                self.services.insert(name, pack(*object, revision, stored));
+            }
+            Object::Route(object) => {
+                let at = (object.host.clone(), object.prefix.clone());
+                self.routes_at.insert(at, object.id.clone());
+                self.routes_of
+                    .insert((object.service.clone(), object.id.clone()));
+                let id = object.id.clone();
+                self.routes.insert(id, pack(object, revision, stored));
+            }
+            Object::Token(object) => {
+                self.tokens_by_hash
+                    .insert(object.sha256.as_str().into(), object.name.clone());
+                let name = object.name.clone();
+                self.tokens.insert(name, pack(object, revision, stored));
+            }
+            Object::Instance(object) => {
+                count(
+                    &mut self.instances_of,
+                    (object.service.clone(), object.cluster.clone()),
+                    1,
+                );
+                count(
+                    &mut self.counts,
+                    (object.effective_state(), object.source),
+                    1,
+                );
+                self.stale += u64::from(object.stale_since.is_some());
+                self.instances
+                    .insert(object.key(), pack(*object, revision, stored));
+            }
+        }
+        self.tell(kind, &key, cluster, revision, Some(&line));
+        Ok(line)
+    }
+
+    /// Takes an object away; whether it was there.
+    pub(crate) fn unset(&mut self, kind: Kind, key: &str, revision: u64) -> bool {
+        let cluster = (kind == Kind::Instance)
+            .then(|| key.parse::<InstanceKey>().ok().map(|key| key.cluster))
+            .flatten();
+        if !self.unindex(kind, key) {
+            return false;
+        }
+        self.tell(kind, key, cluster, revision, None);
+        true
+    }
+
+    /// Takes an object out of the maps, the indexes and the sums.
+    fn unindex(&mut self, kind: Kind, key: &str) -> bool {
+        match kind {
+            Kind::Cluster => self.clusters.remove(key).is_some(),
+            Kind::Service => match self.services.remove(key) {
+                Some(old) => {
+                    self.shared.remove(&old.line);
+                    true
+                }
+                None => false,
+            },
+            Kind::Route => match self.routes.remove(key) {
+                Some(old) => {
+                    let route = &old.object;
+                    self.routes_at
+                        .remove(&(route.host.clone(), route.prefix.clone()));
+                    self.routes_of
+                        .remove(&(route.service.clone(), route.id.clone()));
+                    self.shared.remove(&old.line);
+                    true
+                }
+                None => false,
+            },
+            Kind::Token => match self.tokens.remove(key) {
+                Some(old) => {
+                    self.tokens_by_hash.remove(old.object.sha256.as_str());
+                    true
+                }
+                None => false,
+            },
+            Kind::Instance => {
+                let Ok(parsed) = key.parse::<InstanceKey>() else {
+                    return false;
+                };
+                let Some(old) = self.instances.remove(&parsed) else {
+                    return false;
+                };
+                let instance = &old.object;
+                count(
+                    &mut self.instances_of,
+                    (instance.service.clone(), instance.cluster.clone()),
+                    -1,
+                );
+                count(
+                    &mut self.counts,
+                    (instance.effective_state(), instance.source),
+                    -1,
+                );
+                self.stale -= u64::from(instance.stale_since.is_some());
+                if let Some(totals) = self.per_cluster.get_mut(&parsed.cluster) {
+                    totals.remove(&old.line);
+                }
+                true
+            }
+            Kind::History => false,
+        }
+    }
+
+    /// Keeps the feed's sums and recent changes.
+    fn tell(
+        &mut self,
+        kind: Kind,
+        key: &str,
+        cluster: Option<Name>,
+        revision: u64,
+        line: Option<&Arc<Line>>,
+    ) {
+        let totals = match (kind, &cluster) {
+            (Kind::Service | Kind::Route, _) => &mut self.shared,
+            (Kind::Instance, Some(cluster)) => self.per_cluster.entry(cluster.clone()).or_default(),
+            _ => return,
+        };
+        if let Some(line) = line {
+            totals.add(line);
+        }
+        totals.revision = totals.revision.max(revision);
+        self.recent.push_back(Recent {
+            revision,
+            cluster,
+            kind,
+            key: key.into(),
+            line: line.cloned(),
+        });
+        while self.recent.len() > RECENT {
+            if let Some(gone) = self.recent.pop_front() {
+                self.recent_from = gone.revision;
+            }
+        }
+    }
+}
+
+fn pack<T>(object: T, revision: u64, line: Arc<Line>) -> Arc<Stored<T>> {
+    Arc::new(Stored {
+        object,
+        revision,
+        line,
+    })
+}
+
+fn count<K: Ord + Clone>(counts: &mut OrdMap<K, u64>, key: K, by: i64) {
+    let now = counts
+        .get(&key)
+        .copied()
+        .unwrap_or_default()
+        .saturating_add_signed(by);
+    if now == 0 {
+        counts.remove(&key);
+    } else {
+        counts.insert(key, now);
+    }
+}
