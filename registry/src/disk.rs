@@ -18,7 +18,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     change::Kind,
-    clock::wall_ms,
     files,
     record::Point,
     state::{Object, State},
@@ -62,11 +61,15 @@ impl Disk {
         Ok(Self { dir, generations })
     }
 
-    /// Writes a state, and removes what is beyond the generations to keep.
-    pub(crate) fn write(&self, state: &State) -> Result<SnapshotInfo, Damage> {
+    /// Writes a state at a time (Unix ms), and removes what is beyond the generations to keep.
+    pub(crate) fn write(&self, state: &State, at: i64) -> Result<SnapshotInfo, Damage> {
         let bytes = encode(state)?;
-        // Names sort by time; two in one millisecond are the same state.
-        let name = format!("{PREFIX}{:015}-r{}{SUFFIX}", wall_ms(), state.revision);
+        // Names sort by time: a clock that was set back must not make the newest state the oldest.
+        let at = self
+            .files()?
+            .first()
+            .map_or(at, |newest| at.max(written_at(&file_name(newest)) + 1));
+        let name = format!("{PREFIX}{at:015}-r{}{SUFFIX}", state.revision);
         let path = self.dir.join(&name);
         files::write_atomically(&path, &bytes)?;
         for old in self.files()?.into_iter().skip(self.generations) {
@@ -75,7 +78,7 @@ impl Disk {
         Ok(SnapshotInfo {
             file: name,
             size: bytes.len() as u64,
-            written_at: wall_ms(),
+            written_at: at,
             epoch: state.epoch.to_string(),
             revision: state.revision,
             objects: state.objects(),
@@ -105,10 +108,7 @@ impl Disk {
             let Ok(metadata) = fs::metadata(&path) else {
                 continue; // Removed meanwhile: it was the oldest.
             };
-            let file = path
-                .file_name()
-                .map(|name| name.to_string_lossy().into_owned())
-                .unwrap_or_default();
+            let file = file_name(&path);
             let mut info = SnapshotInfo {
                 written_at: written_at(&file),
                 file,
@@ -139,13 +139,18 @@ impl Disk {
         let mut paths: Vec<PathBuf> = fs::read_dir(&self.dir)?
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| {
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                let name = file_name(path);
                 name.starts_with(PREFIX) && name.ends_with(SUFFIX)
             })
             .collect();
         paths.sort_unstable_by(|a, b| b.cmp(a));
         Ok(paths)
     }
+}
+
+fn file_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
 }
 
 fn written_at(file: &str) -> i64 {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use cardea_registry_api::api::SnapshotInfo;
 
-use crate::{shared::Shared, state::State};
+use crate::{clock::wall_ms, shared::Shared, state::State};
 
 /// Unchanged, a snapshot is written again after so many intervals, so that its age stays a sign of life.
 const AGAIN: u32 = 10;
@@ -32,7 +32,7 @@ pub(super) async fn run(shared: &Shared) {
 pub(crate) async fn write(shared: &Shared) -> std::io::Result<SnapshotInfo> {
     let state: Arc<State> = shared.state.load_full();
     let disk = shared.disk.clone();
-    let result = tokio::task::spawn_blocking(move || disk.write(&state))
+    let result = tokio::task::spawn_blocking(move || disk.write(&state, wall_ms()))
         .await
         .map_err(std::io::Error::other)?;
     match result {

@@ -7,7 +7,8 @@ fn what_is_written_comes_back() {
     let disk = Disk::open(dir.path(), 3).unwrap();
     assert!(disk.newest().unwrap().is_none());
     let state = filled(20);
-    let info = disk.write(&state).unwrap();
+    let info = disk.write(&state, 1_000).unwrap();
+    assert_eq!(info.written_at, 1_000);
     assert_eq!(info.objects, state.objects());
     let back = disk.newest().unwrap().unwrap();
     same(&state, &back);
@@ -15,8 +16,8 @@ fn what_is_written_comes_back() {
     let listed = disk.list(true).unwrap();
     assert_eq!(listed.len(), 1);
     assert_eq!(
-        (listed[0].revision, &listed[0].damage),
-        (state.revision, &None)
+        (listed[0].revision, listed[0].written_at, &listed[0].damage),
+        (state.revision, 1_000, &None)
     );
 }
 
@@ -25,9 +26,8 @@ fn a_damaged_one_is_set_aside_and_the_one_before_is_used() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Disk::open(dir.path(), 3).unwrap();
     let old = filled(3);
-    disk.write(&old).unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(2));
-    let new = disk.write(&filled(5)).unwrap();
+    disk.write(&old, 1_000).unwrap();
+    let new = disk.write(&filled(5), 1_001).unwrap();
     let path = disk.dir.join(&new.file);
     let bytes = fs::read(&path).unwrap();
     for cut in [0, 1, bytes.len() / 2, bytes.len() - 1] {
@@ -44,8 +44,7 @@ fn only_so_many_are_kept_and_only_the_owner_reads_them() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Disk::open(dir.path(), 2).unwrap();
     for n in 1..5 {
-        disk.write(&filled(n)).unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(2));
+        disk.write(&filled(n), i64::try_from(n).unwrap()).unwrap();
     }
     let files = disk.files().unwrap();
     assert_eq!(files.len(), 2);
@@ -56,4 +55,21 @@ fn only_so_many_are_kept_and_only_the_owner_reads_them() {
         );
     }
     same(&filled(4), &disk.newest().unwrap().unwrap());
+}
+
+#[test]
+fn a_clock_that_is_set_back_makes_the_newest_no_older() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::open(dir.path(), 2).unwrap();
+    for (n, at) in [(1, 90_000), (2, 90_001), (3, 10_000), (4, 10_000)] {
+        disk.write(&filled(n), at).unwrap();
+        same(&filled(n), &disk.newest().unwrap().unwrap());
+    }
+    let kept: Vec<i64> = disk
+        .list(true)
+        .unwrap()
+        .iter()
+        .map(|info| info.written_at)
+        .collect();
+    assert_eq!(kept, [90_003, 90_002]);
 }
