@@ -90,9 +90,9 @@ pub struct LeaseConfig {
     /// How often renewals are handed, all at once, to the replica that looks for lapsed leases.
     /// Default `3s`.
     pub flush: Span,
-    /// How long every lease lasts at least after the registry started, its database came back, or
-    /// another replica took over, so that agents can reach it again before anything expires. Default
-    /// `30s`.
+    /// What every lease gets on top of its full length after the registry started, its database came
+    /// back, or another replica took over, so that agents can reach it again before anything expires.
+    /// Default `30s`.
     pub grace: Span,
 }
 

@@ -95,28 +95,27 @@ impl Leases {
             .collect()
     }
 
-    /// Gives every lease a full length from now, and at least `least`.
-    pub(crate) fn grace(&self, now: i64, least: i64) {
+    /// Gives every lease a full length from now, and `grace` on top.
+    pub(crate) fn grace(&self, now: i64, grace: i64) {
         for lease in self.inner().leases.values_mut() {
-            if let Some(length) = lease.length {
-                lease.deadline = lease.deadline.max(now + length.max(least));
+            if lease.length.is_some() {
+                lease.deadline = lease.deadline.max(deadline(lease.length, now + grace));
             }
         }
     }
 
-    /// Follows another state as a whole: what is not in it is forgotten, what is new gets grace.
-    pub(crate) fn follow(&self, state: &State, now: i64, least: i64) {
+    /// Follows another state as a whole: what is not in it is forgotten, all else gets grace.
+    pub(crate) fn follow(&self, state: &State, now: i64, grace: i64) {
         let mut inner = self.inner();
         let mut old = std::mem::take(&mut inner.leases);
         for stored in state.instances(None) {
             let key = stored.object.key();
             let length = length(&stored.object);
             let renewed = old.remove(&key).map_or(now, |lease| lease.renewed);
-            let deadline = length.map_or(i64::MAX, |length| now + length.max(least));
             let lease = Lease {
                 length,
                 renewed,
-                deadline,
+                deadline: deadline(length, now + grace),
                 stale_since: stored.object.stale_since,
             };
             inner.leases.insert(key, lease);

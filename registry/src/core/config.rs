@@ -54,8 +54,9 @@ pub struct LeaseConfig {
     pub tick: Duration,
     /// How often renewals are handed, all at once, to the replica that looks for lapsed leases.
     pub flush: Duration,
-    /// How long every lease lasts at least after the registry started, its database came back, or
-    /// another replica took over: agents must be able to reach it again before anything expires.
+    /// What every lease gets on top of its full length after the registry started, its database came
+    /// back, or another replica took over: agents must be able to reach it again before anything
+    /// expires.
     pub grace: Duration,
 }
 

@@ -34,13 +34,25 @@ fn a_lease_lapses_unless_it_is_renewed() {
 }
 
 #[test]
-fn grace_is_a_full_lease_and_at_least_so_much() {
+fn grace_comes_on_top_of_a_full_lease() {
     let leases = with(1, 0);
     leases.grace(60_000, 0);
     assert!(leases.lapsed(75_000).is_empty());
     leases.grace(60_000, 30_000);
-    assert!(leases.lapsed(90_000).is_empty());
-    assert_eq!(leases.lapsed(90_001).len(), 1);
+    assert!(leases.lapsed(105_000).is_empty());
+    assert_eq!(leases.lapsed(105_001).len(), 1);
+    // And it never takes away what a lease had.
+    leases.grace(61_000, 0);
+    assert!(leases.lapsed(105_000).is_empty());
+}
+
+#[test]
+fn who_follows_another_state_gives_the_same_grace() {
+    let leases = with(1, 0);
+    leases.follow(&crate::state::tests::filled(1), 60_000, 30_000);
+    let lapsed = |now| leases.lapsed(now).len();
+    assert_eq!(lapsed(105_000), 0);
+    assert!(lapsed(105_001) > 0);
 }
 
 #[test]
