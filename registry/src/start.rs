@@ -404,3 +404,6 @@ async fn keep_putting(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,14 @@
 //! Starting, stopping, first tokens, and ports that are taken.
 
-use std::{net::SocketAddr, os::unix::fs::PermissionsExt};
+use std::{net::SocketAddr, os::unix::fs::PermissionsExt, time::Instant};
 
 use cardea_registry::{ADMIN_FILE, StartError, config::TlsFiles, start};
-use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
-use crate::{Cardea, config, send};
+use crate::{Cardea, SOON, config, secret, send};
 
 #[tokio::test]
 async fn without_any_token_an_admins_is_made_and_kept() {
@@ -168,17 +171,43 @@ async fn the_api_speaks_tls() {
 async fn a_registry_that_stops_says_so_on_its_admin_port() {
     let cardea = Cardea::start().await;
     let ready = cardea.admin_url("/readyz");
-    let path = "/v1/clusters/dc-a/services/search/instances/one";
-    let body = json!({"address": "10.0.0.1:80"});
-    cardea.send("agent", "PUT", path, body).await.ok();
-    send(cardea.http.get(&ready)).await.ok();
     let http = cardea.http.clone();
+    send(http.get(&ready)).await.ok();
+    // A request in flight: without one, the registry may be gone before anybody could ask.
+    let mut held = TcpStream::connect(cardea.registry.api_address())
+        .await
+        .unwrap();
+    let head = format!(
+        "PUT /v1/clusters/dc-a HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
+         content-type: application/json\r\ncontent-length: 15\r\nexpect: 100-continue\r\n\r\n",
+        secret("operator")
+    );
+    held.write_all(head.as_bytes()).await.unwrap();
+    read_until(&mut held, "100 Continue\r\n\r\n").await;
+
     let stop = tokio::spawn(cardea.stop());
-    // Between the first word of the stop and the end of the port it is 503; never again 200.
-    let mut refused = false;
-    while let Ok(answer) = http.get(&ready).send().await {
-        refused |= answer.status() == 503;
-        assert!(!refused || answer.status() == 503);
-    }
+    let deadline = Instant::now() + SOON;
+    let answer = loop {
+        let answer = send(http.get(&ready)).await;
+        if answer.status != 200 {
+            break answer;
+        }
+        assert!(Instant::now() < deadline, "it is ready for ever");
+    };
+    answer.problem(503, "unavailable");
+    assert_eq!(answer.header("retry-after"), "1");
+    held.write_all(b"{\"name\":\"dc-a\"}").await.unwrap();
+    read_until(&mut held, "HTTP/1.1 200 OK\r\n").await;
     stop.await.unwrap();
+}
+
+async fn read_until(stream: &mut TcpStream, end: &str) {
+    let mut text = String::new();
+    while !text.contains(end) {
+        let mut bytes = [0; 1024];
+        let read = tokio::time::timeout(SOON, stream.read(&mut bytes)).await;
+        let n = read.unwrap().unwrap();
+        assert!(n > 0, "cut off after {text:?}");
+        text += std::str::from_utf8(&bytes[..n]).unwrap();
+    }
 }
