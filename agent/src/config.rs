@@ -7,7 +7,8 @@ use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use cardea_registry_api::{
     Address, InstanceId, Invalid, Name, Span,
-    api::{DEFAULT_LEASE, DEFAULT_WEIGHT},
+    api::{DEFAULT_LEASE, DEFAULT_REGISTRY, DEFAULT_WEIGHT, default_weight},
+    cluster::default_cluster,
     invalid::Check,
     strict,
 };
@@ -22,35 +23,28 @@ const MOST_SERVICES: usize = 1000;
 
 /// Everything an agent can be told.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Config {
     /// The registries; the first that answers is used, the others when it does not.
     /// Default `http://127.0.0.1:7400`.
-    #[serde(default = "default_registries")]
     pub registries: Vec<String>,
     /// The token; empty: none, or what `token_file` has.
-    #[serde(default)]
     pub token: String,
     /// A file with the token.
-    #[serde(default)]
     pub token_file: Option<PathBuf>,
     /// For registries with `https`: the certificates (PEM) to trust instead of the system's.
-    #[serde(default)]
     pub ca_file: Option<PathBuf>,
     /// The cluster that the services belong to. Default `default`.
-    #[serde(default = "default_cluster")]
     pub cluster: Name,
     /// The local socket for `deregister` and `status`. Default: [`crate::default_socket`].
-    #[serde(default)]
     pub socket: Option<PathBuf>,
     /// How long the wrapped process may take to stop before it is killed, at most 1 h. Default `10s`.
-    #[serde(default = "default_kill_timeout")]
     pub kill_timeout: Span,
     /// Sends signals to the wrapped process and all that it started in its process group, not to
     /// itself alone: for shell scripts that do not pass them on. Default `false`.
-    #[serde(default)]
     pub signal_group: bool,
     /// The services.
-    #[serde(default, rename = "service")]
+    #[serde(rename = "service")]
     pub services: Vec<ServiceConfig>,
 }
 
@@ -99,65 +93,38 @@ pub struct ServiceConfig {
 /// When a service is ready. Give one of `tcp`, `http` and `exec`; without any, a TCP connection to
 /// the service's address is tried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ProbeConfig {
     /// A TCP connection to this address can be made.
-    #[serde(default)]
     pub tcp: Option<Address>,
     /// A GET of this URL, or of this path at the service's address, is answered with one of
     /// `statuses`.
-    #[serde(default)]
     pub http: Option<String>,
     /// For `http`: the statuses that pass. Default: 200–399.
-    #[serde(default)]
     pub statuses: Vec<u16>,
     /// This command exits with 0.
-    #[serde(default)]
     pub exec: Vec<String>,
     /// How often. Until the service is ready for the first time: at least four times a second.
     /// Default `2s`.
-    #[serde(default = "default_interval")]
     pub interval: Span,
     /// How long one probe may take. Default `1s`.
-    #[serde(default = "default_timeout")]
     pub timeout: Span,
     /// Failures in a row until a registered service is drained. Default 3.
-    #[serde(default = "default_failures")]
     pub failures: u32,
     /// Successes in a row until it counts as ready. Default 1.
-    #[serde(default = "default_successes")]
     pub successes: u32,
 }
 
 /// When a service is warm.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct WarmUpConfig {
     /// So long after it was first ready. Default `0s`.
-    #[serde(default)]
     pub time: Span,
     /// When a GET of this URL, or of this path at the service's address, is answered with 200–299.
-    #[serde(default)]
     pub url: Option<String>,
     /// How long one GET of `url` may take: it may be what warms the service up. Default `30s`.
-    #[serde(default = "default_warm_timeout")]
     pub timeout: Span,
-}
-
-fn default_registries() -> Vec<String> {
-    vec!["http://127.0.0.1:7400".to_owned()]
-}
-
-fn default_cluster() -> Name {
-    "default"
-        .parse()
-        .unwrap_or_else(|_| unreachable!("`default` is a name"))
-}
-
-fn default_kill_timeout() -> Span {
-    Span::secs(10)
-}
-
-fn default_weight() -> u16 {
-    DEFAULT_WEIGHT
 }
 
 fn default_lease() -> Span {
@@ -168,36 +135,16 @@ fn default_stop_ceiling() -> Span {
     Span::secs(8)
 }
 
-fn default_interval() -> Span {
-    Span::secs(2)
-}
-
-fn default_timeout() -> Span {
-    Span::secs(1)
-}
-
-fn default_failures() -> u32 {
-    3
-}
-
-fn default_successes() -> u32 {
-    1
-}
-
-fn default_warm_timeout() -> Span {
-    Span::secs(30)
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
-            registries: default_registries(),
+            registries: vec![DEFAULT_REGISTRY.to_owned()],
             token: String::new(),
             token_file: None,
             ca_file: None,
             cluster: default_cluster(),
             socket: None,
-            kill_timeout: default_kill_timeout(),
+            kill_timeout: Span::secs(10),
             signal_group: false,
             services: Vec::new(),
         }
@@ -211,10 +158,10 @@ impl Default for ProbeConfig {
             http: None,
             statuses: Vec::new(),
             exec: Vec::new(),
-            interval: default_interval(),
-            timeout: default_timeout(),
-            failures: default_failures(),
-            successes: default_successes(),
+            interval: Span::secs(2),
+            timeout: Span::secs(1),
+            failures: 3,
+            successes: 1,
         }
     }
 }
@@ -224,7 +171,7 @@ impl Default for WarmUpConfig {
         Self {
             time: Span::secs(0),
             url: None,
-            timeout: default_warm_timeout(),
+            timeout: Span::secs(30),
         }
     }
 }
@@ -237,11 +184,11 @@ impl ServiceConfig {
             address: None,
             port: None,
             id: None,
-            weight: default_weight(),
+            weight: DEFAULT_WEIGHT,
             zone: None,
             labels: BTreeMap::new(),
             version: String::new(),
-            lease: default_lease(),
+            lease: DEFAULT_LEASE,
             probe: ProbeConfig::default(),
             warm_up: WarmUpConfig::default(),
             stop_ceiling: default_stop_ceiling(),

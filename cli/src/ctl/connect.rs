@@ -6,7 +6,10 @@
 
 use std::{fs, path::Path};
 
-use cardea_registry_api::client::{Client, ClientConfig};
+use cardea_registry_api::{
+    api::DEFAULT_REGISTRY,
+    client::{Client, ClientConfig},
+};
 
 use crate::{
     args::Connect,
@@ -17,8 +20,6 @@ use crate::{
 
 /// The token that a registry writes at its first start.
 const ADMIN_TOKEN: &str = "admin.token";
-/// Where a registry listens when nobody says.
-const REGISTRY: &str = "http://127.0.0.1:7400";
 /// Where a router's admin port is when nobody says.
 const ROUTER: &str = "http://127.0.0.1:8081";
 
@@ -26,7 +27,7 @@ const ROUTER: &str = "http://127.0.0.1:8081";
 pub(super) fn client(connect: &Connect, admin: bool) -> Result<Client, Exit> {
     let addresses = if connect.registry.is_empty() {
         let dev = Running::read(&connect.data_dir);
-        vec![dev.map_or_else(|| REGISTRY.to_owned(), |dev| dev.api)]
+        vec![dev.map_or_else(|| DEFAULT_REGISTRY.to_owned(), |dev| dev.api)]
     } else {
         connect.registry.clone()
     };

@@ -12,6 +12,8 @@ use crate::{
 pub const REVISION_HEADER: &str = "cardea-revision";
 /// The header that carries the epoch of an answer.
 pub const EPOCH_HEADER: &str = "cardea-epoch";
+/// Where a registry is reached when nobody says.
+pub const DEFAULT_REGISTRY: &str = "http://127.0.0.1:7400";
 /// The default weight of an instance.
 pub const DEFAULT_WEIGHT: u16 = 100;
 /// The default lease of an instance.
@@ -47,11 +49,12 @@ pub struct Registration {
     pub lease: Option<Span>,
 }
 
-fn default_weight() -> u16 {
+/// [`DEFAULT_WEIGHT`], for `serde`.
+pub const fn default_weight() -> u16 {
     DEFAULT_WEIGHT
 }
 
-fn default_state() -> InstanceState {
+pub(crate) fn default_state() -> InstanceState {
     InstanceState::Up
 }
 

@@ -15,6 +15,13 @@ pub struct Cluster {
     pub description: String,
 }
 
+/// The name of a site's only cluster, when nobody says another.
+pub fn default_cluster() -> Name {
+    "default"
+        .parse()
+        .unwrap_or_else(|_| unreachable!("`default` is a name"))
+}
+
 impl Cluster {
     /// Checks what the types alone cannot.
     pub fn check(&self) -> Result<(), Invalid> {

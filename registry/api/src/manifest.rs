@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::{
     Address, Cluster, Instance, InstanceId, InstanceKey, InstanceState, Invalid, Name, Route,
     Service, Source,
-    api::{ApplyRequest, DEFAULT_WEIGHT, KeyedRegistration, Registration},
+    api::{ApplyRequest, KeyedRegistration, Registration, default_state, default_weight},
     invalid::Check,
     route::{HostPattern, PathPrefix},
     strict,
@@ -56,14 +56,6 @@ pub struct ManifestInstance {
     /// Default `up`.
     #[serde(default = "default_state")]
     pub state: InstanceState,
-}
-
-fn default_weight() -> u16 {
-    DEFAULT_WEIGHT
-}
-
-fn default_state() -> InstanceState {
-    InstanceState::Up
 }
 
 #[derive(Serialize, Deserialize)]
