@@ -4,14 +4,36 @@
 //! (the file). Merging is done on the JSON form: the defaults, with what the file says laid over
 //! them, with what flags and environment say laid over that.
 
+/// The settings that a role's own form has under the same names: written once, they are read from
+/// its defaults and laid over it.
+macro_rules! mirror {
+    ($Settings:ident => $Config:ident { $($($part:ident).+),+ $(,)? }) => {
+        impl $Settings {
+            /// Each of them as it holds when nobody says anything.
+            fn mirrored() -> Self {
+                let config = $Config::default();
+                let mut settings = Self::default();
+                $(settings.$($part).+ = Some($crate::config::Said::of(&config.$($part).+));)+
+                settings
+            }
+
+            /// Takes over what is said.
+            fn lay_over(&self, config: &mut $Config) {
+                $(if let Some(said) = &self.$($part).+ {
+                    $crate::config::Said::lay_over(said, &mut config.$($part).+);
+                })+
+            }
+        }
+    };
+}
 pub(crate) mod agent;
 mod lines;
 pub(crate) mod registry;
 pub(crate) mod router;
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
-use cardea_registry_api::{Invalid, strict};
+use cardea_registry_api::{Invalid, Span, strict};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -21,6 +43,32 @@ use crate::{
 };
 
 pub(crate) use lines::Lines;
+
+/// A setting as it is said, for a value as a role holds it.
+trait Said<T>: Sized {
+    fn of(held: &T) -> Self;
+    fn lay_over(&self, held: &mut T);
+}
+
+impl<T: Clone> Said<T> for T {
+    fn of(held: &T) -> Self {
+        held.clone()
+    }
+
+    fn lay_over(&self, held: &mut T) {
+        held.clone_from(self);
+    }
+}
+
+impl Said<Duration> for Span {
+    fn of(held: &Duration) -> Self {
+        Self::millis(u64::try_from(held.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn lay_over(&self, held: &mut Duration) {
+        *held = self.duration();
+    }
+}
 
 /// A role's settings, merged, and where they came from.
 #[derive(Debug)]

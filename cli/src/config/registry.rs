@@ -84,81 +84,56 @@ pub(crate) struct Token {
 /// Limits of the API's connections.
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
 #[serde(default)]
+#[command(next_help_heading = "Limits")]
 pub(crate) struct Http {
     /// The most connections at once [default: 10000]
-    #[arg(
-        long,
-        env = "CARDEA_HTTP_MAX_CONNECTIONS",
-        value_name = "N",
-        help_heading = "Limits"
-    )]
+    #[arg(long, env = "CARDEA_HTTP_MAX_CONNECTIONS", value_name = "N")]
     pub(crate) max_connections: Option<usize>,
-    /// For a TLS handshake or a request's head [default: 10s]
-    #[arg(
-        long,
-        env = "CARDEA_HTTP_HEADER_TIMEOUT",
-        value_name = "TIME",
-        help_heading = "Limits"
-    )]
+    /// For a TLS handshake or a request's head, and for an idle connection [default: 1m]
+    #[arg(long, env = "CARDEA_HTTP_HEADER_TIMEOUT", value_name = "TIME")]
     pub(crate) header_timeout: Option<Span>,
     /// For requests in flight when it stops [default: 5s]
-    #[arg(
-        long,
-        env = "CARDEA_HTTP_STOP_TIMEOUT",
-        value_name = "TIME",
-        help_heading = "Limits"
-    )]
+    #[arg(long, env = "CARDEA_HTTP_STOP_TIMEOUT", value_name = "TIME")]
     pub(crate) stop_timeout: Option<Span>,
 }
 
 /// When leases lapse.
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
 #[serde(default)]
+#[command(next_help_heading = "Leases")]
 pub(crate) struct Leases {
-    /// How often renewals are written to the database [default: 5s]
-    #[arg(
-        long = "lease-flush",
-        env = "CARDEA_LEASE_FLUSH",
-        value_name = "TIME",
-        help_heading = "Leases"
-    )]
+    /// How often renewals are handed to the replica that looks for lapsed leases [default: 3s]
+    #[arg(long = "lease-flush", env = "CARDEA_LEASE_FLUSH", value_name = "TIME")]
     pub(crate) flush: Option<Span>,
     /// What every lease gets on top after a start or an outage of the database [default: 30s]
-    #[arg(
-        long = "lease-grace",
-        env = "CARDEA_LEASE_GRACE",
-        value_name = "TIME",
-        help_heading = "Leases"
-    )]
+    #[arg(long = "lease-grace", env = "CARDEA_LEASE_GRACE", value_name = "TIME")]
     pub(crate) grace: Option<Span>,
 }
 
 /// The collapse guard.
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
 #[serde(default)]
+#[command(next_help_heading = "Leases")]
 pub(crate) struct Guard {
     /// At most this share of a service may expire a minute, in percent [default: 20]
     #[arg(
         long = "guard-max-percent",
         env = "CARDEA_GUARD_MAX_PERCENT",
-        value_name = "N",
-        help_heading = "Leases"
+        value_name = "N"
     )]
     pub(crate) max_percent: Option<u8>,
     /// … or this many instances, whichever is more [default: 3]
     #[arg(
         long = "guard-max-count",
         env = "CARDEA_GUARD_MAX_COUNT",
-        value_name = "N",
-        help_heading = "Leases"
+        value_name = "N"
     )]
     pub(crate) max_count: Option<usize>,
     /// How long what the guard kept stays, marked stale [default: 24h]
     #[arg(
         long = "guard-stale-after",
         env = "CARDEA_GUARD_STALE_AFTER",
-        value_name = "TIME",
-        help_heading = "Leases"
+        value_name = "TIME"
     )]
     pub(crate) stale_after: Option<Span>,
 }
@@ -166,21 +141,20 @@ pub(crate) struct Guard {
 /// Disk snapshots.
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
 #[serde(default)]
+#[command(next_help_heading = "Snapshots")]
 pub(crate) struct Snapshots {
     /// How often a disk snapshot is written, when something changed [default: 30s]
     #[arg(
         long = "snapshots-every",
         env = "CARDEA_SNAPSHOTS_EVERY",
-        value_name = "TIME",
-        help_heading = "Snapshots"
+        value_name = "TIME"
     )]
     pub(crate) every: Option<Span>,
     /// How many are kept [default: 5]
     #[arg(
         long = "snapshots-keep",
         env = "CARDEA_SNAPSHOTS_KEEP",
-        value_name = "N",
-        help_heading = "Snapshots"
+        value_name = "N"
     )]
     pub(crate) keep: Option<usize>,
 }
@@ -188,56 +162,38 @@ pub(crate) struct Snapshots {
 /// When routers count.
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
 #[serde(default)]
+#[command(next_help_heading = "Limits")]
 pub(crate) struct Routers {
     /// A router that has not asked for this long is not waited for [default: 45s]
     #[arg(
         long = "routers-live",
         env = "CARDEA_ROUTERS_LIVE",
-        value_name = "TIME",
-        help_heading = "Limits"
+        value_name = "TIME"
     )]
     pub(crate) live: Option<Span>,
+}
+
+mirror! {
+    RegistrySettings => Config {
+        listen, admin, data_dir,
+        http.max_connections, http.header_timeout, http.stop_timeout,
+        leases.flush, leases.grace,
+        guard.max_percent, guard.max_count, guard.stale_after,
+        snapshots.every, snapshots.keep,
+        routers.live,
+    }
 }
 
 impl RegistrySettings {
     /// Every setting as it holds when nobody says anything.
     pub(crate) fn defaults() -> Self {
-        let config = Config::default();
-        Self {
-            listen: Some(config.listen),
-            admin: Some(config.admin),
-            data_dir: Some(config.data_dir),
-            database: None,
-            replica: None,
-            tls: Tls::default(),
-            tokens: Vec::new(),
-            http: Http {
-                max_connections: Some(config.http.max_connections),
-                header_timeout: Some(config.http.header_timeout),
-                stop_timeout: Some(config.http.stop_timeout),
-            },
-            leases: Leases {
-                flush: Some(config.leases.flush),
-                grace: Some(config.leases.grace),
-            },
-            guard: Guard {
-                max_percent: Some(config.guard.max_percent),
-                max_count: Some(config.guard.max_count),
-                stale_after: Some(config.guard.stale_after),
-            },
-            snapshots: Snapshots {
-                every: Some(config.snapshots.every),
-                keep: Some(config.snapshots.keep),
-            },
-            routers: Routers {
-                live: Some(config.routers.live),
-            },
-        }
+        Self::mirrored()
     }
 
     /// The registry's own form, checked.
     pub(crate) fn into_config(self) -> Result<Config, Invalid> {
         let mut config = Config::default();
+        self.lay_over(&mut config);
         let mut check = Check::default();
         config.tls = check.merge("tls", self.tls.files()).flatten();
         for (i, token) in self.tokens.into_iter().enumerate() {
@@ -247,29 +203,8 @@ impl RegistrySettings {
         check.finish()?;
         config.database = self.database.map(DatabaseUrl::new);
         config.replica = self.replica;
-        set(&mut config.listen, self.listen);
-        set(&mut config.admin, self.admin);
-        set(&mut config.data_dir, self.data_dir);
-        set(&mut config.http.max_connections, self.http.max_connections);
-        set(&mut config.http.header_timeout, self.http.header_timeout);
-        set(&mut config.http.stop_timeout, self.http.stop_timeout);
-        set(&mut config.leases.flush, self.leases.flush);
-        set(&mut config.leases.grace, self.leases.grace);
-        set(&mut config.guard.max_percent, self.guard.max_percent);
-        set(&mut config.guard.max_count, self.guard.max_count);
-        set(&mut config.guard.stale_after, self.guard.stale_after);
-        set(&mut config.snapshots.every, self.snapshots.every);
-        set(&mut config.snapshots.keep, self.snapshots.keep);
-        set(&mut config.routers.live, self.routers.live);
         config.check()?;
         Ok(config)
-    }
-}
-
-/// Takes over what is said.
-pub(super) fn set<T>(into: &mut T, said: Option<T>) {
-    if let Some(said) = said {
-        *into = said;
     }
 }
 

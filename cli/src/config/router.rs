@@ -2,12 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use cardea_registry_api::{Invalid, Name, Span, invalid::Check};
+use cardea_registry_api::{Invalid, Name, Span, api::DEFAULT_REGISTRY, invalid::Check};
 use cardea_router::{AccessLog, BelieveIds, Config, Network, Source};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
-
-use super::registry::set;
 
 /// What can be said about a router.
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
@@ -70,6 +68,7 @@ pub(crate) struct RouterSettings {
 /// What stands before the router, and whom to believe.
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
 #[serde(default)]
+#[command(next_help_heading = "Proxies")]
 pub(crate) struct Proxies {
     /// Networks of the proxies before it, whose X-Forwarded-... and Forwarded are believed; everybody
     /// else's are replaced [default: none]
@@ -77,17 +76,11 @@ pub(crate) struct Proxies {
         long = "trusted-proxies",
         env = "CARDEA_ROUTER_TRUSTED_PROXIES",
         value_name = "CIDR",
-        value_delimiter = ',',
-        help_heading = "Proxies"
+        value_delimiter = ','
     )]
     pub(crate) trusted: Vec<Network>,
     /// Whose X-Request-Id and traceparent go on [default: anyone]
-    #[arg(
-        long,
-        env = "CARDEA_ROUTER_BELIEVE_IDS",
-        value_name = "WHOSE",
-        help_heading = "Proxies"
-    )]
+    #[arg(long, env = "CARDEA_ROUTER_BELIEVE_IDS", value_name = "WHOSE")]
     pub(crate) believe_ids: Option<Believe>,
     /// Drop every header with a `_` in its name, not only those that shadow X-Forwarded-... and the
     /// like [default: false]
@@ -96,8 +89,7 @@ pub(crate) struct Proxies {
         env = "CARDEA_ROUTER_DROP_UNDERSCORES",
         value_name = "BOOL",
         num_args = 0..=1,
-        default_missing_value = "true",
-        help_heading = "Proxies"
+        default_missing_value = "true"
     )]
     pub(crate) drop_underscores: Option<bool>,
 }
@@ -124,97 +116,76 @@ impl From<Believe> for BelieveIds {
 /// What a client may send, and how slowly.
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
 #[serde(default)]
+#[command(next_help_heading = "Limits")]
 pub(crate) struct Limits {
     /// The largest message head, in bytes [default: 65536]
     #[arg(
         long = "max-head",
         env = "CARDEA_ROUTER_MAX_HEAD",
-        value_name = "BYTES",
-        help_heading = "Limits"
+        value_name = "BYTES"
     )]
     pub(crate) head: Option<usize>,
     /// The largest request body, in bytes [default: no limit]
     #[arg(
         long = "max-body",
         env = "CARDEA_ROUTER_MAX_BODY",
-        value_name = "BYTES",
-        help_heading = "Limits"
+        value_name = "BYTES"
     )]
     pub(crate) body: Option<u64>,
     /// For a request's head [default: 10s]
-    #[arg(
-        long,
-        env = "CARDEA_ROUTER_HEADER_TIMEOUT",
-        value_name = "TIME",
-        help_heading = "Limits"
-    )]
+    #[arg(long, env = "CARDEA_ROUTER_HEADER_TIMEOUT", value_name = "TIME")]
     pub(crate) header_timeout: Option<Span>,
     /// Between two reads or writes of a body [default: 1m]
-    #[arg(
-        long,
-        env = "CARDEA_ROUTER_IDLE_TIMEOUT",
-        value_name = "TIME",
-        help_heading = "Limits"
-    )]
+    #[arg(long, env = "CARDEA_ROUTER_IDLE_TIMEOUT", value_name = "TIME")]
     pub(crate) idle_timeout: Option<Span>,
     /// How long a connection may wait for its next request [default: 75s]
-    #[arg(
-        long,
-        env = "CARDEA_ROUTER_KEEPALIVE",
-        value_name = "TIME",
-        help_heading = "Limits"
-    )]
+    #[arg(long, env = "CARDEA_ROUTER_KEEPALIVE", value_name = "TIME")]
     pub(crate) keepalive: Option<Span>,
     /// Connections of one worker [default: 16384]
     #[arg(
         long = "max-connections",
         env = "CARDEA_ROUTER_MAX_CONNECTIONS",
-        value_name = "N",
-        help_heading = "Limits"
+        value_name = "N"
     )]
     pub(crate) connections: Option<usize>,
+}
+
+mirror! {
+    RouterSettings => Config {
+        listen, admin, cluster, id, threads, drain, tunnel_ceiling,
+        limits.head, limits.header_timeout, limits.idle_timeout, limits.keepalive,
+        limits.connections,
+    }
 }
 
 impl RouterSettings {
     /// Every setting as it holds when nobody says anything.
     pub(crate) fn defaults() -> Self {
-        let config = Config::default();
-        let span = |time: std::time::Duration| {
-            Some(Span::millis(
-                u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
-            ))
-        };
         Self {
-            listen: Some(config.listen),
-            admin: Some(config.admin),
-            registry: vec!["http://127.0.0.1:7400".to_owned()],
-            cluster: Some(config.cluster),
-            id: Some(config.id),
+            registry: vec![DEFAULT_REGISTRY.to_owned()],
             data_dir: Some(PathBuf::from("data/router")),
-            threads: Some(config.threads),
             access_log: Some("stdout".to_owned()),
-            drain: span(config.drain),
-            tunnel_ceiling: span(config.tunnel_ceiling),
             proxies: Proxies {
                 trusted: Vec::new(),
                 believe_ids: Some(Believe::Anyone),
-                drop_underscores: Some(config.drop_underscores),
+                drop_underscores: Some(Config::default().drop_underscores),
             },
-            limits: Limits {
-                head: Some(config.limits.head),
-                body: config.limits.body,
-                header_timeout: span(config.limits.header_timeout),
-                idle_timeout: span(config.limits.idle_timeout),
-                keepalive: span(config.limits.keepalive),
-                connections: Some(config.limits.connections),
-            },
-            ..Self::default()
+            ..Self::mirrored()
         }
     }
 
     /// The router's own form, checked.
     pub(crate) fn into_config(self) -> Result<Config, Invalid> {
         let mut config = Config::default();
+        self.lay_over(&mut config);
+        config.limits.body = self.limits.body;
+        config.trusted_proxies = self.proxies.trusted.into_iter().collect();
+        if let Some(believe) = self.proxies.believe_ids {
+            config.believe_ids = believe.into();
+        }
+        if let Some(drop) = self.proxies.drop_underscores {
+            config.drop_underscores = drop;
+        }
         let mut check = Check::default();
         config.source = match self.static_file {
             Some(file) => Source::Static { file },
@@ -227,40 +198,13 @@ impl RouterSettings {
                 state_dir: self.data_dir,
             },
         };
-        let log = self.access_log.map(|log| match log.as_str() {
-            "off" => AccessLog::Off,
-            "stdout" | "-" => AccessLog::Stdout,
-            path => AccessLog::File(PathBuf::from(path)),
-        });
-        set(&mut config.access_log, log);
-        set(&mut config.listen, self.listen);
-        set(&mut config.admin, self.admin);
-        set(&mut config.cluster, self.cluster);
-        set(&mut config.id, self.id);
-        set(&mut config.threads, self.threads);
-        set(&mut config.drain, self.drain.map(Span::duration));
-        set(
-            &mut config.tunnel_ceiling,
-            self.tunnel_ceiling.map(Span::duration),
-        );
-        config.trusted_proxies = self.proxies.trusted.into_iter().collect();
-        let believe = self.proxies.believe_ids.map(BelieveIds::from);
-        set(&mut config.believe_ids, believe);
-        set(&mut config.drop_underscores, self.proxies.drop_underscores);
-        set(&mut config.limits.head, self.limits.head);
-        config.limits.body = self.limits.body;
-        let timeouts = [
-            (
-                &mut config.limits.header_timeout,
-                self.limits.header_timeout,
-            ),
-            (&mut config.limits.idle_timeout, self.limits.idle_timeout),
-            (&mut config.limits.keepalive, self.limits.keepalive),
-        ];
-        for (into, said) in timeouts {
-            set(into, said.map(Span::duration));
+        if let Some(log) = self.access_log {
+            config.access_log = match log.as_str() {
+                "off" => AccessLog::Off,
+                "stdout" | "-" => AccessLog::Stdout,
+                path => AccessLog::File(PathBuf::from(path)),
+            };
         }
-        set(&mut config.limits.connections, self.limits.connections);
         check.merge("", config.check().map_err(as_settings));
         check.finish()?;
         Ok(config)

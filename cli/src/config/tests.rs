@@ -128,6 +128,54 @@ fn defaults_are_sound() {
     RouterSettings::defaults().into_config().unwrap();
 }
 
+/// What `--help` says is what holds.
+#[test]
+fn the_defaults_in_the_help_are_the_defaults() {
+    let mut service =
+        serde_json::to_value(cardea_agent::ServiceConfig::named("a".parse().unwrap())).unwrap();
+    service["registry"] = json(&cardea_agent::Config::default())["registries"].take();
+    let agent = json(&cardea_agent::Config::default());
+    check_help::<RegistrySettings>(&[&json(&RegistrySettings::defaults())], 14);
+    check_help::<RouterSettings>(&[&json(&RouterSettings::defaults())], 16);
+    check_help::<agent::AgentSettings>(&[&service, &agent], 3);
+    check_help::<agent::ServiceSettings>(&[&service], 6);
+}
+
+#[track_caller]
+fn check_help<T: clap::Args>(defaults: &[&Value], settings: usize) {
+    let command = T::augment_args(clap::Command::new("role"));
+    let mut checked = 0;
+    for arg in command.get_arguments() {
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        let Some((_, said)) = help.rsplit_once("[default: ") else {
+            continue;
+        };
+        let said = said.trim_end_matches(']');
+        if said.contains(' ') {
+            continue; // Words: there is no one value.
+        }
+        let id = arg.get_id().as_str();
+        let key = id.strip_prefix("probe_").unwrap_or(id);
+        if let Some(held) = defaults.iter().find_map(|value| leaf(value, key)) {
+            assert_eq!(said, held, "--{}", arg.get_long().unwrap_or(id));
+            checked += 1;
+        }
+    }
+    assert_eq!(checked, settings, "settings with a default");
+}
+
+/// The setting with this name, wherever it stands; none: it has no value.
+fn leaf(value: &Value, key: &str) -> Option<String> {
+    let table = value.as_object()?;
+    match table.get(key) {
+        Some(Value::String(text)) => Some(text.clone()),
+        Some(Value::Number(number)) => Some(number.to_string()),
+        Some(Value::Bool(truth)) => Some(truth.to_string()),
+        Some(Value::Array(items)) => leaf(&serde_json::json!({ key: items.first()? }), key),
+        _ => table.values().find_map(|inner| leaf(inner, key)),
+    }
+}
+
 #[test]
 fn a_token_is_read_from_its_file() {
     let secret = file("  cardea_router_x \n");
