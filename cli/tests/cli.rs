@@ -9,5 +9,9 @@ mod demo;
 mod dev;
 #[path = "cli/settings.rs"]
 mod settings;
+#[path = "cli/signals.rs"]
+mod signals;
+#[path = "cli/terminal.rs"]
+mod terminal;
 #[path = "cli/usage.rs"]
 mod usage;

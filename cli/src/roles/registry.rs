@@ -49,7 +49,9 @@ async fn serve(registry: &mut Registry, signals: &mut Signals) -> Outcome {
 }
 
 async fn asked_to_stop(signals: &mut Signals) {
-    while signals.next().await != Asked::Stop {}
+    while signals.next().await != Asked::Stop {
+        tracing::info!("HUP: the registry has no files to open again; it goes on");
+    }
 }
 
 /// What a registry's start says.

@@ -16,7 +16,10 @@ use nix::{
 };
 use serde_json::Value;
 
-use crate::command::{DEADLINE, Ran, cardea, lives, request, run, wait_for};
+use crate::{
+    command::{DEADLINE, Ran, cardea, lives, request, run, wait_for},
+    terminal::Terminal,
+};
 
 const PORTS: [&str; 8] = [
     "--listen",
@@ -40,12 +43,16 @@ struct Dev {
 
 impl Dev {
     fn start(dir: &Path, arguments: &[&str]) -> Self {
+        Self::start_on(Stdio::null(), dir, arguments)
+    }
+
+    fn start_on(stdin: Stdio, dir: &Path, arguments: &[&str]) -> Self {
         let begun = Instant::now();
         let mut child = cardea(dir)
             .arg("dev")
             .args(PORTS)
             .args(arguments)
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -316,6 +323,48 @@ fn ctl_applies_explains_and_deletes() {
     );
     let seen = dev.ctl(&["--token", token.stdout.trim(), "get", "routers"]);
     assert_eq!(seen.status, 0, "{}", seen.stderr);
+}
+
+#[test]
+fn ctl_asks_before_something_is_lost_and_only_yes_is_yes() {
+    let dir = tempfile::tempdir().unwrap();
+    let dev = Dev::start(dir.path(), &[]);
+    for (answer, deleted) in [("", false), ("n", false), ("what?", false), ("y", true)] {
+        let mut asked = Terminal::open();
+        let ctl = cardea(dir.path())
+            .args(["ctl", "delete", "route", "echo"])
+            .stdin(asked.stdio())
+            .stderr(asked.stdio())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        asked.shows("this deletes the route `echo`. Go on? [y/N] ");
+        asked.enter(answer);
+        let ran = ctl.wait_with_output().unwrap();
+        assert_eq!(ran.status.code(), Some(i32::from(!deleted)), "`{answer}`");
+        let there = dev.ctl(&["get", "routes", "echo"]).status == 0;
+        assert_eq!(there, !deleted, "`{answer}`");
+        if !deleted {
+            asked.shows("nothing was done");
+        }
+    }
+}
+
+#[test]
+fn what_is_typed_is_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut terminal = Terminal::open();
+    let mut dev = Dev::start_on(terminal.stdio(), dir.path(), &[]);
+    terminal.enter("r");
+    dev.line("The registry is stopped. Traffic goes on");
+    assert_eq!(dev.ctl(&["get", "services"]).status, 1);
+    assert_eq!(dev.answering("hello").len(), 2);
+    terminal.enter("");
+    terminal.enter("r");
+    dev.line("The registry runs again");
+    assert_eq!(dev.ctl(&["get", "services"]).status, 0);
+    terminal.enter("q");
+    assert!(dev.child.wait().unwrap().success());
 }
 
 #[test]
