@@ -27,6 +27,8 @@ pub enum Kind {
     Token,
     /// A decision about which history holds; only in the change log, by its epoch.
     History,
+    /// Of a newer program that writes to the same database; only read, and left alone.
+    Newer,
 }
 
 impl Kind {
@@ -39,6 +41,7 @@ impl Kind {
             Self::Instance => "instance",
             Self::Token => "token",
             Self::History => "history",
+            Self::Newer => "newer",
         }
     }
 

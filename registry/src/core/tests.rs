@@ -147,3 +147,37 @@ async fn replicas_follow_within_20_ms_of_a_notification_and_agree_under_contenti
     two.stop().await;
     assert!(slowest < Duration::from_millis(200), "{slowest:?}");
 }
+
+/// While replicas are upgraded one by one: the newer one's objects do not stop the older one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_a_kind_that_only_newer_programs_know_is_followed() {
+    let postgres = Postgres::start();
+    let dir = tempfile::tempdir().unwrap();
+    let one = Running::open(config(dir.path(), &postgres.url(), "one"))
+        .await
+        .unwrap();
+    one.submit(register("a", "search", 0)).await.unwrap();
+    let next = one.core.state().revision() + 1;
+    postgres.sql(&format!(
+        "BEGIN; UPDATE head SET revision = {next}, digest = 'd'; \
+         INSERT INTO changes VALUES ({next}, 1, 'newer', 'applied', 'gadget', 'g', NULL, '{{}}', 'u', 'd'); \
+         INSERT INTO objects VALUES ('gadget', 'g', {next}, '{{}}'); COMMIT"
+    ));
+    until("the change is followed", || {
+        one.core.state().revision() == next
+    })
+    .await;
+    assert_eq!(one.core.status().mode, Mode::Ok);
+    let written = one.submit(register("a", "search", 1)).await.unwrap();
+    assert_eq!((written.revision, written.durable), (next + 1, true));
+    one.stop().await;
+    let again = Running::open(config(dir.path(), &postgres.url(), "one"))
+        .await
+        .unwrap();
+    assert_eq!(again.core.status().mode, Mode::Ok);
+    assert_eq!(
+        postgres.sql("SELECT count(*) FROM objects WHERE kind = 'gadget'"),
+        "1"
+    );
+    again.stop().await;
+}

@@ -133,7 +133,7 @@ impl State {
                 }
                 true
             }
-            Kind::History => false,
+            Kind::History | Kind::Newer => false,
         }
     }
 

@@ -59,7 +59,7 @@ impl Object {
         }
     }
 
-    /// From its JSON; the kind [`Kind::History`] has no object.
+    /// From its JSON; the kinds [`Kind::History`] and [`Kind::Newer`] have no object.
     pub(crate) fn parse(kind: Kind, json: &str) -> Result<Self, serde_json::Error> {
         Ok(match kind {
             Kind::Cluster => Self::Cluster(serde_json::from_str(json)?),
@@ -67,8 +67,8 @@ impl Object {
             Kind::Route => Self::Route(serde_json::from_str(json)?),
             Kind::Instance => Self::Instance(serde_json::from_str(json)?),
             Kind::Token => Self::Token(serde_json::from_str(json)?),
-            Kind::History => {
-                return Err(serde::de::Error::custom("a history is no object"));
+            Kind::History | Kind::Newer => {
+                return Err(serde::de::Error::custom("no object of this program"));
             }
         })
     }

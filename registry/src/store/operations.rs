@@ -83,9 +83,7 @@ pub(crate) async fn changes_from(
         .bind(signed(limit))
         .fetch_all(connection)
         .await?;
-    rows.into_iter()
-        .map(|row| rows::record(row).map_err(|text| Error::Decode(text.into())))
-        .collect()
+    Ok(rows.into_iter().map(rows::record).collect())
 }
 
 /// The units that were written after a revision.

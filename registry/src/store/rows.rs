@@ -101,21 +101,21 @@ pub(super) type ChangeRow = (
     String,
 );
 
-pub(super) fn record(row: ChangeRow) -> Result<Record, String> {
+pub(super) fn record(row: ChangeRow) -> Record {
     let (revision, at, actor, cause, kind, key, before, after, unit, digest) = row;
-    Ok(Record {
+    Record {
         revision: unsigned(revision),
         at,
         actor: actor.into(),
         cause: cause.into(),
-        kind: Kind::parse(&kind)
-            .ok_or_else(|| format!("change {revision} has the unknown kind `{kind}`"))?,
+        // While replicas are upgraded one by one, the older ones must be able to follow.
+        kind: Kind::parse(&kind).unwrap_or(Kind::Newer),
         key,
         before: before.map(Into::into),
         after: after.map(Into::into),
         unit: unit.into(),
         digest: Digest(Arc::from(digest)),
-    })
+    }
 }
 
 /// Revisions are never negative.

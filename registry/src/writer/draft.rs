@@ -149,6 +149,13 @@ fn follow_one(state: &mut State, row: &Record) {
             }
             state.touch_all(row.revision);
         }
+        (Kind::Newer, _) => {
+            tracing::debug!(
+                key = row.key,
+                revision = row.revision,
+                "a change of a kind that only newer programs know"
+            );
+        }
         (kind, Some(json)) => {
             let set = Object::parse(kind, json)
                 .map_err(|error| error.to_string())
