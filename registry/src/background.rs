@@ -3,6 +3,7 @@
 
 mod expiry;
 mod follow;
+mod retention;
 mod sharing;
 mod snapshots;
 
@@ -56,6 +57,11 @@ impl Background {
         tasks.spawn(async move {
             snapshots::run(&task).await;
             "snapshots"
+        });
+        let task = of(&shared);
+        tasks.spawn(async move {
+            retention::run(&task).await;
+            "retention"
         });
         Self { shared, tasks }
     }

@@ -38,6 +38,8 @@ pub struct Config {
     pub snapshots: SnapshotConfig,
     /// When routers count.
     pub routers: RouterConfig,
+    /// How much of the change log is kept.
+    pub history: HistoryConfig,
 }
 
 /// A database's URL, such as `postgres://user:password@host/name`; its password is never shown.
@@ -127,6 +129,15 @@ pub struct RouterConfig {
     pub live: Span,
 }
 
+/// How much of the change log is kept. Objects themselves never go with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryConfig {
+    /// Changes are kept this long, at least 1 h. Default 30 days.
+    pub keep_for: Span,
+    /// … and at least this many, however old, at least 10,000. Default 100,000.
+    pub at_least: u64,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -144,6 +155,7 @@ impl Default for Config {
             guard: GuardConfig::default(),
             snapshots: SnapshotConfig::default(),
             routers: RouterConfig::default(),
+            history: HistoryConfig::default(),
         }
     }
 }
@@ -184,6 +196,15 @@ impl Default for SnapshotConfig {
         Self {
             every: Span::secs(30),
             keep: 5,
+        }
+    }
+}
+
+impl Default for HistoryConfig {
+    fn default() -> Self {
+        Self {
+            keep_for: Span::secs(30 * 86_400),
+            at_least: 100_000,
         }
     }
 }
@@ -240,6 +261,16 @@ impl Config {
             self.guard.max_percent <= 100,
             "guard.max_percent",
             "a share is 0 to 100",
+        );
+        check.ensure(
+            self.history.keep_for >= Span::secs(3600),
+            "history.keep_for",
+            "at least 1h: what other replicas may still have to follow is not removed",
+        );
+        check.ensure(
+            self.history.at_least >= 10_000,
+            "history.at_least",
+            "at least 10000: what other replicas may still have to follow is not removed",
         );
         check.ensure(
             (1..=1000).contains(&self.snapshots.keep),

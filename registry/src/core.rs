@@ -311,6 +311,12 @@ impl Core {
         Ok(rows.iter().map(crate::record::Record::api).collect())
     }
 
+    /// The oldest change that is kept; none: nothing was changed yet.
+    pub async fn oldest_change(&self) -> Result<Option<u64>, StoreError> {
+        let rows = self.shared.store.changes_from(0, 1).await?;
+        Ok(rows.first().map(|row| row.revision))
+    }
+
     /// How the registry stands.
     pub fn status(&self) -> Status {
         self.shared.status()

@@ -54,6 +54,10 @@ fn describe() {
         (REQUESTS, "Requests to the API, by route, method and status"),
         ("cardea_registry_changes_total", "Changes written, by cause"),
         (
+            "cardea_registry_changes_removed_total",
+            "Old changes removed from the log",
+        ),
+        (
             "cardea_registry_renewals_total",
             "Leases that were to be renewed",
         ),

@@ -22,7 +22,7 @@ use crate::{
     config::{BootstrapToken, Config},
     core::{
         Background, Core, CoreConfig, OpenError,
-        config::{GuardConfig, LeaseConfig, SnapshotConfig, StoreConfig},
+        config::{GuardConfig, HistoryConfig, LeaseConfig, SnapshotConfig, StoreConfig},
     },
     http::{self, health::Health},
     metrics,
@@ -377,6 +377,11 @@ fn core_config(config: &Config, replica: &Name) -> CoreConfig {
             ..GuardConfig::default()
         },
         router_live: config.routers.live.duration(),
+        history: HistoryConfig {
+            keep: config.history.keep_for.duration(),
+            at_least: config.history.at_least,
+            ..HistoryConfig::default()
+        },
     }
 }
 

@@ -165,6 +165,19 @@ impl Store {
         run!(self, self.timeout, changes_from(revision, limit))
     }
 
+    /// Whether the log begins only behind a point, so that nobody can say from it whether the point
+    /// was in this history: what is older was removed.
+    pub(crate) async fn begins_after(&self, point: &Point) -> Result<bool, StoreError> {
+        let oldest = self.changes_from(0, 1).await?;
+        let first = point.revision.max(1);
+        Ok(oldest.first().is_some_and(|row| row.revision > first))
+    }
+
+    /// Removes the changes before a revision.
+    pub(crate) async fn prune(&self, revision: u64) -> Result<(), StoreError> {
+        run!(self, self.timeout, prune(revision))
+    }
+
     pub(crate) async fn units_after(&self, revision: u64) -> Result<Vec<String>, StoreError> {
         run!(self, LONG, units_after(revision))
     }

@@ -44,6 +44,8 @@ pub(crate) struct RegistrySettings {
     pub(crate) snapshots: Snapshots,
     #[command(flatten)]
     pub(crate) routers: Routers,
+    #[command(flatten)]
+    pub(crate) history: History,
 }
 
 /// The API's certificate.
@@ -173,6 +175,27 @@ pub(crate) struct Routers {
     pub(crate) live: Option<Span>,
 }
 
+/// How much of the change log is kept.
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+#[command(next_help_heading = "Change log")]
+pub(crate) struct History {
+    /// Changes are kept this long, at least 1h [default: 720h]
+    #[arg(
+        long = "history-keep-for",
+        env = "CARDEA_HISTORY_KEEP_FOR",
+        value_name = "TIME"
+    )]
+    pub(crate) keep_for: Option<Span>,
+    /// … and at least this many, however old, at least 10000 [default: 100000]
+    #[arg(
+        long = "history-at-least",
+        env = "CARDEA_HISTORY_AT_LEAST",
+        value_name = "N"
+    )]
+    pub(crate) at_least: Option<u64>,
+}
+
 mirror! {
     RegistrySettings => Config {
         listen, admin, data_dir,
@@ -181,6 +204,7 @@ mirror! {
         guard.max_percent, guard.max_count, guard.stale_after,
         snapshots.every, snapshots.keep,
         routers.live,
+        history.keep_for, history.at_least,
     }
 }
 

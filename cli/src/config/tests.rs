@@ -135,7 +135,7 @@ fn the_defaults_in_the_help_are_the_defaults() {
         serde_json::to_value(cardea_agent::ServiceConfig::named("a".parse().unwrap())).unwrap();
     service["registry"] = json(&cardea_agent::Config::default())["registries"].take();
     let agent = json(&cardea_agent::Config::default());
-    check_help::<RegistrySettings>(&[&json(&RegistrySettings::defaults())], 14);
+    check_help::<RegistrySettings>(&[&json(&RegistrySettings::defaults())], 16);
     check_help::<RouterSettings>(&[&json(&RouterSettings::defaults())], 16);
     check_help::<agent::AgentSettings>(&[&service, &agent], 3);
     check_help::<agent::ServiceSettings>(&[&service], 6);

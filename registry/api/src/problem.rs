@@ -47,6 +47,8 @@ pub enum Code {
     MethodNotAllowed,
     /// 409: clashes with what is there.
     Conflict,
+    /// 410: it was there, and is no longer kept.
+    Gone,
     /// 412: `If-Match` names another revision than the current one.
     PreconditionFailed,
     /// 413.
@@ -73,6 +75,7 @@ impl Code {
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::Conflict => 409,
+            Self::Gone => 410,
             Self::PreconditionFailed => 412,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
@@ -92,6 +95,7 @@ impl Code {
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::Conflict => "conflict",
+            Self::Gone => "gone",
             Self::PreconditionFailed => "precondition_failed",
             Self::TooLarge => "too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
@@ -111,6 +115,7 @@ impl Code {
             Self::NotFound => "There is no such object",
             Self::MethodNotAllowed => "This method does not fit here",
             Self::Conflict => "This clashes with what is there",
+            Self::Gone => "It is no longer kept",
             Self::PreconditionFailed => "The object has changed since you read it",
             Self::TooLarge => "The request is too large",
             Self::UnsupportedMediaType => "The body must be JSON",

@@ -22,6 +22,19 @@ pub struct CoreConfig {
     pub guard: GuardConfig,
     /// How long after its last poll a router counts for acknowledgements.
     pub router_live: Duration,
+    /// How much of the change log is kept.
+    pub history: HistoryConfig,
+}
+
+/// How much of the change log is kept.
+#[derive(Debug, Clone)]
+pub struct HistoryConfig {
+    /// Changes are kept this long …
+    pub keep: Duration,
+    /// … and at least this many, however old. Replicas that are this far behind read everything anew.
+    pub at_least: u64,
+    /// How often older ones are looked for.
+    pub every: Duration,
 }
 
 /// The database.
@@ -86,6 +99,17 @@ impl Default for CoreConfig {
             leases: LeaseConfig::default(),
             guard: GuardConfig::default(),
             router_live: Duration::from_secs(30),
+            history: HistoryConfig::default(),
+        }
+    }
+}
+
+impl Default for HistoryConfig {
+    fn default() -> Self {
+        Self {
+            keep: Duration::from_hours(30 * 24),
+            at_least: 100_000,
+            every: Duration::from_mins(10),
         }
     }
 }

@@ -204,9 +204,11 @@ async fn compare(
         ))
     } else if known.revision > 0 {
         let rows: Vec<Record> = store.changes_from(known.revision, 1).await?;
-        follow(&mut State::empty(known), &rows)
-            .err()
-            .map(|other| other.0)
+        match follow(&mut State::empty(known.clone()), &rows) {
+            // Away for so long that the log no longer tells.
+            Err(_) if store.begins_after(&known).await? => None,
+            followed => followed.err().map(|other| other.0),
+        }
     } else {
         None
     };

@@ -181,3 +181,66 @@ async fn a_change_of_a_kind_that_only_newer_programs_know_is_followed() {
     );
     again.stop().await;
 }
+
+fn keeping(dir: &std::path::Path, replica: &str, keep: Duration) -> CoreConfig {
+    let mut config = config(dir, &sqlite_url(dir), replica);
+    config.history = config::HistoryConfig {
+        keep,
+        at_least: 3,
+        every: Duration::from_millis(20),
+    };
+    config
+}
+
+const LONG: Duration = Duration::from_hours(1);
+
+/// A replica `two` was there at the beginning, and is away; `one` has removed all but three changes.
+/// What `two` knew comes with it.
+async fn with_a_short_log(dir: &std::path::Path) -> (Running, State) {
+    let two = Running::open(keeping(dir, "two", LONG)).await.unwrap();
+    two.submit(register("a", "search", 0)).await.unwrap();
+    let known = State::clone(&two.core.state());
+    two.stop().await;
+    let one = Running::open(keeping(dir, "one", Duration::ZERO))
+        .await
+        .unwrap();
+    for n in 1..20 {
+        one.submit(register("a", "search", n)).await.unwrap();
+    }
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let revision = one.core.state().revision();
+    while one.core.oldest_change().await.unwrap() != Some(revision - 2) {
+        assert!(tokio::time::Instant::now() < deadline, "nothing is removed");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let rows = one.core.history(0, 100).await.unwrap();
+    assert_eq!(rows.len(), 3, "the last ones stay, however old");
+    (one, known)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_further_behind_than_the_log_reads_everything_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, known) = with_a_short_log(dir.path()).await;
+    // A writer with what was known then: as after a long time without the database.
+    let (_, inbox) = tokio::sync::mpsc::channel(1);
+    let shared = Arc::clone(&one.core.shared);
+    let mut late = crate::writer::Writer::new(shared, inbox, Some(known), Vec::new());
+    late.catch_up().await;
+    assert_eq!(one.core.status().mode, Mode::Ok);
+    assert_eq!(one.core.state().population(&name("a"), &name("search")), 20);
+    one.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_starts_from_a_disk_older_than_the_log_takes_the_database() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, _) = with_a_short_log(dir.path()).await;
+    one.stop().await;
+    let two = Running::open(keeping(dir.path(), "two", LONG))
+        .await
+        .unwrap();
+    assert_eq!(two.core.status().mode, Mode::Ok);
+    assert_eq!(two.core.state().population(&name("a"), &name("search")), 20);
+    two.stop().await;
+}

@@ -1,7 +1,10 @@
 //! The change log: who changed what, when and why.
 
 use axum::{extract::State, response::Response};
-use cardea_registry_api::api::{ChangeRecord, Page, Role};
+use cardea_registry_api::{
+    api::{ChangeRecord, Page, Role},
+    problem::Code,
+};
 
 use super::{
     Api, extract::Params, openapi::Asking, page, page::DEFAULT_LIMIT, page::MAX_LIMIT,
@@ -16,7 +19,7 @@ use crate::{
 /// Changes after a revision, oldest first, from the database.
 #[utoipa::path(get, path = "/v1/changes", operation_id = "list_changes", tag = "operations",
     params(
-        ("after" = Option<u64>, Query, description = "Only later ones; default 0."),
+        ("after" = Option<u64>, Query, description = "Only later ones; default: all that are kept."),
         ("limit" = Option<u32>, Query, description = "At most so many, 1–1000; default 100."),
         ("cursor" = Option<u64>, Query, description = "`next` of the page before; in place of `after`."),
     ),
@@ -32,10 +35,26 @@ pub(super) async fn list(
     let fits = (1..=MAX_LIMIT).contains(&limit);
     params.ensure(fits, "limit", "a page has 1 to 1000 items");
     params.finish()?;
-    let after = cursor.or(after).unwrap_or_default();
+    let asked = cursor.or(after);
+    let after = asked.unwrap_or_default();
     // One more than asked for tells whether there is another page.
     let ask = u32::try_from(limit + 1).unwrap_or(u32::MAX);
     let mut records = app.core.history(after, ask).await.map_err(away)?;
+    if let Some(asked) = asked
+        && records
+            .first()
+            .is_some_and(|first| first.revision > asked + 1)
+        && let Some(oldest) = app.core.oldest_change().await.map_err(away)?
+        && asked + 1 < oldest
+    {
+        return Err(ApiError::new(
+            Code::Gone,
+            format!(
+                "changes are kept from revision {oldest} on: ask with after={}",
+                oldest - 1
+            ),
+        ));
+    }
     let more = records.len() > limit;
     records.truncate(limit);
     let next = records

@@ -100,7 +100,7 @@ problems! {
     /// … when one object is read.
     ReadingOne: Invalid Unauthenticated Forbidden NotFound Internal;
     /// … when the database has to be asked.
-    Asking: Invalid Unauthenticated Forbidden Internal Unavailable;
+    Asking: Invalid Unauthenticated Forbidden Gone Internal Unavailable;
     /// … when an object is put.
     Putting: Invalid Unauthenticated Forbidden Conflict PreconditionFailed TooLarge
         UnsupportedMediaType PreconditionRequired Internal Unavailable;

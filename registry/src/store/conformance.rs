@@ -69,6 +69,7 @@ async fn suite(url: &str) {
     what_is_not_committed_never_was(&store).await;
     who_is_behind_gets_the_rows_under_the_lock(&store).await;
     a_row_is_written_once(&store).await;
+    what_is_removed_leaves_a_chain(&store).await;
     rewriting_replaces_everything(&store).await;
     jobs_have_one_holder(&store).await;
     leases_and_routers_are_shared(&store).await;
@@ -237,6 +238,39 @@ async fn a_row_is_written_once(store: &Store) {
     assert!(matches!(error, StoreError::Refused(_)), "{error}");
     drop(session);
     assert_eq!(store.head().await.unwrap().point, from);
+}
+
+async fn what_is_removed_leaves_a_chain(store: &Store) {
+    let head = store.head().await.unwrap().point;
+    let before = store.load().await.unwrap();
+    let all = store.changes_from(0, 10_000).await.unwrap();
+    assert_eq!(all[0].revision, 1);
+    store.prune(1).await.unwrap();
+    assert_eq!(store.changes_from(0, 10_000).await.unwrap(), all);
+
+    store.prune(100).await.unwrap();
+    let kept = store.changes_from(0, 10_000).await.unwrap();
+    assert_eq!(kept, all[99..]);
+    for pair in kept.windows(2) {
+        assert_eq!(pair[0].digest.then(&pair[1]), pair[1].digest);
+    }
+    assert_eq!(kept.last().unwrap().digest, head.digest);
+    let after = store.load().await.unwrap();
+    assert_eq!(
+        (after.objects, after.instances),
+        (before.objects, before.instances)
+    );
+    assert_eq!(store.head().await.unwrap().point, head);
+    let at = |revision| Point {
+        revision,
+        ..head.clone()
+    };
+    for (revision, begins_after) in [(0, true), (1, true), (99, true), (100, false), (101, false)] {
+        let says = store.begins_after(&at(revision)).await.unwrap();
+        assert_eq!(says, begins_after, "{revision}");
+    }
+    // And it goes on.
+    commit(store, &head, &[(Kind::Cluster, "later", Some("{}"))]).await;
 }
 
 async fn rewriting_replaces_everything(store: &Store) {

@@ -86,6 +86,15 @@ pub(crate) async fn changes_from(
     Ok(rows.into_iter().map(rows::record).collect())
 }
 
+/// Removes the changes before a revision.
+pub(crate) async fn prune(connection: &mut Connection, revision: u64) -> Result<(), Error> {
+    query(sql::PRUNE)
+        .bind(signed(revision))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// The units that were written after a revision.
 pub(crate) async fn units_after(
     connection: &mut Connection,

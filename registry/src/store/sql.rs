@@ -20,6 +20,7 @@ pub(super) const SET_HEAD: &str = "UPDATE head SET epoch = $1, revision = $2, di
 
 pub(super) const CHANGES_FROM: &str = "SELECT revision, at, actor, cause, kind, key, before_json, after_json, unit, digest \
      FROM changes WHERE revision >= $1 ORDER BY revision LIMIT $2";
+pub(super) const PRUNE: &str = "DELETE FROM changes WHERE revision < $1";
 pub(super) const UNITS_AFTER: &str = "SELECT DISTINCT unit FROM changes WHERE revision > $1";
 pub(super) const OBJECTS: &str = "SELECT kind, key, revision, body FROM objects";
 pub(super) const INSTANCES: &str = "SELECT key, revision, body FROM instances";

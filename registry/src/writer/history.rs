@@ -54,7 +54,7 @@ pub(crate) fn from_rows(loaded: &Loaded) -> State {
 
 impl Writer {
     /// The log may have moved: follow it.
-    pub(super) async fn catch_up(&mut self) {
+    pub(crate) async fn catch_up(&mut self) {
         if self.shared.mode() != Mode::Ok || self.durable.is_none() {
             return;
         }
@@ -96,7 +96,19 @@ impl Writer {
                 .changes_from(durable.base.revision, PAGE)
                 .await?;
             let mut state = durable.clone();
-            follow(&mut state, &rows)?;
+            if let Err(other) = follow(&mut state, &rows) {
+                if !self.shared.store.begins_after(&durable.base).await? {
+                    return Err(other.into());
+                }
+                let state = self.load().await?;
+                tracing::warn!(
+                    revision = state.revision,
+                    "the log begins behind what this replica knows: it has read everything anew"
+                );
+                self.follow_leases(&state);
+                self.durable = Some(state);
+                return Ok(());
+            }
             self.heed_records(&rows);
             let done = (rows.len() as u64) < PAGE;
             self.durable = Some(state);
@@ -151,7 +163,11 @@ impl Writer {
             self.same_epoch(&head)?;
             if known.revision > 0 {
                 let rows = self.shared.store.changes_from(known.revision, 1).await?;
-                follow(&mut State::empty(known), &rows)?;
+                if let Err(other) = follow(&mut State::empty(known.clone()), &rows)
+                    && !self.shared.store.begins_after(&known).await?
+                {
+                    return Err(other.into());
+                }
             }
         }
         let state = self.load().await?;

@@ -1,6 +1,9 @@
 //! Status, health, metrics, snapshots, the change log and tokens.
 
+use std::str::FromStr;
+
 use serde_json::{Value, json};
+use sqlx::{Connection, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use crate::{Cardea, send};
 
@@ -134,6 +137,44 @@ async fn the_change_log_says_who_what_and_why() {
         .call("viewer", "GET", "/v1/changes?limit=0")
         .await
         .invalid(&["limit"]);
+    cardea.stop().await;
+}
+
+#[tokio::test]
+async fn changes_that_are_no_longer_kept_are_gone_and_the_oldest_is_named() {
+    let cardea = Cardea::start().await;
+    for n in 0..5 {
+        cardea.register(ONE, &format!("10.0.0.1:{}", 80 + n)).await;
+    }
+    // As the retention does it, without waiting for an hour.
+    let path = cardea.dir.path().join("registry.db");
+    let options = SqliteConnectOptions::from_str(&format!("sqlite://{}", path.display())).unwrap();
+    let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+    let prune = "DELETE FROM changes WHERE revision < 5";
+    connection.execute(prune).await.unwrap();
+    for query in ["after=0", "after=3", "cursor=3", "after=2&limit=1"] {
+        let answer = cardea
+            .call("viewer", "GET", &format!("/v1/changes?{query}"))
+            .await;
+        let detail = answer.problem(410, "gone").detail();
+        assert!(
+            detail.contains("from revision 5") && detail.contains("after=4"),
+            "{detail}"
+        );
+    }
+    for query in ["", "?after=4"] {
+        let page = cardea
+            .call("viewer", "GET", &format!("/v1/changes{query}"))
+            .await
+            .ok()
+            .body;
+        assert_eq!(page["items"][0]["revision"], 5, "{query}");
+    }
+    let page = cardea
+        .call("viewer", "GET", "/v1/changes?after=1000000")
+        .await
+        .ok();
+    assert_eq!(page.body["items"], json!([]));
     cardea.stop().await;
 }
 
