@@ -34,6 +34,7 @@ mod resolve;
 mod shared;
 mod start;
 mod static_file;
+mod switches;
 mod sync;
 mod table;
 mod timer;
@@ -54,5 +55,7 @@ pub use networks::{BadNetwork, Network, Networks};
 pub use peer::{Failure, Peer, PeerNumber, PeerReport, Picked, Standing};
 pub use shared::{Concern, Readiness, Shared};
 pub use start::{Died, Router, StartError, start};
+#[cfg(feature = "bench")]
+pub use switches::switch_off;
 pub use table::{BadPath, NoRoute, Origin, RouteEntry, Table};
 pub use upstream::{Member, Policy, Upstream};

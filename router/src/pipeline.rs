@@ -36,6 +36,7 @@ use crate::{
     },
     peer::Picked,
     refusal,
+    switches::{Feature, on},
     timer::Timer,
     tunnel,
     wire::Wire,
@@ -230,7 +231,8 @@ fn believe(worker: &Worker, conn: &Connection, x: &mut Exchange) {
 fn name_request(worker: &Worker, x: &mut Exchange) {
     match x.request.request_id {
         Some(id) => x.id.keep(id.of(x.inbound.raw())),
-        None => x.id.generate(&worker.ids),
+        None if on(Feature::RequestId) => x.id.generate(&worker.ids),
+        None => {}
     }
 }
 

@@ -54,7 +54,8 @@ pub(crate) fn version(program: &str, flag: &str) -> String {
     let text = [out.stdout, out.stderr].concat();
     String::from_utf8_lossy(&text)
         .lines()
-        .next()
+        .find(|line| !line.trim().is_empty())
         .unwrap_or_default()
+        .trim()
         .to_owned()
 }

@@ -1,4 +1,5 @@
-//! `cardea-bench [PART…]`: the benches, side by side with their peers in one run, as Markdown.
+//! `cardea-bench [PART…]`: the benches, side by side with their peers in one run, as Markdown;
+//! `cardea-bench proxies SECTION…` runs some of the proxies' sections.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
@@ -22,27 +23,15 @@ const PARTS: [&str; 5] = ["proxies", "registry", "pull", "memory", "agent"];
 
 fn main() {
     let mut parts: Vec<String> = std::env::args().skip(1).collect();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    if let [first, address, rate, seconds] = &parts[..]
-        && first == "load"
-    {
-        let (address, rate) = (
-            address.parse().expect("ADDRESS"),
-            rate.parse().expect("RATE"),
-        );
-        let span = Duration::from_secs(seconds.parse().expect("SECONDS"));
-        let seen = runtime.block_on(proxies::direct::main(address, rate, span));
-        println!("{}", serde_json::to_string(&seen).expect("JSON"));
+    if load(&parts) {
         return;
     }
-    if let Some(unknown) = parts.iter().find(|part| !PARTS.contains(&part.as_str())) {
-        eprintln!("unknown part `{unknown}`: there are {}", PARTS.join(", "));
-        std::process::exit(2);
+    let mut sections = Vec::new();
+    if parts.first().is_some_and(|part| part == "proxies") {
+        sections = parts.split_off(1);
+        refuse_unknown(&sections, &proxies::SECTIONS);
     }
+    refuse_unknown(&parts, &PARTS);
     if parts.is_empty() {
         parts = PARTS.map(str::to_owned).to_vec();
     }
@@ -58,10 +47,15 @@ fn main() {
         machine::version("etcd", "--version"),
         machine::version("wrk", "-v"),
     );
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(async {
         for part in &parts {
             match part.as_str() {
-                "proxies" => proxies::run().await,
+                "proxies" => proxies::run(&sections).await,
                 "registry" => registry::run().await,
                 "pull" => pull::pulls().await,
                 "memory" => pull::memory().await,
@@ -70,4 +64,36 @@ fn main() {
             }
         }
     });
+}
+
+/// Runs as one of the loads, if it was started as one.
+fn load(args: &[String]) -> bool {
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let seen = match args[..] {
+        ["paced", address, rate, seconds] => {
+            let (address, rate) = (parse(address), parse(rate));
+            let span = Duration::from_secs(parse(seconds));
+            serde_json::to_string(&proxies::paced::main(address, rate, span))
+        }
+        ["bulk", address, way, size, seconds] => {
+            let span = Duration::from_secs(parse(seconds));
+            let seen = proxies::bulk::main(parse(address), way == "up", parse(size), span);
+            serde_json::to_string(&seen)
+        }
+        _ => return false,
+    };
+    println!("{}", seen.expect("JSON"));
+    true
+}
+
+fn parse<T: std::str::FromStr>(text: &str) -> T {
+    text.parse()
+        .unwrap_or_else(|_| panic!("`{text}` is no argument of a load"))
+}
+
+fn refuse_unknown(named: &[String], known: &[&str]) {
+    if let Some(unknown) = named.iter().find(|name| !known.contains(&name.as_str())) {
+        eprintln!("unknown part `{unknown}`: there are {}", known.join(", "));
+        std::process::exit(2);
+    }
 }

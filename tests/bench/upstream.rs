@@ -1,7 +1,11 @@
-//! `cardea-bench-upstream PORT…`: the smallest keep-alive responder: one read, one write, 1 KiB.
+//! `cardea-bench-upstream [bulk] PORT…`: the smallest keep-alive responder: one read, one write,
+//! 1 KiB; or with `bulk` as many bytes as the path says, with request bodies thrown away.
 //!
 //! It must cost less than the proxies in front of it, or it is what gets measured.
 
+use std::{io::Write, thread};
+
+use cardea_tests::bulk;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -10,8 +14,18 @@ use tokio::{
 
 const BODY: usize = 1024;
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> std::io::Result<()> {
+fn main() -> std::io::Result<()> {
+    let mut ports = std::env::args().skip(1).peekable();
+    if ports.next_if_eq("bulk").is_some() {
+        return bulk_main(ports);
+    }
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(small(ports))
+}
+
+async fn small(ports: impl Iterator<Item = String>) -> std::io::Result<()> {
     let head = format!(
         "HTTP/1.1 200 OK\r\nServer: upstream\r\nDate: Fri, 20 Nov 2026 19:00:00 GMT\r\n\
          Content-Type: text/plain\r\nContent-Length: {BODY}\r\n\r\n"
@@ -20,7 +34,7 @@ async fn main() -> std::io::Result<()> {
     answer.resize(answer.len() + BODY, b'x');
     let answer: &'static [u8] = answer.leak();
     let mut listeners = JoinSet::new();
-    for port in std::env::args().skip(1) {
+    for port in ports {
         let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
         listeners.spawn(accept(listener, answer));
     }
@@ -57,5 +71,48 @@ async fn serve(mut stream: TcpStream, answer: &'static [u8]) {
         } else if used == buffer.len() {
             return;
         }
+    }
+}
+
+/// A thread a connection: nothing here waits for anything else.
+fn bulk_main(ports: impl Iterator<Item = String>) -> std::io::Result<()> {
+    let mut listeners = Vec::new();
+    for port in ports {
+        let listener = std::net::TcpListener::bind(format!("127.0.0.1:{port}"))?;
+        listeners.push(thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                thread::spawn(move || serve_bulk(stream));
+            }
+        }));
+    }
+    println!("ready");
+    for listener in listeners {
+        drop(listener.join());
+    }
+    Ok(())
+}
+
+/// Requests come one after another; `/…/N` is answered with N bytes.
+fn serve_bulk(mut stream: std::net::TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    loop {
+        let (head, more) = bulk::read_head(&mut stream)?;
+        let length = head
+            .lines()
+            .find_map(|line| {
+                let (name, value) = line.split_once(':')?;
+                name.eq_ignore_ascii_case("content-length")
+                    .then(|| value.trim().parse().ok())?
+            })
+            .unwrap_or(0);
+        let target = head.split(' ').nth(1).unwrap_or_default();
+        let size = target
+            .rsplit('/')
+            .next()
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(0);
+        bulk::skip(&stream, length - more)?;
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n")?;
+        bulk::send_bytes(&mut stream, size)?;
     }
 }

@@ -11,6 +11,7 @@
 
 pub mod backend;
 pub mod binary;
+pub mod bulk;
 pub mod http1;
 pub mod load;
 pub mod ports;

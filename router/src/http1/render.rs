@@ -3,11 +3,14 @@
 
 use std::{cell::RefCell, fmt::Write as _, time::SystemTime};
 
-use crate::http1::{
-    forwarded::Believed,
-    head::{Field, Known, Span},
-    request::{Framing, RequestHead},
-    response::ResponseHead,
+use crate::{
+    http1::{
+        forwarded::Believed,
+        head::{Field, Known, Span},
+        request::{Framing, RequestHead},
+        response::ResponseHead,
+    },
+    switches::{Feature, on},
 };
 
 /// What a router adds to a request, and what it lets through.
@@ -70,8 +73,12 @@ pub(crate) fn request(out: &mut Vec<u8>, raw: &[u8], head: &RequestHead, add: Ad
             protocol.map(|f| f.value.of(raw)).unwrap_or_default(),
         );
     }
-    forwarded(out, raw, head, add);
-    line(out, b"X-Request-Id", add.request_id);
+    if on(Feature::Forwarded) {
+        forwarded(out, raw, head, add);
+    }
+    if on(Feature::RequestId) {
+        line(out, b"X-Request-Id", add.request_id);
+    }
     out.extend_from_slice(b"\r\n");
 }
 
@@ -144,7 +151,9 @@ pub(crate) fn response(
         date(out);
     }
     connection(out, delivery);
-    line(out, b"X-Request-Id", request_id);
+    if on(Feature::RequestId) {
+        line(out, b"X-Request-Id", request_id);
+    }
     out.extend_from_slice(b"\r\n");
 }
 

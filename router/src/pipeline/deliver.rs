@@ -14,7 +14,9 @@ use crate::{
     pipeline::{
         After, Connection, attempt::millis, forward::Answered, observe::Seen, plan::Plan, refuse,
     },
-    refusal, tunnel,
+    refusal,
+    switches::{Feature, on},
+    tunnel,
     worker::Worker,
 };
 
@@ -191,7 +193,7 @@ async fn relay<'w>(
 /// The answer is complete: the peer did well, and its connection may be used again if the request
 /// went out as a whole and nothing came beyond the answer (`exact`).
 fn settle(worker: &Worker, x: &Exchange, answered: &mut Answered, exact: bool) {
-    if !answered.counted_as_failure {
+    if !answered.counted_as_failure && on(Feature::Health) {
         answered.picked.finished();
     }
     let Some(upstream) = answered.answer.upstream.take() else {

@@ -15,6 +15,7 @@ use crate::{
         retry::{self, Sent, Verdict},
     },
     refusal::{self, Refusal},
+    switches::{Feature, on},
     worker::Worker,
 };
 
@@ -57,7 +58,9 @@ pub(crate) async fn forward<'w>(
 ) -> End {
     let policy = plan.upstream.policy();
     let mut now = seen.started;
-    plan.upstream.budget().on_request(now);
+    if on(Feature::Health) {
+        plan.upstream.budget().on_request(now);
+    }
     let mut tries = Tries {
         left: policy.retries.attempts,
         idempotent: x.request.method.idempotent(),
@@ -79,7 +82,7 @@ pub(crate) async fn forward<'w>(
                 if failed {
                     picked.failed(Failure::Status(status), now);
                     worker.metrics.upstream_error(plan.labels(), "status");
-                } else {
+                } else if on(Feature::Health) {
                     picked.responded(answer.took, now);
                 }
                 let answered = |picked, answer| {

@@ -8,6 +8,7 @@ use crate::{
     metrics::{Counted, NONE, Protocol, RequestLabels},
     peer::Picked,
     pipeline::{Connection, plan::Plan},
+    switches::{Feature, on},
     worker::{Worker, dropped},
 };
 
@@ -71,23 +72,25 @@ pub(crate) fn request(
         seen.status
     };
     let labels = forwarded.map(|(plan, _)| plan.labels());
-    worker.metrics.request(
-        labels,
-        Counted {
-            labels: RequestLabels {
-                code: status,
-                method: x.request.method,
-                protocol: if seen.tunnel {
-                    Protocol::Upgrade
-                } else {
-                    Protocol::Http1
+    if on(Feature::Metrics) {
+        worker.metrics.request(
+            labels,
+            Counted {
+                labels: RequestLabels {
+                    code: status,
+                    method: x.request.method,
+                    protocol: if seen.tunnel {
+                        Protocol::Upgrade
+                    } else {
+                        Protocol::Http1
+                    },
                 },
+                took: (!seen.tunnel).then_some(took),
+                upstream_took: seen.upstream_took,
+                retries: seen.retries,
             },
-            took: (!seen.tunnel).then_some(took),
-            upstream_took: seen.upstream_took,
-            retries: seen.retries,
-        },
-    );
+        );
+    }
     let raw = x.inbound.raw();
     let lost = worker.log.write(&Entry {
         at: worker.unix_millis(now),

@@ -1,16 +1,53 @@
 //! The same work written down for each proxy, and wrk's script.
 
+mod envoy;
+
 use std::{
     fmt::Write,
     path::{Path, PathBuf},
 };
 
+pub(super) use envoy::{envoy, envoy_program};
+
+/// Given to the upstreams in turn.
 const WEIGHTS: [u16; 4] = [4, 3, 2, 1];
 
 /// A program and its arguments.
 pub(super) struct CommandLine {
     pub(super) program: PathBuf,
     pub(super) args: Vec<String>,
+}
+
+/// What a proxy is to do, and where it keeps its files.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Work<'a> {
+    pub(super) dir: &'a Path,
+    /// Begins the names of its files.
+    pub(super) name: &'a str,
+    pub(super) port: u16,
+    pub(super) routes: usize,
+    pub(super) upstreams: &'a [u16],
+}
+
+impl Work<'_> {
+    fn file(&self, suffix: &str, text: &str) -> String {
+        let path = self.path(suffix);
+        std::fs::write(&path, text).expect("a configuration file");
+        path
+    }
+
+    pub(super) fn path(&self, suffix: &str) -> String {
+        let path = self.dir.join(format!("{}{suffix}", self.name));
+        path.display().to_string()
+    }
+
+    /// Ports and weights.
+    fn peers(&self) -> impl Iterator<Item = (u16, u16)> {
+        self.upstreams
+            .iter()
+            .copied()
+            .zip(WEIGHTS.into_iter().cycle())
+    }
 }
 
 fn find(name: &str) -> PathBuf {
@@ -22,16 +59,12 @@ fn find(name: &str) -> PathBuf {
     }
 }
 
-fn file(dir: &Path, name: &str, text: &str) -> String {
-    let path = dir.join(name);
-    std::fs::write(&path, text).expect("a configuration file");
-    path.display().to_string()
-}
-
-/// Weighted round robin is nginx's default for an upstream with weights.
-pub(super) fn nginx(dir: &Path, port: u16, routes: usize, upstreams: &[u16]) -> CommandLine {
+/// Weighted round robin is nginx's default for an upstream with weights. Bodies stream, as with the
+/// others: its default would write uploads, and downloads of slow clients, to files.
+pub(super) fn nginx(work: &Work<'_>) -> CommandLine {
+    let Work { port, routes, .. } = *work;
     let mut servers = String::new();
-    for (upstream, weight) in upstreams.iter().zip(WEIGHTS) {
+    for (upstream, weight) in work.peers() {
         writeln!(servers, "    server 127.0.0.1:{upstream} weight={weight};").unwrap();
     }
     let mut hosts = String::new();
@@ -43,7 +76,7 @@ pub(super) fn nginx(dir: &Path, port: u16, routes: usize, upstreams: &[u16]) -> 
         )
         .unwrap();
     }
-    let at = dir.display();
+    let at = work.path("");
     let user = if nix::unistd::geteuid().is_root() {
         "user root;"
     } else {
@@ -53,24 +86,27 @@ pub(super) fn nginx(dir: &Path, port: u16, routes: usize, upstreams: &[u16]) -> 
         "{user}
 daemon off;
 worker_processes 1;
-pid {at}/nginx.pid;
-error_log {at}/nginx-error.log;
-events {{ worker_connections 8192; }}
+pid {at}.pid;
+error_log {at}-error.log;
+events {{ worker_connections 16384; }}
 http {{
-  client_body_temp_path {at}/nginx-body;
-  proxy_temp_path {at}/nginx-proxy;
-  fastcgi_temp_path {at}/nginx-fastcgi;
-  uwsgi_temp_path {at}/nginx-uwsgi;
-  scgi_temp_path {at}/nginx-scgi;
+  client_body_temp_path {at}-body;
+  proxy_temp_path {at}-proxy;
+  fastcgi_temp_path {at}-fastcgi;
+  uwsgi_temp_path {at}-uwsgi;
+  scgi_temp_path {at}-scgi;
   server_names_hash_max_size 262144;
   server_names_hash_bucket_size 64;
-  access_log {at}/nginx-access.log combined buffer=64k flush=1s;
+  access_log {at}-access.log combined buffer=64k flush=1s;
   keepalive_timeout 75s;
   keepalive_requests 100000000;
   upstream search {{
-{servers}    keepalive 128;
+{servers}    keepalive 512;
     keepalive_requests 100000000;
   }}
+  client_max_body_size 0;
+  proxy_request_buffering off;
+  proxy_max_temp_file_size 0;
   proxy_http_version 1.1;
   proxy_set_header Connection \"\";
   proxy_set_header Host $host;
@@ -78,7 +114,7 @@ http {{
 {hosts}}}
 "
     );
-    let config = file(dir, "nginx.conf", &text);
+    let config = work.file(".conf", &text);
     CommandLine {
         program: find("nginx"),
         args: vec!["-c".to_owned(), config],
@@ -87,14 +123,15 @@ http {{
 
 /// Host and prefix are looked up in a map (a tree), as HAProxy's manual advises for many routes. The
 /// log goes to a ring in memory: HAProxy writes no files.
-pub(super) fn haproxy(dir: &Path, port: u16, routes: usize, upstreams: &[u16]) -> CommandLine {
+pub(super) fn haproxy(work: &Work<'_>) -> CommandLine {
+    let Work { port, routes, .. } = *work;
     let mut map = String::new();
     for route in 0..routes {
         writeln!(map, "h{route}.svc.local/api/v1/ search").unwrap();
     }
-    let map = file(dir, "haproxy.map", &map);
+    let map = work.file(".map", &map);
     let mut servers = String::new();
-    for (i, (upstream, weight)) in upstreams.iter().zip(WEIGHTS).enumerate() {
+    for (i, (upstream, weight)) in work.peers().enumerate() {
         writeln!(
             servers,
             "  server s{i} 127.0.0.1:{upstream} weight {weight}"
@@ -104,7 +141,8 @@ pub(super) fn haproxy(dir: &Path, port: u16, routes: usize, upstreams: &[u16]) -
     let text = format!(
         "global
   nbthread 1
-  maxconn 8192
+  maxconn 12000
+  no strict-limits
   log ring@requests local0
 ring requests
   format raw
@@ -130,7 +168,7 @@ backend none
   http-request return status 404
 "
     );
-    let config = file(dir, "haproxy.cfg", &text);
+    let config = work.file(".cfg", &text);
     CommandLine {
         program: find("haproxy"),
         args: vec!["-db".to_owned(), "-f".to_owned(), config],
@@ -138,31 +176,12 @@ backend none
 }
 
 /// Static mode.
-pub(super) fn cardea(dir: &Path, port: u16, routes: usize, upstreams: &[u16]) -> CommandLine {
-    let mut text = String::from("[[service]]\nname = \"search\"\n");
-    for (upstream, weight) in upstreams.iter().zip(WEIGHTS) {
-        writeln!(
-            text,
-            "[[service.instance]]\naddress = \"127.0.0.1:{upstream}\"\nweight = {weight}"
-        )
-        .unwrap();
-    }
-    for route in 0..routes {
-        writeln!(
-            text,
-            "[[route]]\nhost = \"h{route}.svc.local\"\nprefix = \"/api/v1\"\nservice = \"search\""
-        )
-        .unwrap();
-    }
-    let config = file(dir, "cardea.toml", &text);
+pub(super) fn cardea(work: &Work<'_>) -> CommandLine {
     let mut args: Vec<String> = ["router", "--static"].map(str::to_owned).to_vec();
-    args.push(config);
-    args.extend(["--listen".to_owned(), format!("127.0.0.1:{port}")]);
+    args.push(manifest(work));
+    args.extend(["--listen".to_owned(), format!("127.0.0.1:{}", work.port)]);
     args.extend(["--threads".to_owned(), "1".to_owned()]);
-    args.extend([
-        "--access-log".to_owned(),
-        dir.join("cardea-access.log").display().to_string(),
-    ]);
+    args.extend(["--access-log".to_owned(), work.path("-access.log")]);
     args.extend(["--admin".to_owned(), "127.0.0.1:0".to_owned()]);
     CommandLine {
         program: cardea_tests::binary::cardea(),
@@ -170,38 +189,22 @@ pub(super) fn cardea(dir: &Path, port: u16, routes: usize, upstreams: &[u16]) ->
     }
 }
 
-/// Requests with eight ordinary headers over the hosts in turn, and one line of results.
-pub(super) fn wrk_script(dir: &Path, routes: usize) -> PathBuf {
-    let text = format!(
-        r#"local requests = {{}}
-local at = 0
-function init(args)
-  for i = 0, math.min({routes}, 2000) - 1 do
-    local host = "h" .. (i * math.max(1, math.floor({routes} / 2000)) % {routes}) .. ".svc.local"
-    requests[i + 1] = wrk.format("GET", "/api/v1/items/" .. i .. "?page=2", {{
-      ["Host"] = host,
-      ["User-Agent"] = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/126.0 Safari/537.36",
-      ["Accept"] = "application/json, text/plain, */*",
-      ["Accept-Language"] = "en-GB,en;q=0.9,de;q=0.7",
-      ["Accept-Encoding"] = "gzip, deflate, br",
-      ["Cookie"] = "session=0123456789abcdef0123456789abcdef; theme=dark",
-      ["Referer"] = "http://www.svc.local/items",
-      ["Traceparent"] = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-    }})
-  end
-end
-function request()
-  at = at % #requests + 1
-  return requests[at]
-end
-function done(summary, latency, all)
-  local e = summary.errors
-  print(string.format("RESULT %d %d %d", summary.requests, summary.duration,
-    e.connect + e.read + e.write + e.status + e.timeout))
-end
-"#
-    );
-    let path = dir.join(format!("wrk-{routes}.lua"));
-    std::fs::write(&path, text).expect("wrk's script");
-    path
+/// The routes and peers as a static file.
+pub(super) fn manifest(work: &Work<'_>) -> String {
+    let mut text = String::from("[[service]]\nname = \"search\"\n");
+    for (upstream, weight) in work.peers() {
+        writeln!(
+            text,
+            "[[service.instance]]\naddress = \"127.0.0.1:{upstream}\"\nweight = {weight}"
+        )
+        .unwrap();
+    }
+    for route in 0..work.routes {
+        writeln!(
+            text,
+            "[[route]]\nhost = \"h{route}.svc.local\"\nprefix = \"/api/v1\"\nservice = \"search\""
+        )
+        .unwrap();
+    }
+    work.file(".toml", &text)
 }

@@ -1,0 +1,148 @@
+//! Saturating rounds with `wrk`, and the table that compares them.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use super::stand::{CONNECTIONS, Proxy, bound};
+use crate::table::{Table, shown, spread};
+
+/// What one proxy showed, a value for each round.
+#[derive(Debug, Default)]
+pub(super) struct Rounds {
+    pub(super) cpu_us: Vec<f64>,
+    pub(super) per_second: Vec<f64>,
+    pub(super) bad: u64,
+}
+
+/// Rounds of `seconds` over all of `targets` in turn, after one to warm up.
+pub(super) fn rounds(targets: &[(&Proxy, &Path)], rounds: usize, seconds: u64) -> Vec<Rounds> {
+    let mut all: Vec<Rounds> = targets.iter().map(|_| Rounds::default()).collect();
+    for round in 0..=rounds {
+        for ((proxy, script), seen) in targets.iter().zip(&mut all) {
+            let (spent, (requests, per_second, bad)) =
+                proxy.cpu_us(|| load(proxy, script, seconds));
+            if round > 0 {
+                seen.cpu_us.push(spent / requests);
+                seen.per_second.push(per_second);
+                seen.bad += bad;
+            }
+        }
+    }
+    all
+}
+
+/// Requests, requests a second, failures.
+pub(super) fn load(proxy: &Proxy, script: &Path, seconds: u64) -> (f64, f64, u64) {
+    let out = command(bound(1), proxy, script, seconds)
+        .output()
+        .expect("wrk");
+    results(&out)
+}
+
+/// Adds wrk and its arguments to a command that runs another.
+pub(super) fn command(mut by: Command, proxy: &Proxy, script: &Path, seconds: u64) -> Command {
+    by.args(["wrk", "-t1", &format!("-c{CONNECTIONS}")])
+        .arg(format!("-d{seconds}s"))
+        .arg("-s")
+        .arg(script)
+        .arg(format!("http://{}/", proxy.address));
+    by
+}
+
+/// What wrk printed: requests, requests a second, failures.
+pub(super) fn results(out: &Output) -> (f64, f64, u64) {
+    let text = String::from_utf8_lossy(&out.stdout);
+    let line = text.lines().find_map(|line| line.strip_prefix("RESULT "));
+    let numbers: Vec<f64> = line
+        .unwrap_or_else(|| panic!("wrk said: {text}{}", String::from_utf8_lossy(&out.stderr)))
+        .split_whitespace()
+        .filter_map(|number| number.parse().ok())
+        .collect();
+    let [requests, micros, bad] = numbers[..] else {
+        panic!("wrk said: {text}");
+    };
+    (requests, requests / (micros / 1e6), bad as u64)
+}
+
+/// CPU per request beside nginx, which is the first.
+pub(super) fn compare(targets: &[(&Proxy, &Path)], all: &[Rounds]) {
+    let base = spread(&all[0].cpu_us).0;
+    let mut table = Table::new(&[
+        "",
+        "CPU µs per request",
+        "× nginx",
+        "requests/s",
+        "core busy",
+        "failed",
+    ]);
+    for ((proxy, _), seen) in targets.iter().zip(all) {
+        let (cpu, rate) = (spread(&seen.cpu_us).0, spread(&seen.per_second).0);
+        table.row([
+            proxy.name.clone(),
+            shown(&seen.cpu_us, 2),
+            format!("{:.2}", cpu / base),
+            shown(&seen.per_second, 0),
+            format!("{:.0} %", cpu * rate / 1e4),
+            seen.bad.to_string(),
+        ]);
+    }
+    table.print();
+}
+
+/// How much more a request costs in the second setting than in the first.
+pub(super) fn growth(
+    titles: [&str; 2],
+    names: &[(&Proxy, &Path)],
+    first: &[Rounds],
+    second: &[Rounds],
+) {
+    let mut table = Table::new(&["CPU µs per request", titles[0], titles[1], "more"]);
+    for ((proxy, _), (one, two)) in names.iter().zip(first.iter().zip(second)) {
+        let (before, after) = (spread(&one.cpu_us).0, spread(&two.cpu_us).0);
+        table.row([
+            proxy.name.clone(),
+            shown(&one.cpu_us, 2),
+            shown(&two.cpu_us, 2),
+            format!("{:+.1} %", (after / before - 1.0) * 100.0),
+        ]);
+    }
+    table.print();
+}
+
+/// Requests with eight ordinary headers over the hosts in turn, and one line of results.
+pub(super) fn script(dir: &Path, routes: usize) -> PathBuf {
+    let text = format!(
+        r#"local requests = {{}}
+local at = 0
+function init(args)
+  for i = 0, math.min({routes}, 2000) - 1 do
+    local host = "h" .. (i * math.max(1, math.floor({routes} / 2000)) % {routes}) .. ".svc.local"
+    requests[i + 1] = wrk.format("GET", "/api/v1/items/" .. i .. "?page=2", {{
+      ["Host"] = host,
+      ["User-Agent"] = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/126.0 Safari/537.36",
+      ["Accept"] = "application/json, text/plain, */*",
+      ["Accept-Language"] = "en-GB,en;q=0.9,de;q=0.7",
+      ["Accept-Encoding"] = "gzip, deflate, br",
+      ["Cookie"] = "session=0123456789abcdef0123456789abcdef; theme=dark",
+      ["Referer"] = "http://www.svc.local/items",
+      ["Traceparent"] = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    }})
+  end
+end
+function request()
+  at = at % #requests + 1
+  return requests[at]
+end
+function done(summary, latency, all)
+  local e = summary.errors
+  print(string.format("RESULT %d %d %d", summary.requests, summary.duration,
+    e.connect + e.read + e.write + e.status + e.timeout))
+end
+"#
+    );
+    let path = dir.join(format!("wrk-{routes}.lua"));
+    std::fs::write(&path, text).expect("wrk's script");
+    path
+}
