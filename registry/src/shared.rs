@@ -28,6 +28,9 @@ use crate::{
     writer::Command,
 };
 
+/// For how long a replica that notified is taken for alive though it is not listed, ms.
+const HEARD: i64 = 10_000;
+
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: CoreConfig,
@@ -49,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) stopping: CancellationToken,
     /// Other replicas live: what only they need is written to the database.
     pub(crate) others: AtomicBool,
+    /// When another replica was last heard of by its notification.
+    heard: AtomicI64,
     /// Until when this replica looks for lapsed leases.
     pub(crate) expiry_until: AtomicI64,
     standing: Mutex<Standing>,
@@ -98,6 +103,7 @@ impl Shared {
             reached: Notify::new(),
             stopping: CancellationToken::new(),
             others: AtomicBool::new(false),
+            heard: AtomicI64::new(i64::MIN),
             expiry_until: AtomicI64::new(0),
             standing: Mutex::new(Standing {
                 mode: parts.mode,
@@ -167,6 +173,19 @@ impl Shared {
         let state = Arc::new(state);
         self.state.store(Arc::clone(&state));
         self.feed.publish(&state);
+    }
+
+    /// Another replica notified; whether this is news.
+    pub(crate) fn heard_another(&self) -> bool {
+        self.heard.store(self.clock.now(), Ordering::Relaxed);
+        !self.others.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether another replica notified a moment ago: one that has just started is heard of before it
+    /// is listed.
+    pub(crate) fn heard_lately(&self) -> bool {
+        let heard = self.heard.load(Ordering::Relaxed);
+        self.clock.now().saturating_sub(heard) < HEARD
     }
 
     pub(crate) fn holds_expiry(&self) -> bool {

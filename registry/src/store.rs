@@ -241,6 +241,11 @@ impl Store {
         }
     }
 
+    /// Tells the other replicas that there may be something to read.
+    pub(crate) async fn tell(&self) -> Result<(), StoreError> {
+        run!(self, self.timeout, tell())
+    }
+
     /// A connection that is told of commits; none on SQLite.
     pub(crate) async fn listen(&self) -> Result<Option<PgListener>, StoreError> {
         match &self.engine {
@@ -310,16 +315,21 @@ macro_rules! on_lane {
 impl Session {
     /// Writes a few records of instances and commits, in one round trip where the engine can:
     /// `None` where it can't, `false` where the head stands elsewhere (nothing was written then).
-    /// An error leaves open whether it was committed.
+    /// With `tell`, other replicas are told. An error leaves open whether it was committed.
     pub(crate) async fn write_at_once(
         &mut self,
         from: &Point,
         to: &Point,
         records: &[Record],
+        tell: bool,
     ) -> Result<Option<bool>, StoreError> {
         match &mut self.lane {
             Lane::Postgres(connection, _) if postgres::at_once::fits(records) => {
-                let written = postgres::at_once::write(connection, from, to, records);
+                let written = postgres::at_once::write(connection, from, to, records, tell);
+                bounded(self.timeout, written).await.map(Some)
+            }
+            Lane::Sqlite(connection, _) if sqlite::at_once::fits(records) => {
+                let written = sqlite::at_once::write(connection, from, to, &records[0]);
                 bounded(self.timeout, written).await.map(Some)
             }
             _ => Ok(None),
@@ -348,9 +358,10 @@ impl Session {
         on_lane!(self, LONG, rewrite(rows))
     }
 
-    /// Commits. An error here leaves open whether the transaction was committed.
-    pub(crate) async fn commit(mut self) -> Result<(), StoreError> {
-        on_lane!(self, self.timeout, commit())?;
+    /// Commits; with `tell`, other replicas are told. An error here leaves open whether the
+    /// transaction was committed.
+    pub(crate) async fn commit(mut self, tell: bool) -> Result<(), StoreError> {
+        on_lane!(self, self.timeout, commit(tell))?;
         self.keep();
         Ok(())
     }

@@ -4,8 +4,8 @@
 //! 2. The writer takes what has come and drafts it on the current state ([`Draft`], pure). It starts
 //!    at once when idle; what arrives during a commit goes into the next: group commit without a timer.
 //! 3. One transaction moves the head row (and so takes its lock), adds the records to the log and
-//!    makes the current rows what the records say ([`Writer::write`]; on Postgres a few records of
-//!    instances go in one statement). If another replica has moved
+//!    makes the current rows what the records say ([`Writer::write`]; a few records of instances on
+//!    Postgres, and a lone one on SQLite, go in one step). If another replica has moved
 //!    the head, its rows are read under the lock and the units are drafted again on top of them.
 //! 4. The new state is published: readers see it, waiting routers are woken, the doors get their answers.
 //!
@@ -17,7 +17,7 @@ pub(crate) mod draft;
 mod history;
 mod outage;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use cardea_registry_api::api::{Keep, Mode, Status};
 use tokio::sync::{mpsc, oneshot};
@@ -228,7 +228,8 @@ impl Writer {
             // taken is not known, while a failed `begin` can be repeated.
             if self.took.take().is_some_and(|took| started - took < ALIVE) {
                 let to = draft.point();
-                if session.write_at_once(&from, &to, &draft.records).await? == Some(true) {
+                let done = session.write_at_once(&from, &to, &draft.records, self.tells());
+                if done.await? == Some(true) {
                     session.keep();
                     return Ok(self.taken(draft));
                 }
@@ -262,9 +263,15 @@ impl Writer {
                 session.set_head(&head).await?;
             }
             session.write(&draft.records).await?;
-            session.commit().await?;
+            session.commit(self.tells()).await?;
             return Ok(self.taken(draft));
         }
+    }
+
+    /// Whether other replicas are to be told. A replica that nobody is beside saves the server and
+    /// itself the work; one that comes says so ([`crate::background`]), and all reread on a timer.
+    fn tells(&self) -> bool {
+        self.shared.others.load(Ordering::Relaxed)
     }
 
     /// The database has a draft.

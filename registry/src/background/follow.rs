@@ -26,6 +26,8 @@ pub(super) async fn follow(shared: &Shared) {
                 Ok(Some(new)) => {
                     listener = Some(new);
                     shared.log_moved.notify_one();
+                    // Whoever has been alone so far tells nobody of changes: say that we are here.
+                    say_hello(shared).await;
                 }
                 Ok(None) => listens = false,
                 Err(error) => tracing::debug!(%error, "cannot listen for notifications"),
@@ -38,11 +40,25 @@ pub(super) async fn follow(shared: &Shared) {
                 if told.is_none() {
                     listener = None;
                 }
-                if !told.is_some_and(|process| shared.store.is_own(process)) {
-                    shared.log_moved.notify_one();
+                match told {
+                    Some(process) if shared.store.is_own(process) => {}
+                    Some(_) => {
+                        if shared.heard_another() {
+                            // It does not know yet what was written while we thought to be alone.
+                            say_hello(shared).await;
+                        }
+                        shared.log_moved.notify_one();
+                    }
+                    None => shared.log_moved.notify_one(),
                 }
             }
         }
+    }
+}
+
+async fn say_hello(shared: &Shared) {
+    if let Err(error) = shared.store.tell().await {
+        tracing::debug!(%error, "cannot tell other replicas");
     }
 }
 

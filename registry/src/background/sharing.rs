@@ -71,9 +71,10 @@ async fn live(shared: &Shared) -> Result<(), StoreError> {
         .await?;
     expiry::hold(shared).await;
     let jobs = shared.store.jobs().await?;
-    let others = jobs
-        .iter()
-        .any(|job| job.name.starts_with("replica/") && job.holder != *replica && job.until > now);
+    let others = shared.heard_lately()
+        || jobs.iter().any(|job| {
+            job.name.starts_with("replica/") && job.holder != *replica && job.until > now
+        });
     if shared.others.swap(others, Ordering::Relaxed) != others {
         tracing::info!(others, "other replicas on this database");
     }

@@ -157,6 +157,31 @@ async fn renewals_at_one_replica_count_for_the_other_and_the_job_moves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_joins_is_told_of_changes_from_its_start_on() {
+    let postgres = Postgres::start();
+    let dir = tempfile::tempdir().unwrap();
+    let of = |replica: &str| {
+        let mut config = config(dir.path(), &postgres.url(), replica);
+        // Only what it is told: the timer would cover for it.
+        config.store.poll = Duration::from_hours(1);
+        config
+    };
+    let one = Running::open(of("one")).await.unwrap();
+    one.submit(short(0)).await.unwrap();
+    assert!(!one.core.shared.others.load(Ordering::Relaxed));
+    let two = Running::open(of("two")).await.unwrap();
+    one.submit(short(1)).await.unwrap();
+    one.submit(short(2)).await.unwrap();
+    let written = one.submit(short(3)).await.unwrap();
+    until("two follows", || {
+        two.core.state().revision >= written.revision
+    })
+    .await;
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_router_at_another_replica_acknowledges_too() {
     let postgres = Postgres::start();
     let dir = tempfile::tempdir().unwrap();

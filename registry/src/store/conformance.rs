@@ -52,7 +52,7 @@ async fn commit(store: &Store, from: &Point, objects: &[(Kind, &str, Option<&str
         Begun::Moved
     ));
     session.write(&records).await.unwrap();
-    session.commit().await.unwrap();
+    session.commit(true).await.unwrap();
     to
 }
 
@@ -66,6 +66,7 @@ async fn suite(url: &str) {
     what_is_committed_is_read_back(&store).await;
     many_rows_of_any_number(&store).await;
     in_one_step_it_is_the_same_or_nothing(&store).await;
+    one_record_in_one_step(&store).await;
     what_is_not_committed_never_was(&store).await;
     who_is_behind_gets_the_rows_under_the_lock(&store).await;
     a_row_is_written_once(&store).await;
@@ -154,11 +155,18 @@ async fn in_one_step_it_is_the_same_or_nothing(store: &Store) {
     // Configuration, and more than a few, go step by step.
     let mut session = store.session(false).await.unwrap();
     let (config, after) = rows(&from, &[(Kind::Cluster, "one", Some("{}"))]);
-    let written = session.write_at_once(&from, &after, &config).await.unwrap();
+    let written = session
+        .write_at_once(&from, &after, &config, true)
+        .await
+        .unwrap();
     assert_eq!(written, None);
-    let written = session.write_at_once(&from, &to, &records).await.unwrap();
+    let written = session
+        .write_at_once(&from, &to, &records, true)
+        .await
+        .unwrap();
     if matches!(store.engine, Engine::Sqlite(..)) {
         assert_eq!(written, None);
+        session.keep();
         return;
     }
     assert_eq!(written, Some(true));
@@ -181,7 +189,10 @@ async fn in_one_step_it_is_the_same_or_nothing(store: &Store) {
     );
     // From a point that holds no more, nothing is written.
     let (stale, there) = rows(&from, &[(Kind::Instance, "one/s/3", Some("{}"))]);
-    let written = session.write_at_once(&from, &there, &stale).await.unwrap();
+    let written = session
+        .write_at_once(&from, &there, &stale, true)
+        .await
+        .unwrap();
     assert_eq!(written, Some(false));
     assert_eq!(
         store.load().await.unwrap().instances.len(),
@@ -191,6 +202,43 @@ async fn in_one_step_it_is_the_same_or_nothing(store: &Store) {
     session.keep();
     let gone = [(Kind::Instance, "one/s/1", None)];
     commit(store, &to, &gone).await;
+}
+
+async fn one_record_in_one_step(store: &Store) {
+    let mut from = store.head().await.unwrap().point;
+    let before = store.load().await.unwrap();
+    let mut session = store.session(false).await.unwrap();
+    let key = "one/s/alone";
+    let mut logged = Vec::new();
+    for body in [Some("{\"n\":1}"), Some("{\"n\":'\"2\"'}"), None, None] {
+        let (records, to) = rows(&from, &[(Kind::Instance, key, body)]);
+        // Once from where the head stands no more, once from where it stands.
+        let stale = Point {
+            digest: Digest::root("elsewhere"),
+            ..from.clone()
+        };
+        for (from, done) in [(&stale, false), (&from, true)] {
+            let written = session.write_at_once(from, &to, &records, done).await;
+            assert_eq!(written.unwrap(), Some(done));
+            let head = store.head().await.unwrap().point;
+            assert_eq!(head == to, done);
+            let loaded = store.load().await.unwrap();
+            let now = loaded.instances.iter().find(|(have, ..)| have == key);
+            if done {
+                let wanted = body.map(|body| (key.to_owned(), to.revision, body.to_owned()));
+                assert_eq!(now, wanted.as_ref());
+            }
+        }
+        logged.extend(records);
+        from = to;
+    }
+    session.keep();
+    let first = logged[0].revision;
+    assert_eq!(store.changes_from(first, 100).await.unwrap(), logged);
+    assert_eq!(
+        store.load().await.unwrap().instances.len(),
+        before.instances.len()
+    );
 }
 
 async fn what_is_not_committed_never_was(store: &Store) {
@@ -225,7 +273,7 @@ async fn who_is_behind_gets_the_rows_under_the_lock(store: &Store) {
     };
     session.set_head(&head).await.unwrap();
     session.write(&records).await.unwrap();
-    session.commit().await.unwrap();
+    session.commit(true).await.unwrap();
     assert_eq!(store.head().await.unwrap().point, to);
 }
 
@@ -295,7 +343,7 @@ async fn rewriting_replaces_everything(store: &Store) {
     head.accepted_at = 99;
     head.point.epoch = "third".into();
     session.set_head(&head).await.unwrap();
-    session.commit().await.unwrap();
+    session.commit(true).await.unwrap();
     let loaded = store.load().await.unwrap();
     assert_eq!(loaded.head, head);
     assert_eq!(loaded.objects.len() + loaded.instances.len(), 2);

@@ -1,5 +1,5 @@
 //! What is done on a connection, written once: each engine's module includes this file with its own
-//! `Connection` and its few words of dialect (`BEGIN_WRITE`, `BEGIN_READ`, `COMMIT`).
+//! `Connection` and its few words of dialect (`BEGIN_WRITE`, `BEGIN_READ`, `COMMIT_AND_TELL`, `TELL`).
 
 use cardea_registry_api::api::RouterInfo;
 use sqlx::{
@@ -13,7 +13,7 @@ use super::{
         rows::{self, Begun, Current, Head, HeadRow, Job, Loaded, signed, unsigned},
         sql,
     },
-    BEGIN_READ, BEGIN_WRITE, COMMIT, Connection,
+    BEGIN_READ, BEGIN_WRITE, COMMIT_AND_TELL, Connection, TELL,
 };
 use crate::{
     change::Kind,
@@ -236,9 +236,16 @@ pub(crate) async fn rewrite(
     put_current(connection, rows).await
 }
 
-/// Commits, and tells the other replicas.
-pub(crate) async fn commit(connection: &mut Connection) -> Result<(), Error> {
-    raw_sql(COMMIT).execute(connection).await?;
+/// Commits, and tells the other replicas if there are any.
+pub(crate) async fn commit(connection: &mut Connection, tell: bool) -> Result<(), Error> {
+    let text = if tell { COMMIT_AND_TELL } else { "COMMIT" };
+    raw_sql(text).execute(connection).await?;
+    Ok(())
+}
+
+/// Tells the other replicas that there may be something to read.
+pub(crate) async fn tell(connection: &mut Connection) -> Result<(), Error> {
+    raw_sql(TELL).execute(connection).await?;
     Ok(())
 }
 

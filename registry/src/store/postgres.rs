@@ -26,7 +26,8 @@ pub(super) type Connection = PgConnection;
 const BEGIN_WRITE: &str = "BEGIN";
 const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// The notification is a hint to the other replicas; it has no payload and may get lost.
-const COMMIT: &str = "NOTIFY cardea_changes; COMMIT";
+const COMMIT_AND_TELL: &str = "NOTIFY cardea_changes; COMMIT";
+const TELL: &str = "NOTIFY cardea_changes";
 const CHANNEL: &str = "cardea_changes";
 
 /// How to connect.

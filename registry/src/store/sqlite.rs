@@ -14,11 +14,15 @@ use sqlx::{
 #[path = "operations.rs"]
 pub(super) mod operations;
 
+pub(super) mod at_once;
+
 pub(super) type Connection = SqliteConnection;
 
 const BEGIN_WRITE: &str = "BEGIN IMMEDIATE";
 const BEGIN_READ: &str = "BEGIN";
-const COMMIT: &str = "COMMIT";
+/// There is nobody to tell: other processes on the file reread the log on a timer.
+const COMMIT_AND_TELL: &str = "COMMIT";
+const TELL: &str = "SELECT 1";
 
 /// How to open the file.
 #[derive(Debug, Clone)]

@@ -214,7 +214,7 @@ impl Writer {
         let record = decision(&head, &mut new, actor);
         session.write(&[record]).await?;
         session.set_head(&new).await?;
-        session.commit().await?;
+        session.commit(true).await?;
         if mode == Mode::Ok {
             self.follow_log().await?;
             if let Some(durable) = &self.durable {
@@ -252,7 +252,7 @@ impl Writer {
         session.rewrite(&rows).await?;
         session.write(&[record]).await?;
         session.set_head(&new).await?;
-        session.commit().await?;
+        session.commit(true).await?;
         state.rebase(Arc::clone(&new.point.epoch), new.point.revision);
         state.base = new.point;
         state.accepted_at = new.accepted_at;
