@@ -12,11 +12,14 @@ fn main() {
     let given = std::env::var("CARDEA_COMMIT").ok();
     let commit = given.or_else(|| git(&["rev-parse", "--short=12", "HEAD"]));
     let version = std::env::var("CARGO_PKG_VERSION").unwrap_or_default();
-    let text = match commit.filter(|commit| !commit.is_empty()) {
-        Some(commit) => format!("{version} ({commit})"),
-        None => version,
+    let commit = commit.unwrap_or_default();
+    let text = if commit.is_empty() {
+        version
+    } else {
+        format!("{version} ({commit})")
     };
     println!("cargo:rustc-env=CARDEA_VERSION={text}");
+    println!("cargo:rustc-env=CARDEA_BUILT_FROM={commit}");
 }
 
 fn git(arguments: &[&str]) -> Option<String> {

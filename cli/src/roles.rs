@@ -4,6 +4,8 @@ pub(crate) mod agent;
 pub(crate) mod registry;
 pub(crate) mod router;
 
+use std::num::NonZeroUsize;
+
 use tokio::runtime::{Builder, Runtime};
 
 use crate::exit::Exit;
@@ -14,9 +16,10 @@ pub(crate) fn single_thread() -> Result<Runtime, Exit> {
     runtime.map_err(|e| Exit::failed(format!("the event loop cannot be made: {e}")))
 }
 
-/// A runtime on all cores.
-pub(crate) fn multi_thread(name: &str) -> Result<Runtime, Exit> {
+/// A runtime on so many threads.
+pub(crate) fn multi_thread(name: &str, threads: NonZeroUsize) -> Result<Runtime, Exit> {
     let runtime = Builder::new_multi_thread()
+        .worker_threads(threads.get())
         .thread_name(name)
         .enable_all()
         .build();

@@ -40,6 +40,8 @@ pub struct Config {
     pub routers: RouterConfig,
     /// How much of the change log is kept.
     pub history: HistoryConfig,
+    /// The commit that the program was built from, for metrics. Default: empty, which means unknown.
+    pub commit: String,
 }
 
 /// A database's URL, such as `postgres://user:password@host/name`; its password is never shown.
@@ -156,6 +158,7 @@ impl Default for Config {
             snapshots: SnapshotConfig::default(),
             routers: RouterConfig::default(),
             history: HistoryConfig::default(),
+            commit: String::new(),
         }
     }
 }

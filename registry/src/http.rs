@@ -99,10 +99,11 @@ pub(crate) fn api(core: Core, health: Arc<Health>, stopping: CancellationToken) 
 }
 
 /// The admin port: health and metrics.
-pub(crate) fn admin(health: Arc<Health>, metrics: PrometheusHandle) -> Router {
+pub(crate) fn admin(health: Arc<Health>, metrics: PrometheusHandle, commit: &str) -> Router {
     let render = {
         let health = Arc::clone(&health);
-        move || async move { crate::metrics::render(&metrics, health.core()).await }
+        let commit = commit.to_owned();
+        move || async move { crate::metrics::render(&metrics, health.core(), commit).await }
     };
     Router::new()
         .route("/healthz", axum::routing::get(health::alive))

@@ -101,15 +101,23 @@ fn describe() {
         (ALARMS, "What needs somebody's attention"),
         (ROUTERS, "Routers that count for acknowledgements"),
         (SNAPSHOT_AGE, "Age of the newest disk snapshot"),
-        ("cardea_build_info", "1; the version is in the label"),
+        (
+            "cardea_build_info",
+            "1; version and commit are in the labels",
+        ),
     ] {
         metrics::describe_gauge!(name, text);
     }
 }
 
 /// Brings what is read rather than counted up to date, and writes everything out.
-pub(crate) async fn render(handle: &PrometheusHandle, core: Option<&Core>) -> String {
-    metrics::gauge!("cardea_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+pub(crate) async fn render(
+    handle: &PrometheusHandle,
+    core: Option<&Core>,
+    commit: String,
+) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    metrics::gauge!("cardea_build_info", "version" => version, "commit" => commit).set(1.0);
     if let Some(core) = core {
         read(core).await;
     }

@@ -136,7 +136,7 @@ pub async fn start(config: Config) -> Result<Registry, StartError> {
         name: "admin",
         listener: admin_listener,
         tls: None,
-        app: http::admin(Arc::clone(&health), metrics),
+        app: http::admin(Arc::clone(&health), metrics, &config.commit),
         max_connections: ADMIN_CONNECTIONS,
         header_timeout: config.http.header_timeout.duration(),
         stop_timeout: ADMIN_STOP,

@@ -34,6 +34,7 @@ pub(crate) struct Admin {
     pub(crate) render: Render,
     pub(crate) cluster: Arc<str>,
     pub(crate) router: Arc<str>,
+    pub(crate) commit: Arc<str>,
 }
 
 /// Serves until it is stopped.

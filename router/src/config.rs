@@ -37,6 +37,8 @@ pub struct Config {
     pub drain: Duration,
     /// How long a tunnel (WebSocket) outlives the removal or draining of its instance.
     pub tunnel_ceiling: Duration,
+    /// The commit that the program was built from, for metrics; empty: unknown.
+    pub commit: String,
 }
 
 /// Whose `X-Request-Id` and `traceparent` go on.
@@ -118,6 +120,7 @@ impl Default for Config {
             limits: Limits::default(),
             drain: Duration::from_secs(30),
             tunnel_ceiling: Duration::from_mins(10),
+            commit: String::new(),
         }
     }
 }

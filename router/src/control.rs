@@ -83,6 +83,7 @@ impl Control {
                 render,
                 cluster: config.cluster.as_str().into(),
                 router: config.id.as_str().into(),
+                commit: config.commit.as_str().into(),
             },
             shared,
             listener,

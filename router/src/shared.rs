@@ -19,7 +19,7 @@ use arc_swap::{ArcSwapOption, Guard};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::{clock, table::Table};
+use crate::{clock, metrics::Histogram, table::Table};
 
 /// What workers and the control thread share.
 #[derive(Debug, Default)]
@@ -47,6 +47,8 @@ pub(crate) struct Counts {
     pub(crate) disk_failed: AtomicU64,
     /// Of the last table, from the update's arrival to the swap.
     pub(crate) apply_micros: AtomicU64,
+    /// Of each table, from the update's being applied to the swap.
+    pub(crate) builds: Histogram,
 }
 
 /// Adds one.

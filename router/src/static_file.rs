@@ -148,6 +148,7 @@ impl StaticFile {
         self.builder
             .build(&objects, &dirty, stamp, began)
             .publish(&self.shared);
+        self.shared.counts.builds.observe(began.elapsed());
         self.objects = objects;
         let refused = self.builder.refused().iter();
         self.shared.set_alarms(

@@ -270,10 +270,10 @@ impl Sync {
             revision: position.revision,
             origin,
         };
-        let built = self
-            .builder
-            .build(replica.objects(), dirty, stamp, Instant::now());
+        let start = Instant::now();
+        let built = self.builder.build(replica.objects(), dirty, stamp, start);
         built.publish(&self.shared);
+        self.shared.counts.builds.observe(start.elapsed());
         let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.shared
             .counts

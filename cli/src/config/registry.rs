@@ -1,6 +1,6 @@
 //! Settings of `cardea registry`: the `[registry]` table.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf};
 
 use cardea_registry::{
     Config,
@@ -26,6 +26,18 @@ pub(crate) struct RegistrySettings {
     /// postgres://user:password@host/name [default: SQLite in the data directory]
     #[arg(long, env = "CARDEA_DATABASE", value_name = "URL")]
     pub(crate) database: Option<String>,
+    /// SQLite: each write waits for the disk, so that a power cut loses none [default: false]
+    #[arg(
+        long,
+        env = "CARDEA_SQLITE_FULL_SYNC",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    pub(crate) sqlite_full_sync: Option<bool>,
+    /// Threads that serve requests [default: half of the cores]
+    #[arg(long, env = "CARDEA_REGISTRY_THREADS", value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
     /// This replica's id among those of one database [default: made once, kept in the data directory]
     #[arg(long, env = "CARDEA_REGISTRY_REPLICA", value_name = "NAME")]
     pub(crate) replica: Option<Name>,
@@ -198,7 +210,7 @@ pub(crate) struct History {
 
 mirror! {
     RegistrySettings => Config {
-        listen, admin, data_dir,
+        listen, admin, data_dir, sqlite_full_sync,
         http.max_connections, http.header_timeout, http.stop_timeout,
         leases.flush, leases.grace,
         guard.max_percent, guard.max_count, guard.stale_after,
@@ -211,12 +223,23 @@ mirror! {
 impl RegistrySettings {
     /// Every setting as it holds when nobody says anything.
     pub(crate) fn defaults() -> Self {
-        Self::mirrored()
+        Self {
+            threads: Some(default_threads()),
+            ..Self::mirrored()
+        }
+    }
+
+    /// How many threads serve requests.
+    pub(crate) fn threads(&self) -> NonZeroUsize {
+        self.threads.unwrap_or_else(default_threads)
     }
 
     /// The registry's own form, checked.
     pub(crate) fn into_config(self) -> Result<Config, Invalid> {
-        let mut config = Config::default();
+        let mut config = Config {
+            commit: env!("CARDEA_BUILT_FROM").to_owned(),
+            ..Config::default()
+        };
         self.lay_over(&mut config);
         let mut check = Check::default();
         config.tls = check.merge("tls", self.tls.files()).flatten();
@@ -230,6 +253,13 @@ impl RegistrySettings {
         config.check()?;
         Ok(config)
     }
+}
+
+/// Half of the cores: an event that finds a second idle thread wakes it for nothing, which a lone
+/// write notices, and the database wants cores too.
+pub(crate) fn default_threads() -> NonZeroUsize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    NonZeroUsize::new(cores / 2).unwrap_or(NonZeroUsize::MIN)
 }
 
 impl Tls {

@@ -176,7 +176,10 @@ impl RouterSettings {
 
     /// The router's own form, checked.
     pub(crate) fn into_config(self) -> Result<Config, Invalid> {
-        let mut config = Config::default();
+        let mut config = Config {
+            commit: env!("CARDEA_BUILT_FROM").to_owned(),
+            ..Config::default()
+        };
         self.lay_over(&mut config);
         config.limits.body = self.limits.body;
         config.trusted_proxies = self.proxies.trusted.into_iter().collect();

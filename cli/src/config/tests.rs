@@ -177,6 +177,35 @@ fn leaf(value: &Value, key: &str) -> Option<String> {
 }
 
 #[test]
+fn sqlite_can_be_told_to_wait_for_the_disk() {
+    let read = |text: &str, flags: &RegistrySettings| {
+        let file = file(text);
+        let merged = merge(Some(file.path()), flags, &RegistrySettings::defaults());
+        let settings = merged.map_err(|exit| format!("{exit:?}"))?.settings;
+        Ok::<_, String>((
+            settings.threads(),
+            settings.into_config().unwrap().sqlite_full_sync,
+        ))
+    };
+    let none = RegistrySettings::default();
+    assert!(!read("", &none).unwrap().1);
+    let text = "sqlite_full_sync = true\nthreads = 3\n";
+    let (threads, full_sync) = read(text, &none).unwrap();
+    assert!(full_sync);
+    assert_eq!(threads.get(), 3);
+    let flags = RegistrySettings {
+        sqlite_full_sync: Some(false),
+        ..RegistrySettings::default()
+    };
+    assert!(!read(text, &flags).unwrap().1, "a flag wins");
+    assert!(
+        read("threads = 0\n", &none)
+            .unwrap_err()
+            .contains("threads")
+    );
+}
+
+#[test]
 fn a_token_is_read_from_its_file() {
     let secret = file("  cardea_router_x \n");
     assert_eq!(token(None, Some(secret.path())).unwrap(), "cardea_router_x");

@@ -19,7 +19,7 @@ use cardea_registry_api::{
 use tokio::{runtime::Runtime, time::timeout};
 
 use super::dir::DataDir;
-use crate::{args::DevArgs, exit::Exit, roles::multi_thread};
+use crate::{args::DevArgs, config::registry::default_threads, exit::Exit, roles::multi_thread};
 
 /// What the demo services are, and where they are reached.
 const MANIFEST: &str = include_str!("demo.toml");
@@ -49,7 +49,7 @@ impl Part {
         };
         config.check().map_err(|e| Exit::invalid("", &e))?;
         let mut part = Self {
-            runtime: Some(multi_thread("registry")?),
+            runtime: Some(multi_thread("registry", default_threads())?),
             config,
             running: None,
         };

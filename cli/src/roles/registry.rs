@@ -16,10 +16,11 @@ use crate::{
 pub(crate) fn run(args: &RegistryArgs, log: &LogArgs) -> Outcome {
     let file = args.config.as_deref();
     let merged = config::merge(file, &args.settings, &RegistrySettings::defaults())?;
+    let threads = merged.settings.threads();
     let checked = merged.settings.clone().into_config();
     let config = checked.map_err(|e| merged.explain(e))?;
     telemetry::start(&merged.log.under(log), telemetry::DEFAULT_LEVEL)?;
-    multi_thread("registry")?.block_on(async {
+    multi_thread("registry", threads)?.block_on(async {
         let mut signals = Signals::listen()?;
         let mut registry = tokio::select! {
             started = cardea_registry::start(config) => started.map_err(failure)?,

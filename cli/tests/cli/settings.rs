@@ -138,6 +138,27 @@ fn what_is_printed_can_be_read_back_and_has_no_secret() {
 }
 
 #[test]
+fn full_sync_comes_from_flag_and_environment() {
+    let dir = tempfile::tempdir().unwrap();
+    let shown = |flags: &[&str], said: Option<&str>| {
+        let mut command = cardea(dir.path());
+        command
+            .args(["check-config", "registry", "--json", "--"])
+            .args(flags);
+        if let Some(said) = said {
+            command.env("CARDEA_SQLITE_FULL_SYNC", said);
+        }
+        let output = command.output().unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        json["sqlite_full_sync"].as_bool().unwrap()
+    };
+    assert!(!shown(&[], None));
+    assert!(shown(&[], Some("true")));
+    assert!(shown(&["--sqlite-full-sync"], None));
+    assert!(!shown(&["--sqlite-full-sync=false"], Some("true")));
+}
+
+#[test]
 fn writes_are_not_done_unasked() {
     let dir = tempfile::tempdir().unwrap();
     for words in [

@@ -54,7 +54,7 @@ async fn metrics_count_requests_and_instances() {
         r#"cardea_registry_instances{state="draining",source="manual"} 0"#,
         "cardea_registry_revision ",
         r#"cardea_registry_mode{mode="database_lost"} 0"#,
-        r#"cardea_build_info{version=""#,
+        r#"cardea_build_info{version="0.1.0",commit=""#,
     ] {
         assert!(text.contains(line), "{line} is missing in\n{text}");
     }

@@ -19,7 +19,11 @@ pub(super) fn render(admin: &Admin, out: &mut String) {
         "cardea_build_info",
         "Which build this is.",
         [(
-            format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION")),
+            format!(
+                "{{version=\"{}\",commit=\"{}\"}}",
+                env!("CARGO_PKG_VERSION"),
+                admin.commit
+            ),
             1.0,
         )],
     );
@@ -134,6 +138,11 @@ fn counters(admin: &Admin, out: &mut String) {
         "cardea_router_config_apply_seconds",
         "From the last update's arrival to the table's swap.",
         read(&counts.apply_micros) / 1e6,
+    );
+    counts.builds.render(
+        out,
+        "cardea_router_config_build_seconds",
+        "Building a table and swapping it in.",
     );
 }
 

@@ -8,6 +8,7 @@ use crate::fixtures::{World, instance, route};
 
 fn admin(shared: &Arc<Shared>) -> Router {
     routes(Admin {
+        commit: "0123abc".into(),
         shared: Arc::clone(shared),
         render: Arc::new(|out| out.push_str("from_the_workers 1\n")),
         cluster: "dc".into(),
@@ -91,6 +92,12 @@ async fn shows_peers_table_and_metrics() {
         "cardea_router_peer_healthy{cluster=\"dc\",service=\"s\",peer=\"i0\"} 1",
         "cardea_router_peer_healthy{cluster=\"dc\",service=\"s\",peer=\"i1\"} 0",
         "cardea_router_alarms 1",
+        "cardea_router_config_build_seconds_count 0",
+        concat!(
+            "cardea_build_info{version=\"",
+            env!("CARGO_PKG_VERSION"),
+            "\",commit=\"0123abc\"} 1"
+        ),
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
     }

@@ -151,18 +151,36 @@ fn head(out: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
+impl Histogram {
+    /// Appends it as a family of its own, without labels.
+    pub(crate) fn render(&self, out: &mut String, name: &str, help: &str) {
+        let mut summed = Summed::default();
+        summed.add(self);
+        head(out, name, "histogram", help);
+        histogram(out, name, "", &summed);
+    }
+}
+
 fn histogram(out: &mut String, name: &str, labels: &str, summed: &Summed) {
+    let (comma, braced) = if labels.is_empty() {
+        ("", String::new())
+    } else {
+        (",", format!("{{{labels}}}"))
+    };
     let mut so_far = 0;
     for (bound, bucket) in BOUNDS_US.iter().zip(&summed.buckets) {
         so_far += bucket;
         let bound = *bound as f64 / 1e6;
-        let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {so_far}");
+        let _ = writeln!(
+            out,
+            "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {so_far}"
+        );
     }
     let count = summed.count();
     let sum = summed.sum_us as f64 / 1e6;
-    let _ = writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
+    let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}");
     let _ = writeln!(
         out,
-        "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {count}"
+        "{name}_sum{braced} {sum}\n{name}_count{braced} {count}"
     );
 }
