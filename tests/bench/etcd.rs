@@ -1,7 +1,6 @@
 //! Debian's etcd, and as much of its gRPC (over HTTP/2, by hand) as the comparison needs: put and watch.
 
 use std::{
-    convert::Infallible,
     net::SocketAddr,
     path::Path,
     time::{Duration, Instant},
@@ -13,14 +12,10 @@ use cardea_tests::{
     process::{Process, Spawn},
     wait,
 };
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
-use hyper::{
-    body::{Frame, Incoming},
-    client::conn::http2,
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::{net::TcpStream, sync::mpsc};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -69,33 +64,106 @@ impl Etcd {
     }
 }
 
-type Body = BoxBody<Bytes, Infallible>;
+/// What HTTP/2 calls its frames.
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const WINDOW: u8 = 8;
+const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
+const END_HEADERS: u8 = 4;
 
-/// One HTTP/2 connection; calls on it run side by side.
-#[derive(Clone)]
+/// One HTTP/2 connection with one call at a time, written by hand: as thin as the HTTP/1 client that
+/// the registry is measured with. A request is one write, and who asks reads the answer himself.
 pub(crate) struct Client {
-    sender: http2::SendRequest<Body>,
-    address: SocketAddr,
+    stream: TcpStream,
+    buffer: BytesMut,
+    /// The next call's stream.
+    next: u32,
 }
 
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("etcd");
         stream.set_nodelay(true).expect("a socket option");
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-            .handshake(TokioIo::new(stream))
-            .await
-            .expect("HTTP/2");
-        tokio::spawn(connection);
-        Self { sender, address }
+        let mut client = Self {
+            stream,
+            buffer: BytesMut::new(),
+            next: 1,
+        };
+        let mut hello = BytesMut::from(&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..]);
+        frame(&mut hello, SETTINGS, 0, 0, &[]);
+        // Answers are small: this much is never used up.
+        frame(&mut hello, WINDOW, 0, 0, &0x3fff_0000_u32.to_be_bytes());
+        client.send(&hello).await;
+        client
     }
 
-    fn request(&self, path: &str, body: Body) -> Request<Body> {
-        Request::post(format!("http://{}/{path}", self.address))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(body)
-            .expect("a request")
+    async fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.expect("etcd reads");
+    }
+
+    /// Begins a call with a message; its stream.
+    async fn call(&mut self, path: &str, message: &[u8], last: bool) -> u32 {
+        let stream = self.next;
+        self.next += 2;
+        // POST, http; then literals that no table keeps: :path, :authority, content-type, te.
+        let mut head = BytesMut::from(&[0x83, 0x86][..]);
+        for (name, value) in [
+            (&[0x04][..], path),
+            (&[0x01], "etcd"),
+            (&[0x0f, 0x10], "application/grpc"),
+            (b"\x00\x02te", "trailers"),
+        ] {
+            head.put_slice(name);
+            head.put_u8(u8::try_from(value.len()).expect("a short header"));
+            head.put_slice(value.as_bytes());
+        }
+        let mut body = BytesMut::with_capacity(message.len() + 5);
+        body.put_u8(0);
+        body.put_u32(u32::try_from(message.len()).expect("a small message"));
+        body.put_slice(message);
+        let mut out = BytesMut::new();
+        frame(&mut out, HEADERS, END_HEADERS, stream, &head);
+        let flags = if last { END_STREAM } else { 0 };
+        frame(&mut out, DATA, flags, stream, &body);
+        self.send(&out).await;
+        stream
+    }
+
+    /// The next frame of a stream: type, flags, payload. What concerns the connection is done.
+    async fn frame_of(&mut self, wanted: u32) -> (u8, u8, Bytes) {
+        loop {
+            let Some(head) = self.buffer.get(..9) else {
+                self.fill().await;
+                continue;
+            };
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+            let (kind, flags) = (head[3], head[4]);
+            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+            if self.buffer.len() < 9 + length {
+                self.fill().await;
+                continue;
+            }
+            let payload = self.buffer.split_to(9 + length).freeze().slice(9..);
+            match kind {
+                DATA | HEADERS if stream == wanted => return (kind, flags, payload),
+                SETTINGS | PING if flags & ACK == 0 => {
+                    let echo = if kind == PING { &payload[..] } else { &[] };
+                    let mut ack = BytesMut::new();
+                    frame(&mut ack, kind, ACK, 0, echo);
+                    self.send(&ack).await;
+                }
+                SETTINGS | PING | WINDOW => {}
+                other => panic!("etcd sent a frame of type {other}"),
+            }
+        }
+    }
+
+    async fn fill(&mut self) {
+        let read = self.stream.read_buf(&mut self.buffer).await.expect("etcd");
+        assert_ne!(read, 0, "etcd closed the connection");
     }
 
     /// `KV.Put`: returns when the write is durable.
@@ -103,26 +171,21 @@ impl Client {
         let mut message = BytesMut::new();
         field(&mut message, 1, key.as_bytes());
         field(&mut message, 2, value);
-        let body = http_body_util::Full::new(frame(&message)).boxed();
-        let request = self.request("etcdserverpb.KV/Put", body);
-        let response = self
-            .sender
-            .send_request(request)
-            .await
-            .expect("an answer to a put");
-        let collected = response
-            .into_body()
-            .collect()
-            .await
-            .expect("the answer's body");
-        let status = collected
-            .trailers()
-            .and_then(|trailers| trailers.get("grpc-status").cloned());
-        assert_eq!(status.expect("a gRPC status"), "0");
+        let stream = self.call("/etcdserverpb.KV/Put", &message, true).await;
+        let mut answered = false;
+        loop {
+            let (kind, flags, _) = self.frame_of(stream).await;
+            // An answer has a message; a failure has trailers only.
+            answered |= kind == DATA;
+            if flags & END_STREAM != 0 {
+                break;
+            }
+        }
+        assert!(answered, "a put failed");
     }
 
     /// `Watch` on all keys below `prefix`.
-    pub(crate) async fn watch(&mut self, prefix: &str) -> Watch {
+    pub(crate) async fn watch(mut self, prefix: &str) -> Watch {
         let mut end = prefix.as_bytes().to_vec();
         *end.last_mut().expect("a prefix") += 1;
         let mut create = BytesMut::new();
@@ -130,23 +193,13 @@ impl Client {
         field(&mut create, 2, &end);
         let mut message = BytesMut::new();
         field(&mut message, 1, &create);
-        let (sender, receiver) = mpsc::channel::<Result<Frame<Bytes>, Infallible>>(4);
-        sender
-            .send(Ok(Frame::data(frame(&message))))
-            .await
-            .expect("room");
-        let stream = futures(receiver);
-        let request = self.request("etcdserverpb.Watch/Watch", StreamBody::new(stream).boxed());
-        let response = self
-            .sender
-            .send_request(request)
-            .await
-            .expect("an answer to a watch");
-        assert_eq!(response.status(), StatusCode::OK);
+        let stream = self
+            .call("/etcdserverpb.Watch/Watch", &message, false)
+            .await;
         let mut watch = Watch {
-            body: response.into_body(),
+            client: self,
+            stream,
             buffer: BytesMut::new(),
-            _keep_open: sender,
         };
         // The first message says that the watch stands.
         watch.next().await;
@@ -154,17 +207,11 @@ impl Client {
     }
 }
 
-fn futures(
-    mut receiver: mpsc::Receiver<Result<Frame<Bytes>, Infallible>>,
-) -> impl futures_util::Stream<Item = Result<Frame<Bytes>, Infallible>> {
-    futures_util::stream::poll_fn(move |context| receiver.poll_recv(context))
-}
-
 /// A standing watch.
 pub(crate) struct Watch {
-    body: Incoming,
+    client: Client,
+    stream: u32,
     buffer: BytesMut,
-    _keep_open: mpsc::Sender<Result<Frame<Bytes>, Infallible>>,
 }
 
 impl Watch {
@@ -178,17 +225,22 @@ impl Watch {
                     return (message, Instant::now());
                 }
             }
-            let frame = self
-                .body
-                .frame()
-                .await
-                .expect("a watch goes on")
-                .expect("a frame");
-            if let Ok(data) = frame.into_data() {
-                self.buffer.extend_from_slice(&data);
+            let (kind, flags, payload) = self.client.frame_of(self.stream).await;
+            assert_eq!(flags & END_STREAM, 0, "a watch goes on");
+            if kind == DATA {
+                self.buffer.extend_from_slice(&payload);
             }
         }
     }
+}
+
+/// An HTTP/2 frame.
+fn frame(out: &mut BytesMut, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    out.put_uint(payload.len() as u64, 3);
+    out.put_u8(kind);
+    out.put_u8(flags);
+    out.put_u32(stream);
+    out.put_slice(payload);
 }
 
 /// A length-delimited protobuf field.
@@ -201,13 +253,4 @@ fn field(out: &mut BytesMut, number: u8, value: &[u8]) {
     }
     out.put_u8(length as u8);
     out.put_slice(value);
-}
-
-/// gRPC's five bytes in front of a message.
-fn frame(message: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(message.len() + 5);
-    out.put_u8(0);
-    out.put_u32(u32::try_from(message.len()).expect("a small message"));
-    out.put_slice(message);
-    out.freeze()
 }

@@ -86,10 +86,14 @@ pub(crate) async fn pulls() {
         router.spawn();
         router.wait_ready(SOON).await;
         starts.push(begun.elapsed().as_secs_f64() * 1000.0);
-        let build = router
-            .metric("cardea_router_config_build_seconds", "")
-            .await;
-        builds.extend(build.map(|seconds| seconds * 1000.0));
+        let build = "cardea_router_config_build_seconds";
+        let spent = router.metric(&format!("{build}_sum"), "").await;
+        let tables = router.metric(&format!("{build}_count"), "").await;
+        builds.extend(
+            spent
+                .zip(tables)
+                .map(|(spent, tables)| spent / tables * 1000.0),
+        );
         router.stop().await;
     }
     table.row([

@@ -76,6 +76,8 @@ async fn candidates(dir: &Path) -> Vec<Candidate> {
     let setup = RegistrySetup::new("on-postgres", Some(postgres.url()));
     let on_postgres = Registry::start(setup, dir).await;
     let on_sqlite = Registry::start(RegistrySetup::new("on-sqlite", None), dir).await;
+    let setup = RegistrySetup::new("on-sqlite-full", None).setting("sqlite_full_sync = true");
+    let on_sqlite_full = Registry::start(setup, dir).await;
     vec![
         Candidate {
             name: "etcd",
@@ -95,21 +97,49 @@ async fn candidates(dir: &Path) -> Vec<Candidate> {
                 postgres: None,
             },
         },
+        Candidate {
+            name: "cardea, SQLite, full sync",
+            store: Store::Registry {
+                registry: Box::new(on_sqlite_full),
+                postgres: None,
+            },
+        },
     ]
 }
 
+/// What of the registry is measured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    All,
+    Writes,
+    Others,
+}
+
 /// Prints the tables.
-pub(crate) async fn run() {
+pub(crate) async fn run(part: Part) {
     let scratch = Scratch::new("bench-registry");
     let candidates = candidates(scratch.path()).await;
     println!("### Registry beside etcd\n");
     println!(
         "PostgreSQL with fsync, synchronous_commit and full_page_writes on; SQLite in WAL mode with \
-         synchronous=NORMAL; etcd with its fsync on, over gRPC. The same disk, values of the same \
-         size, rounds of {} s interleaved, {ROUNDS} of them; load on the same two cores. CPU is of \
-         the server with its database.\n",
+         synchronous=NORMAL, and with FULL (`sqlite_full_sync`); etcd with its fsync on, over gRPC. \
+         The same disk, values of the same size, rounds of {} s interleaved, {ROUNDS} of them; load \
+         on the same two cores, through hand-written clients that write a request in one piece and \
+         read the answer on the same task, for etcd as for the registry. CPU is of the server with \
+         its database.\n",
         SPAN.as_secs()
     );
+    if part != Part::Others {
+        durable_writes(&candidates).await;
+    }
+    if part != Part::Writes {
+        watch::watchers(&candidates).await;
+        bulk(&candidates).await;
+        renew::renewals(&candidates).await;
+    }
+}
+
+async fn durable_writes(candidates: &[Candidate]) {
     let mut table = Table::new(&[
         "durable writes",
         "clients",
@@ -120,12 +150,9 @@ pub(crate) async fn run() {
         "CPU µs per write",
     ]);
     for clients in [1, 16, 64, 256] {
-        writes(&candidates, clients, &mut table).await;
+        writes(candidates, clients, &mut table).await;
     }
     table.print();
-    bulk(&candidates).await;
-    watch::watchers(&candidates).await;
-    renew::renewals(&candidates).await;
 }
 
 /// What one candidate showed, a value for each round.

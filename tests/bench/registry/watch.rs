@@ -2,16 +2,14 @@
 
 use std::{net::SocketAddr, time::Instant};
 
-use cardea_registry_api::{
-    Span,
-    client::{Client, Position, Pull, Pulled},
-};
+use cardea_registry_api::api::{EPOCH_HEADER, REVISION_HEADER};
 use cardea_tests::{
+    http1::Connection,
     load::percentile,
-    site::{Registry, key, name},
+    site::{Registry, Token},
 };
 
-use super::{Candidate, Store, micros, registration};
+use super::{Candidate, SOON, Store, micros, put, registration};
 use crate::{etcd, table::Table};
 
 /// From just before a write is sent until a watcher has it, one write at a time.
@@ -55,54 +53,49 @@ async fn watch_etcd(address: SocketAddr) -> Vec<u32> {
 }
 
 async fn watch_registry(registry: &Registry) -> Vec<u32> {
-    let writer = registry.client();
-    let reader = registry.client();
-    let instance = key("watched", "watched", "one");
-    let first = writer
-        .register(&instance, &registration(0))
-        .await
-        .expect("a registration");
-    let mut position: Option<Position> = None;
-    while position
-        .as_ref()
-        .is_none_or(|at| at.revision < first.revision)
-    {
-        position = pull(&reader, position).await;
-    }
+    let open = || Connection::open(registry.api(), SOON);
+    let mut writer = open().await.expect("the registry");
+    let mut reader = open().await.expect("the registry");
+    write(&mut writer, 0).await;
+    let mut position = None;
+    pull(&mut reader, &mut position).await;
     let mut delays = Vec::new();
     for number in 1..=WATCHED {
-        let registration = registration(number);
         let begun = Instant::now();
         let see = async {
-            let before = position.as_ref().map(|at| at.revision);
-            let mut now = position.clone();
-            while now.as_ref().map(|at| at.revision) == before {
-                now = pull(&reader, now).await;
-            }
-            (now, Instant::now())
+            pull(&mut reader, &mut position).await;
+            Instant::now()
         };
-        let (written, (now, seen)) = tokio::join!(writer.register(&instance, &registration), see);
-        written.expect("a registration");
-        position = now;
+        let ((), seen) = tokio::join!(write(&mut writer, number), see);
         delays.push(micros(seen - begun));
     }
     delays
 }
 
-async fn pull(reader: &Client, applied: Option<Position>) -> Option<Position> {
-    let pull = Pull {
-        cluster: name("watched"),
-        applied: applied.clone(),
-        wait: Span::secs(10),
-        router: None,
-        version: String::new(),
-        full: false,
-    };
-    match reader.pull(&pull).await.expect("a pull") {
-        Pulled::Update { update, .. } => Some(Position {
-            epoch: update.head.epoch.clone(),
-            revision: update.head.revision,
-        }),
-        Pulled::NotModified { .. } => applied,
-    }
+async fn write(connection: &mut Connection, number: u64) {
+    let body = serde_json::to_string(&registration(number)).expect("JSON");
+    let request = put("/v1/clusters/watched/services/watched/instances/one", &body);
+    let answer = connection.exchange(request.as_bytes(), SOON).await;
+    let answer = answer.expect("an answer to a write");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+/// Waits for an update after the epoch and revision of the last.
+async fn pull(connection: &mut Connection, position: &mut Option<(String, u64)>) {
+    let after = position
+        .as_ref()
+        .map_or_else(String::new, |(epoch, revision)| {
+            format!("?after={revision}&epoch={epoch}&wait=30s")
+        });
+    let request = format!(
+        "GET /v1/clusters/watched/snapshot{after} HTTP/1.1\r\nHost: registry\r\n\
+         Accept-Encoding: zstd\r\nAuthorization: Bearer {}\r\n\r\n",
+        Token::Router.secret()
+    );
+    let answer = connection.exchange(request.as_bytes(), SOON).await;
+    let answer = answer.expect("an update");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let header = |name: &str| answer.header(name).expect("a position").to_owned();
+    let revision = header(REVISION_HEADER).parse().expect("a revision");
+    *position = Some((header(EPOCH_HEADER), revision));
 }
