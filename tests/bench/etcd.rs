@@ -93,9 +93,10 @@ impl Client {
             next: 1,
         };
         let mut hello = BytesMut::from(&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..]);
-        frame(&mut hello, SETTINGS, 0, 0, &[]);
-        // Answers are small: this much is never used up.
-        frame(&mut hello, WINDOW, 0, 0, &0x3fff_0000_u32.to_be_bytes());
+        // As much as is never used up, for a stream (setting 4) and for all of them.
+        let plenty = 0x3fff_0000_u32.to_be_bytes();
+        frame(&mut hello, SETTINGS, 0, 0, &[&[0, 4], &plenty[..]].concat());
+        frame(&mut hello, WINDOW, 0, 0, &plenty);
         client.send(&hello).await;
         client
     }
