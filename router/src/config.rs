@@ -23,6 +23,9 @@ pub struct Config {
     pub access_log: AccessLog,
     /// Where routes and instances come from.
     pub source: Source,
+    /// Proxies before the router whose connections begin with a header of the PROXY protocol. It is
+    /// required of them, and never read from anybody else.
+    pub proxy_protocol: Networks,
     /// Proxies before the router whose word on their clients is believed: `X-Forwarded-…` and
     /// `Forwarded`. Everybody else's is replaced.
     pub trusted_proxies: Networks,
@@ -114,6 +117,7 @@ impl Default for Config {
                 ca: None,
                 state_dir: None,
             },
+            proxy_protocol: Networks::default(),
             trusted_proxies: Networks::default(),
             believe_ids: BelieveIds::Anyone,
             drop_underscores: false,

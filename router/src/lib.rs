@@ -7,6 +7,7 @@
 
 mod access_log;
 mod admin;
+mod arrival;
 mod balance;
 #[cfg(feature = "bench")]
 pub mod bench;
@@ -28,9 +29,11 @@ mod networks;
 mod peer;
 mod pipeline;
 mod pool;
+pub mod proxy_protocol;
 mod refusal;
 mod request_id;
 mod resolve;
+mod seldom;
 mod shared;
 mod start;
 mod static_file;

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crate::http1::request::Method;
+use crate::{arrival::Reason, http1::request::Method};
 
 mod render;
 
@@ -113,6 +113,15 @@ pub(crate) struct WorkerShare {
     pub(crate) connections: Counter,
     pub(crate) tunnels: Counter,
     pub(crate) log_dropped: Counter,
+    /// Connections that were closed before they were served, by reason.
+    refused: [Counter; Reason::ALL.len()],
+}
+
+impl WorkerShare {
+    /// The connections refused for a reason.
+    pub(crate) fn refused(&self, reason: Reason) -> &Counter {
+        &self.refused[reason as usize]
+    }
 }
 
 /// The request path's counters of all workers.

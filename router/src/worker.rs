@@ -3,6 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    fmt,
     future::poll_fn,
     io,
     net::SocketAddr,
@@ -17,6 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     access_log::AccessLog,
+    arrival::{self, Reason},
     balance::Balancers,
     client::Client,
     config::Config,
@@ -26,6 +28,7 @@ use crate::{
     pipeline,
     pool::Pool,
     request_id::Generator,
+    seldom::Seldom,
     shared::Shared,
     table::Table,
     timer::Timers,
@@ -65,6 +68,7 @@ pub(crate) struct Worker {
     pub(crate) metrics: LocalMetrics,
     pub(crate) log: AccessLog,
     pub(crate) ids: Generator,
+    refusals: [Seldom; Reason::ALL.len()],
     time: Cell<(Instant, i64)>,
     stopping: Cell<bool>,
     open: Cell<usize>,
@@ -91,6 +95,7 @@ impl Worker {
             metrics: parts.metrics,
             log: parts.log,
             ids: Generator::new(parts.seed.rotate_left(32)),
+            refusals: Default::default(),
             time: Cell::new((now, crate::clock::unix_millis())),
             stopping: Cell::new(false),
             open: Cell::new(0),
@@ -116,9 +121,18 @@ impl Worker {
     }
 
     /// Who connects from `address`.
-    fn client(&self, address: SocketAddr) -> Client {
+    pub(crate) fn client(&self, address: SocketAddr) -> Client {
         let trusted = self.config.trusted_proxies.contains(address.ip());
         Client::new(address, trusted)
+    }
+
+    /// Counts a connection that is closed before it is served, and says why now and then.
+    pub(crate) fn refuse(&self, reason: Reason, peer: SocketAddr, why: &dyn fmt::Display) {
+        self.metrics.share.refused(reason).add(1);
+        if let Some(unsaid) = self.refusals[reason as usize].due(Instant::now()) {
+            let reason = reason.as_str();
+            tracing::warn!(reason, %peer, unsaid, "refused a connection: {why}");
+        }
     }
 
     /// Whether the worker is draining: connections close after the request they are at.
@@ -221,16 +235,17 @@ fn open(
     worker: &Rc<Worker>,
     connections: &TaskTracker,
     stream: tokio::net::TcpStream,
-    client: SocketAddr,
+    peer: SocketAddr,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a client was gone before it was served");
         return;
     }
-    let client = worker.client(client);
     let guard = Open::new(worker);
     connections.spawn_local(async move {
-        pipeline::serve(&guard.0, Wire::Tcp(stream), "http", client).await;
+        if let Some(client) = arrival::client(&guard.0, &stream, peer).await {
+            pipeline::serve(&guard.0, Wire::Tcp(stream), "http", client).await;
+        }
     });
 }
 

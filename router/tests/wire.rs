@@ -19,6 +19,8 @@ mod heads;
 mod lifecycle;
 #[path = "wire/proxies.rs"]
 mod proxies;
+#[path = "wire/proxy_protocol.rs"]
+mod proxy_protocol;
 #[path = "wire/refused.rs"]
 mod refused;
 #[path = "wire/retries.rs"]

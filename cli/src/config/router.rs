@@ -79,6 +79,15 @@ pub(crate) struct Proxies {
         value_delimiter = ','
     )]
     pub(crate) trusted: Vec<Network>,
+    /// Networks of the proxies whose connections begin with a PROXY protocol header, version 1 or 2;
+    /// from anybody else it is refused [default: none]
+    #[arg(
+        long,
+        env = "CARDEA_ROUTER_PROXY_PROTOCOL",
+        value_name = "CIDR",
+        value_delimiter = ','
+    )]
+    pub(crate) proxy_protocol: Vec<Network>,
     /// Whose X-Request-Id and traceparent go on [default: anyone]
     #[arg(long, env = "CARDEA_ROUTER_BELIEVE_IDS", value_name = "WHOSE")]
     pub(crate) believe_ids: Option<Believe>,
@@ -167,6 +176,7 @@ impl RouterSettings {
             access_log: Some("stdout".to_owned()),
             proxies: Proxies {
                 trusted: Vec::new(),
+                proxy_protocol: Vec::new(),
                 believe_ids: Some(Believe::Anyone),
                 drop_underscores: Some(Config::default().drop_underscores),
             },
@@ -182,6 +192,7 @@ impl RouterSettings {
         };
         self.lay_over(&mut config);
         config.limits.body = self.limits.body;
+        config.proxy_protocol = self.proxies.proxy_protocol.into_iter().collect();
         config.trusted_proxies = self.proxies.trusted.into_iter().collect();
         if let Some(believe) = self.proxies.believe_ids {
             config.believe_ids = believe.into();

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::atomic::Ordering};
 
+use crate::arrival::Reason;
+
 use super::{BOUNDS_US, Histogram, Metrics, Protocol, RequestLabels, lock};
 
 #[derive(Debug, Default, Clone)]
@@ -139,6 +141,17 @@ impl Metrics {
             (Protocol::Upgrade, sum(|w| w.tunnels.get())),
         ] {
             let _ = writeln!(out, "{name}{{protocol=\"{}\"}} {count}", protocol.as_str());
+        }
+        let name = "cardea_router_connections_refused_total";
+        head(
+            out,
+            name,
+            "counter",
+            "Client connections that were closed before they were served, by reason.",
+        );
+        for reason in Reason::ALL {
+            let refused: u64 = self.workers.iter().map(|w| w.refused(reason).get()).sum();
+            let _ = writeln!(out, "{name}{{reason=\"{}\"}} {refused}", reason.as_str());
         }
         let name = "cardea_router_access_log_dropped_total";
         head(out, name, "counter", "Access-log lines that were dropped.");
