@@ -135,16 +135,15 @@ fn the_defaults_in_the_help_are_the_defaults() {
         serde_json::to_value(cardea_agent::ServiceConfig::named("a".parse().unwrap())).unwrap();
     service["registry"] = json(&cardea_agent::Config::default())["registries"].take();
     let agent = json(&cardea_agent::Config::default());
-    check_help::<RegistrySettings>(&[&json(&RegistrySettings::defaults())], 16);
-    check_help::<RouterSettings>(&[&json(&RouterSettings::defaults())], 16);
-    check_help::<agent::AgentSettings>(&[&service, &agent], 3);
-    check_help::<agent::ServiceSettings>(&[&service], 6);
+    check_help::<RegistrySettings>(&[&json(&RegistrySettings::defaults())]);
+    check_help::<RouterSettings>(&[&json(&RouterSettings::defaults())]);
+    check_help::<agent::AgentSettings>(&[&service, &agent]);
+    check_help::<agent::ServiceSettings>(&[&service]);
 }
 
 #[track_caller]
-fn check_help<T: clap::Args>(defaults: &[&Value], settings: usize) {
+fn check_help<T: clap::Args>(defaults: &[&Value]) {
     let command = T::augment_args(clap::Command::new("role"));
-    let mut checked = 0;
     for arg in command.get_arguments() {
         let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
         let Some((_, said)) = help.rsplit_once("[default: ") else {
@@ -155,13 +154,14 @@ fn check_help<T: clap::Args>(defaults: &[&Value], settings: usize) {
             continue; // Words: there is no one value.
         }
         let id = arg.get_id().as_str();
-        let key = id.strip_prefix("probe_").unwrap_or(id);
-        if let Some(held) = defaults.iter().find_map(|value| leaf(value, key)) {
-            assert_eq!(said, held, "--{}", arg.get_long().unwrap_or(id));
-            checked += 1;
-        }
+        let key = match id {
+            "warm_up" => "time",
+            _ => id.strip_prefix("probe_").unwrap_or(id),
+        };
+        let held = defaults.iter().find_map(|value| leaf(value, key));
+        let held = held.as_deref().unwrap_or("none");
+        assert_eq!(said, held, "--{}", arg.get_long().unwrap_or(id));
     }
-    assert_eq!(checked, settings, "settings with a default");
 }
 
 /// The setting with this name, wherever it stands; none: it has no value.
