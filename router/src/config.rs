@@ -98,6 +98,9 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// How long a connection may wait for its next request.
     pub keepalive: Duration,
+    /// How long a tunnel (WebSocket) may live, so that clients spread over newer routers and
+    /// instances; each ends at a random time within the last tenth. None: no limit.
+    pub tunnel_max_age: Option<Duration>,
     /// Connections of one worker; beyond it, they wait in the kernel's accept queue.
     pub connections: usize,
 }
@@ -137,6 +140,7 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_mins(1),
             keepalive: Duration::from_secs(75),
+            tunnel_max_age: None,
             connections: 16_384,
         }
     }
@@ -160,6 +164,9 @@ fn default_id() -> String {
 const MAX_THREADS: usize = 1024;
 /// The least and the most that a message head may be limited to.
 const HEAD_LIMITS: std::ops::RangeInclusive<usize> = 4096..=64 << 10;
+
+/// Tunnels are looked at once a second.
+const SHORTEST_AGE: Duration = Duration::from_secs(1);
 
 impl Config {
     /// Checks what the types alone cannot.
@@ -205,6 +212,13 @@ impl Config {
         ] {
             ensure(!time.is_zero(), field, "longer than nothing");
         }
+        ensure(
+            self.limits
+                .tunnel_max_age
+                .is_none_or(|age| age >= SHORTEST_AGE),
+            "limits.tunnel_max_age",
+            "at least 1s; leave it out for no limit",
+        );
         if let Source::Registry { addresses, .. } = &self.source {
             ensure(
                 !addresses.is_empty(),
@@ -244,6 +258,7 @@ mod tests {
         config.id = "a b".to_owned();
         config.limits.head = 1;
         config.limits.keepalive = Duration::ZERO;
+        config.limits.tunnel_max_age = Some(Duration::ZERO);
         config.source = Source::Registry {
             addresses: vec![],
             token: String::new(),
@@ -264,6 +279,7 @@ mod tests {
                 "admin",
                 "limits.head",
                 "limits.keepalive",
+                "limits.tunnel_max_age",
                 "source.addresses"
             ]
         );

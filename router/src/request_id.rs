@@ -57,6 +57,11 @@ impl Generator {
         Self(Cell::new(seed))
     }
 
+    /// A number from 0 up to, but not, 1.
+    pub(crate) fn fraction(&self) -> f64 {
+        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
     fn next(&self) -> u64 {
         let state = self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.0.set(state);

@@ -1,7 +1,8 @@
 //! Tunnels: connections that speak something else than HTTP from the peer's `101` on (WebSocket and
 //! the like). Bytes are copied both ways until both sides have said all. Tunnels have no idle limit;
 //! updates of the table do not touch them; when their peer drains or is gone, they may go on up to a
-//! ceiling.
+//! ceiling. Where a greatest age is set, each ends a little before it, so that those that began
+//! together do not come back together.
 
 use std::{
     future::poll_fn,
@@ -55,6 +56,11 @@ pub(crate) async fn run(worker: &Worker, mut conn: Connection, mut ends: Ends) {
     let mut leaving: Option<Instant> = None;
     // A side that is told that the other has ended, and neither ends nor says anything, is gone.
     let half_open = worker.config.limits.idle_timeout;
+    let end = worker
+        .config
+        .limits
+        .tunnel_max_age
+        .map(|age| Instant::now() + age.mul_f64(1.0 - 0.1 * worker.ids.fraction()));
     let (mut last_moved, mut still_since) = (0, None::<Instant>);
     let (mut from_client, mut to_client) = conn.wire.split();
     let (mut from_peer, mut to_peer) = ends.upstream.split();
@@ -64,6 +70,9 @@ pub(crate) async fn run(worker: &Worker, mut conn: Connection, mut ends: Ends) {
     let result: io::Result<()> = poll_fn(|cx| {
         if conn.timer.fired() {
             conn.timer.set(LOOK_EVERY);
+            if end.is_some_and(|end| Instant::now() >= end) {
+                return Poll::Ready(Ok(()));
+            }
             let moved = up.moved + down.moved;
             if moved != last_moved || !(up.closed || down.closed) {
                 (last_moved, still_since) = (moved, None);

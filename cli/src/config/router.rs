@@ -150,6 +150,9 @@ pub(crate) struct Limits {
     /// How long a connection may wait for its next request [default: 75s]
     #[arg(long, env = "CARDEA_ROUTER_KEEPALIVE", value_name = "TIME")]
     pub(crate) keepalive: Option<Span>,
+    /// How long a WebSocket may live before its client has to connect anew [default: no limit]
+    #[arg(long, env = "CARDEA_ROUTER_TUNNEL_MAX_AGE", value_name = "TIME")]
+    pub(crate) tunnel_max_age: Option<Span>,
     /// Connections of one worker [default: 16384]
     #[arg(
         long = "max-connections",
@@ -192,6 +195,7 @@ impl RouterSettings {
         };
         self.lay_over(&mut config);
         config.limits.body = self.limits.body;
+        config.limits.tunnel_max_age = self.limits.tunnel_max_age.map(Span::duration);
         config.proxy_protocol = self.proxies.proxy_protocol.into_iter().collect();
         config.trusted_proxies = self.proxies.trusted.into_iter().collect();
         if let Some(believe) = self.proxies.believe_ids {

@@ -348,6 +348,7 @@ pub(crate) struct Running {
 pub(crate) struct Setup {
     service: String,
     host: &'static str,
+    path: &'static str,
     peers: Vec<SocketAddr>,
     config: Config,
 }
@@ -363,6 +364,7 @@ impl Setup {
         };
         Self {
             service: String::new(),
+            path: "/",
             host: "*",
             peers: peers.iter().map(|u| u.address).collect(),
             config,
@@ -388,26 +390,52 @@ impl Setup {
         self
     }
 
+    /// The only path that the route takes.
+    pub(crate) fn path(mut self, path: &'static str) -> Self {
+        self.path = path;
+        self
+    }
+
     /// Changes the configuration.
     pub(crate) fn config(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(&mut self.config);
         self
     }
 
+    fn manifest(&self, peers: &[SocketAddr]) -> String {
+        let mut text = format!("[[service]]\nname = \"s\"\n{}", self.service);
+        for peer in peers {
+            write!(text, "[[service.instance]]\naddress = \"{peer}\"\n").unwrap();
+        }
+        let Self { host, path, .. } = self;
+        write!(
+            text,
+            "[[route]]\nid = \"r\"\nhost = \"{host}\"\nprefix = \"{path}\"\nservice = \"s\"\n"
+        )
+        .unwrap();
+        text
+    }
+
+    /// As [`Setup::start`]; what it gives besides takes a peer out of the router's file.
+    pub(crate) fn start_with_removal(self) -> (Running, impl Fn(SocketAddr)) {
+        let without = |gone| {
+            let left: Vec<_> = self.peers.iter().copied().filter(|p| *p != gone).collect();
+            (gone, self.manifest(&left))
+        };
+        let manifests: Vec<_> = self.peers.iter().copied().map(without).collect();
+        let running = self.start();
+        let file = running.dir.path().join("static.toml");
+        let remove = move |gone| {
+            let (_, text) = manifests.iter().find(|(peer, _)| *peer == gone).unwrap();
+            std::fs::write(&file, text).unwrap();
+        };
+        (running, remove)
+    }
+
     pub(crate) fn start(self) -> Running {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("static.toml");
-        let mut text = format!("[[service]]\nname = \"s\"\n{}", self.service);
-        for peer in &self.peers {
-            write!(text, "[[service.instance]]\naddress = \"{peer}\"\n").unwrap();
-        }
-        let host = self.host;
-        write!(
-            text,
-            "[[route]]\nid = \"r\"\nhost = \"{host}\"\nservice = \"s\"\n"
-        )
-        .unwrap();
-        std::fs::write(&file, text).unwrap();
+        std::fs::write(&file, self.manifest(&self.peers)).unwrap();
         let config = Config {
             source: Source::Static { file },
             access_log: AccessLog::File(dir.path().join("access.log")),
@@ -452,6 +480,20 @@ impl Running {
             log.len() >= lines
         });
         log
+    }
+
+    /// Whether the access log's file is there.
+    pub(crate) fn log_exists(&self) -> bool {
+        self.dir.path().join("access.log").exists()
+    }
+
+    /// Moves the access log away, has it opened again, and gives its new place.
+    pub(crate) fn rotate_log(&self) -> std::path::PathBuf {
+        let log = self.dir.path().join("access.log");
+        let moved = self.dir.path().join("access.log.1");
+        std::fs::rename(log, &moved).unwrap();
+        self.router.as_ref().unwrap().reopen_access_log();
+        moved
     }
 
     pub(crate) fn metrics(&self) -> String {

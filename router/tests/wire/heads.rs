@@ -197,14 +197,29 @@ fn a_head_that_does_not_end_is_timed_out() {
 #[test]
 fn what_no_route_takes_is_not_found() {
     let upstream = Upstream::answering(OK);
-    let router = Setup::new(&[&upstream]).start();
-    // The route takes every host, so only its own prefix could miss: ask for `*`.
+    let router = Setup::new(&[&upstream]).host("h").path("/a").start();
     let mut client = router.client();
+    for (target, host, status) in [
+        ("/a", "h", 200),
+        ("/a/b?c", "H", 200),
+        ("http://h/a", "h", 200),
+        ("/b", "h", 404),
+        ("/", "h", 404),
+        ("/a", "i", 404),
+    ] {
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        let answer = client.response();
+        assert_eq!(answer.status(), status, "{target} {host}");
+        assert_eq!(answer.field("connection"), None);
+    }
+    // `OPTIONS *` is about a whole host: only a route for all of it takes it.
     client.send("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n");
-    let answer = client.response();
-    assert!(matches!(answer.status(), 200 | 404), "{}", answer.head);
-    client.send(GET);
-    assert_eq!(client.response().status(), 200);
+    assert_eq!(client.response().status(), 404);
+    assert_eq!(upstream.count("GET "), 3);
+    let whole = Setup::new(&[&upstream]).start();
+    let answer = whole.ask("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(answer.status(), 200);
+    assert_eq!(upstream.count("OPTIONS * HTTP/1.1\r\n"), 1);
 }
 
 #[test]

@@ -43,22 +43,40 @@ fn a_graceful_stop_finishes_what_is_in_flight() {
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
+/// A worker that is at its limit leaves connections where the kernel has put them: all but the first
+/// are in the accept queue for sure when the stop comes.
 #[test]
 fn connections_in_the_accept_queue_are_answered_at_a_stop() {
     let upstream = Upstream::answering(OK);
-    for _ in 0..10 {
-        let router = Setup::new(&[&upstream]).start();
-        let address = router.address;
-        let mut clients: Vec<_> = (0..100).map(|_| Wire::connect(address)).collect();
-        for client in &mut clients {
-            client.send(GET);
-        }
-        let stopping = router.stop();
-        for mut client in clients {
-            assert_eq!(client.response().status(), 200);
-        }
-        stopping.join().unwrap();
+    let router = Setup::new(&[&upstream])
+        .config(|c| c.limits.connections = 1)
+        .start();
+    let mut first = router.client();
+    first.send(GET);
+    assert_eq!(first.response().status(), 200);
+    let mut queued: Vec<_> = (0..100).map(|_| router.client()).collect();
+    for client in &mut queued {
+        client.send(GET);
     }
+    let stopping = router.stop();
+    for mut client in queued {
+        assert_eq!(client.response().status(), 200);
+    }
+    stopping.join().unwrap();
+}
+
+#[test]
+fn a_log_that_was_moved_away_is_opened_again() {
+    let upstream = Upstream::answering(OK);
+    let router = Setup::new(&[&upstream]).start();
+    router.ask("GET /before HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(router.log(1)[0]["path"], "/before");
+    let moved = router.rotate_log();
+    until("a new file", || router.log_exists());
+    router.ask("GET /after HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(router.log(1)[0]["path"], "/after");
+    let old = std::fs::read_to_string(moved).unwrap();
+    assert!(old.contains("/before") && !old.contains("/after"), "{old}");
 }
 
 #[test]

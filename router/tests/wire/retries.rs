@@ -163,3 +163,26 @@ fn a_post_does_not_meet_a_connection_that_is_known_to_be_closed() {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
 }
+
+/// An upstream in trouble gets a few retries more, and then none: its load is not multiplied.
+#[test]
+fn retries_end_with_their_budget() {
+    const REQUESTS: u32 = 60;
+    let (a, b) = (swallowing(), swallowing());
+    let router = Setup::new(&[&a, &b])
+        .service("health = { max_fails = 0 }\nretries = { attempts = 1, budget_percent = 20 }")
+        .start();
+    let begun = std::time::Instant::now();
+    for _ in 0..REQUESTS {
+        assert_eq!(router.ask(GET).status(), 502);
+    }
+    // Of 60 requests, 12 may be retried; ten in ten seconds always may.
+    let windows = 1.0 + begun.elapsed().as_secs_f64() / 10.0;
+    let retries = router.metric("cardea_router_retries_total").unwrap();
+    assert!(
+        (10.0..=12.0 * windows).contains(&retries),
+        "{retries} retries in {windows} windows"
+    );
+    let arrived = a.count("GET ") + b.count("GET ");
+    assert!((arrived as f64 - f64::from(REQUESTS) - retries).abs() < 0.1);
+}

@@ -1,8 +1,8 @@
 //! Upgrades: tunnels only after the peer's `101`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::harness::{OK, Setup, Upstream, until};
+use crate::harness::{OK, Running, Setup, Upstream, Wire, until};
 
 const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n";
 
@@ -120,4 +120,135 @@ fn a_tunnel_has_no_idle_limit() {
     std::thread::sleep(Duration::from_millis(300));
     client.send("still");
     assert_eq!(client.take(5), b"still");
+}
+
+/// Tunnels to two peers; gives each with the upstream that serves it.
+fn tunnel_to_each(router: &Running, upstreams: [&Upstream; 2]) -> Vec<Wire> {
+    let mut tunnels = Vec::new();
+    for upstream in upstreams {
+        until("a tunnel to each", || {
+            let before = upstream.connections();
+            let mut client = router.client();
+            client.send(UPGRADE);
+            client.head();
+            assert_eq!(client.take(5), b"hello");
+            let there = upstream.connections() > before;
+            if there {
+                tunnels.push(client);
+            }
+            there
+        });
+    }
+    tunnels
+}
+
+fn assert_open(client: &mut Wire) {
+    client.send("ping");
+    assert_eq!(client.take(4), b"ping");
+}
+
+#[test]
+fn a_tunnel_to_a_peer_that_is_gone_ends_at_the_ceiling_and_others_do_not() {
+    let (a, b) = (echoing(), echoing());
+    let ceiling = Duration::from_millis(1500);
+    let (router, remove) = Setup::new(&[&a, &b])
+        .config(|c| c.tunnel_ceiling = ceiling)
+        .start_with_removal();
+    let mut tunnels = tunnel_to_each(&router, [&a, &b]);
+    let removed = Instant::now();
+    remove(a.address);
+    until("the router knows", || {
+        !router.metrics().contains(&a.address.to_string())
+    });
+    assert_open(&mut tunnels[0]);
+    tunnels[0].assert_closed();
+    assert!(removed.elapsed() >= ceiling, "{:?}", removed.elapsed());
+    assert_open(&mut tunnels[1]);
+}
+
+#[test]
+fn a_tunnel_ends_at_its_greatest_age() {
+    let upstream = echoing();
+    let age = Duration::from_secs(2);
+    let router = Setup::new(&[&upstream])
+        .config(|c| c.limits.tunnel_max_age = Some(age))
+        .start();
+    let begun = Instant::now();
+    let mut client = router.client();
+    client.send(UPGRADE);
+    client.head();
+    assert_eq!(client.take(5), b"hello");
+    assert_open(&mut client);
+    client.assert_closed();
+    assert!(begun.elapsed() >= age.mul_f64(0.9), "{:?}", begun.elapsed());
+    until("counted", || {
+        router.metric("cardea_router_active_connections{protocol=\"upgrade\"}") == Some(0.0)
+    });
+}
+
+#[test]
+fn a_stop_lets_tunnels_live_until_its_deadline() {
+    let upstream = echoing();
+    let drain = Duration::from_secs(1);
+    let router = Setup::new(&[&upstream]).config(|c| c.drain = drain).start();
+    let address = router.address;
+    let mut client = router.client();
+    client.send(UPGRADE);
+    client.head();
+    assert_eq!(client.take(5), b"hello");
+    let stopping = router.stop();
+    until("refused", || std::net::TcpStream::connect(address).is_err());
+    assert_open(&mut client);
+    let took = stopping.join().unwrap();
+    assert!(took >= drain, "{took:?}");
+    client.rest().1.unwrap();
+}
+
+/// A `101` is believed only for what was asked, and never for another version of HTTP: the requests
+/// inside would pass by the routes.
+#[test]
+fn only_what_was_asked_for_becomes_a_tunnel() {
+    for (asked, forwarded, answered, status) in [
+        ("websocket", true, "websocket", 101),
+        ("WebSocket", true, "websocket", 101),
+        ("a, b", true, "b", 101),
+        ("a, b", true, "c", 502),
+        ("a, b", true, "a, b", 502),
+        ("websocket", true, "a\r\nUpgrade: websocket", 502),
+        ("h2c", false, "h2c", 502),
+        ("H2C", false, "h2c", 502),
+        ("websocket, h2c", false, "h2c", 502),
+        ("h2c\r\nUpgrade: websocket", false, "h2c", 502),
+        ("websocket\r\nUpgrade: a", false, "a", 502),
+        ("HTTP/2.0", false, "HTTP/2.0", 502),
+        ("", false, "x", 502),
+    ] {
+        let upstream = Upstream::answering(format!(
+            "HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: {answered}\r\n\r\n"
+        ));
+        let router = Setup::new(&[&upstream]).start();
+        let answer = router.ask(format!(
+            "GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade, http2-settings\r\nHTTP2-Settings: x\r\n\
+             Upgrade: {asked}\r\n\r\n"
+        ));
+        assert_eq!(answer.status(), status, "{asked:?} {answered:?}");
+        let seen = upstream.count("Upgrade: ") + upstream.count("Connection: upgrade");
+        assert_eq!(seen, if forwarded { 2 } else { 0 }, "{asked:?}");
+        assert_eq!(upstream.count("HTTP2-Settings"), 0);
+    }
+}
+
+/// Without `Connection: upgrade`, or from HTTP/1.0, it is not asked for.
+#[test]
+fn half_an_upgrade_is_none() {
+    let upstream = Upstream::answering(OK);
+    let router = Setup::new(&[&upstream]).start();
+    for request in [
+        "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\n\r\n",
+        "GET / HTTP/1.0\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+    ] {
+        assert_eq!(router.ask(request).status(), 200);
+    }
+    assert_eq!(upstream.count("pgrade"), 0);
 }
