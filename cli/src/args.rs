@@ -123,6 +123,7 @@ The first start writes an admin token to admin.token in the data directory.")]
   cardea router --registry http://10.0.0.1:7400 --registry http://10.0.0.2:7400 \\
       --cluster dc-a --token-file /etc/cardea/router.token --data-dir /var/lib/cardea
   cardea router --static services.toml --listen 127.0.0.1:8080   no registry: serve a file
+  cardea router --upgrade --config /etc/cardea/router.toml       take over from the running router
 
 HUP opens the access log again.")]
     Router(Box<RouterArgs>),
@@ -165,6 +166,16 @@ pub(crate) struct RouterArgs {
     /// Settings file (TOML): the [router] table
     #[arg(long, env = "CARDEA_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// Take over from the router that runs with this data directory: it hands over its sockets, and
+    /// no connection is lost. If this fails, it goes on as before
+    #[arg(long)]
+    pub(crate) upgrade: bool,
+    /// With --upgrade: return when the new process has taken over, or failed to, and leave it running
+    #[arg(long, requires = "upgrade")]
+    pub(crate) detach: bool,
+    /// Say on standard input that the router serves
+    #[arg(long, hide = true)]
+    pub(crate) announce: bool,
     #[command(flatten)]
     pub(crate) settings: RouterSettings,
 }

@@ -4,6 +4,7 @@
 //! `roles` (registry, router, agent), `dev` (all of them, for a first look), `ctl` (a client of a
 //! running registry) or `demo` (the service that `dev` and the tests run).
 
+mod activation;
 mod args;
 mod check_config;
 mod completions;

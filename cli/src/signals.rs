@@ -43,12 +43,16 @@ impl Signals {
         }
     }
 
+    /// Waits until it is to stop.
+    pub(crate) async fn stop(&mut self) {
+        while self.next().await != Asked::Stop {}
+    }
+
     /// Lets `stopping` finish, unless another TERM or INT comes.
     pub(crate) async fn unless_hurried(&mut self, stopping: impl Future<Output = ()>) {
-        let hurry = async { while self.next().await != Asked::Stop {} };
         tokio::select! {
             () = stopping => {}
-            () = hurry => tracing::warn!("asked again to stop: not waiting any longer"),
+            () = self.stop() => tracing::warn!("asked again to stop: not waiting any longer"),
         }
     }
 }

@@ -42,6 +42,8 @@ pub struct Config {
     pub tunnel_ceiling: Duration,
     /// The commit that the program was built from, for metrics; empty: unknown.
     pub commit: String,
+    /// How another process takes over from this one.
+    pub upgrade: Upgrade,
 }
 
 /// Whose `X-Request-Id` and `traceparent` go on.
@@ -51,6 +53,24 @@ pub enum BelieveIds {
     Anyone,
     /// The trusted proxies'; everybody else's requests begin anew.
     Trusted,
+}
+
+/// How one process takes over from another.
+#[derive(Debug, Clone)]
+pub struct Upgrade {
+    /// The Unix socket where the running router is asked; none: nobody can take over.
+    pub socket: Option<PathBuf>,
+    /// How long a process that takes over may wait for a table before it gives up.
+    pub patience: Duration,
+}
+
+impl Default for Upgrade {
+    fn default() -> Self {
+        Self {
+            socket: None,
+            patience: Duration::from_secs(30),
+        }
+    }
 }
 
 /// Where the access log goes.
@@ -128,6 +148,7 @@ impl Default for Config {
             drain: Duration::from_secs(30),
             tunnel_ceiling: Duration::from_mins(10),
             commit: String::new(),
+            upgrade: Upgrade::default(),
         }
     }
 }

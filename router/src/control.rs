@@ -3,18 +3,19 @@
 
 use std::{fmt, io, net::TcpListener, sync::Arc};
 
-use cardea_registry_api::{Invalid, client::ClientConfig};
-use tokio_util::sync::CancellationToken;
-
 use crate::{
     admin::{self, Admin},
     check::Checks,
     config::{Config, Source},
+    phase::Phase,
     resolve,
     shared::Shared,
     static_file::StaticFile,
-    sync::{Settings, Sync},
+    stopping::Stopping,
+    sync::{Handle, Settings, Sync},
+    upgrade::give::Giver,
 };
+use cardea_registry_api::{Invalid, client::ClientConfig};
 
 /// Appends the workers' metrics in Prometheus text form.
 pub(crate) type Render = Arc<dyn Fn(&mut String) + Send + std::marker::Sync>;
@@ -25,6 +26,7 @@ pub(crate) struct Control {
     shared: Arc<Shared>,
     admin: Admin,
     listener: TcpListener,
+    giver: Option<Giver>,
 }
 
 /// Where tables come from.
@@ -41,13 +43,14 @@ impl fmt::Debug for Control {
 
 impl Control {
     /// Checks the source and publishes the first table if there is one at hand: the static file
-    /// (which must be good) or the copy on disk. Blocks on the disk; call it before the workers
-    /// start. `listener` is the bound admin port.
+    /// (which must be good), the table `handed` over, or the copy on disk. Blocks on the disk; call
+    /// it before the workers start. `listener` is the bound admin port.
     pub(crate) fn new(
         config: &Config,
         shared: Arc<Shared>,
         listener: TcpListener,
         render: Render,
+        handed: Option<&[u8]>,
     ) -> Result<Self, Invalid> {
         let source = match &config.source {
             Source::Static { file } => Table::File(Box::new(StaticFile::new(
@@ -72,7 +75,7 @@ impl Control {
                     },
                     state_dir: state_dir.clone(),
                 };
-                let sync = Sync::new(settings, Arc::clone(&shared));
+                let sync = Sync::new(settings, Arc::clone(&shared), handed);
                 Table::Registry(Box::new(sync.map_err(|e| e.under("source"))?))
             }
         };
@@ -87,16 +90,27 @@ impl Control {
             },
             shared,
             listener,
+            giver: None,
         })
     }
 
-    /// The control thread's body. At `stopping` the router is no longer ready, tells the registry
-    /// that it goes and writes the last copy to disk; the admin port answers until `drained`.
-    pub(crate) fn run(
-        self,
-        stopping: &CancellationToken,
-        drained: &CancellationToken,
-    ) -> io::Result<()> {
+    /// A hand on what follows the registry, if one is followed.
+    pub(crate) fn sync(&self) -> Option<Handle> {
+        match &self.source {
+            Table::Registry(sync) => Some(sync.handle()),
+            Table::File(_) => None,
+        }
+    }
+
+    /// Lets other processes take over through `giver`.
+    pub(crate) fn give_through(&mut self, giver: Giver) {
+        self.giver = Some(giver);
+    }
+
+    /// The control thread's body. When the router drains it is no longer ready; at the end it tells
+    /// the registry that it goes and writes the last copy to disk. The admin port answers until
+    /// then, or until another process answers there.
+    pub(crate) fn run(self, stopping: &Stopping) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -105,36 +119,52 @@ impl Control {
             shared,
             admin,
             listener,
+            giver,
         } = self;
         runtime.block_on(async {
             let tables = async {
                 match source {
-                    Table::Registry(sync) => sync.run(stopping.clone()).await,
+                    Table::Registry(sync) => sync.run(stopping.end.clone()).await,
                     Table::File(file) => {
                         tokio::select! {
                             () = file.run() => {}
-                            () = stopping.cancelled() => {}
+                            () = stopping.end.cancelled() => {}
                         }
                     }
                 }
             };
             let mark = async {
-                stopping.cancelled().await;
+                stopping.drain.cancelled().await;
                 shared.start_draining();
+            };
+            let answer = async {
+                let others = stopping.end.child_token();
+                tokio::select! {
+                    () = shared.tenure.reached(Phase::Accepting) => {}
+                    () = stopping.end.cancelled() => return Ok(()),
+                }
+                let until = async {
+                    tokio::select! {
+                        () = shared.tenure.reached(Phase::Released) => others.cancel(),
+                        () = stopping.end.cancelled() => {}
+                    }
+                };
+                let serve = admin::serve(admin, listener, others.clone());
+                tokio::join!(serve, until).0
+            };
+            let give = async {
+                if let Some(giver) = giver {
+                    giver.run().await;
+                }
             };
             let upkeep = async {
                 tokio::select! {
                     () = Checks::new(Arc::clone(&shared)).run() => {}
                     () = resolve::run(Arc::clone(&shared)) => {}
-                    () = drained.cancelled() => {}
+                    () = stopping.end.cancelled() => {}
                 }
             };
-            let (served, (), (), ()) = tokio::join!(
-                admin::serve(admin, listener, drained.clone()),
-                tables,
-                mark,
-                upkeep
-            );
+            let (served, (), (), (), ()) = tokio::join!(answer, tables, mark, upkeep, give);
             served
         })
     }

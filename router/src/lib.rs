@@ -27,38 +27,45 @@ mod listen;
 mod metrics;
 mod networks;
 mod peer;
+mod phase;
 mod pipeline;
 mod pool;
 pub mod proxy_protocol;
 mod refusal;
 mod request_id;
 mod resolve;
+mod running;
 mod seldom;
 mod shared;
 mod start;
 mod static_file;
+mod stopping;
 mod switches;
 mod sync;
 mod table;
 mod timer;
 mod tunnel;
+mod upgrade;
 mod upstream;
 mod wire;
 mod worker;
 
 pub use balance::{Balancers, PickInput, key};
 pub use budget::Budget;
-pub use config::{AccessLog, BelieveIds, Config, Limits, Source};
+pub use config::{AccessLog, BelieveIds, Config, Limits, Source, Upgrade};
 pub use explain::{
     ChosenRoute, ExplainedPeer, ExplainedUpstream, Explanation, LostRoute, Question, Refusal,
     explain,
 };
 pub use health::Trial;
+pub use listen::Passed;
 pub use networks::{BadNetwork, Network, Networks};
 pub use peer::{Failure, Peer, PeerNumber, PeerReport, Picked, Standing};
+pub use running::{Died, Event, Router};
 pub use shared::{Concern, Readiness, Shared};
-pub use start::{Died, Router, StartError, start};
+pub use start::{StartError, start, start_activated};
 #[cfg(feature = "bench")]
 pub use switches::switch_off;
 pub use table::{BadPath, NoRoute, Origin, RouteEntry, Table};
+pub use upgrade::{UpgradeError, take_over};
 pub use upstream::{Member, Policy, Upstream};

@@ -110,7 +110,8 @@ pub(crate) async fn serve(worker: &Worker, wire: Wire, scheme: &'static str, cli
 
 /// Waits, without a buffer, until there is something to read; `false`: the time is over, or the
 /// worker stops. A stopping worker closes a connection only when the kernel has nothing for it, and
-/// gives one that has not spoken yet (`fresh`) a moment: its first request is on its way.
+/// gives one that has not spoken yet (`fresh`) a moment: its first request is on its way. While it
+/// is not hurried, it waits for the next request, whose answer tells the client to connect anew.
 async fn has_spoken(worker: &Worker, conn: &mut Connection, fresh: bool) -> bool {
     let mut patience = fresh;
     poll_fn(|cx| {
@@ -120,6 +121,13 @@ async fn has_spoken(worker: &Worker, conn: &mut Connection, fresh: bool) -> bool
         if worker.stopping() {
             if conn.wire.has_bytes() {
                 return Poll::Ready(true);
+            }
+            if !worker.hurried() {
+                return if conn.timer.fired() {
+                    Poll::Ready(false)
+                } else {
+                    Poll::Pending
+                };
             }
             if !patience && (!fresh || conn.timer.fired()) {
                 return Poll::Ready(false);

@@ -17,9 +17,14 @@ use std::{
 
 use arc_swap::{ArcSwapOption, Guard};
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
-use crate::{clock, metrics::Histogram, table::Table};
+use crate::{
+    clock,
+    metrics::Histogram,
+    phase::Tenure,
+    table::{Origin, Table},
+};
 
 /// What workers and the control thread share.
 #[derive(Debug, Default)]
@@ -31,6 +36,10 @@ pub struct Shared {
     /// When the table was last known to be the newest, Unix ms.
     confirmed_at: AtomicI64,
     pub(crate) counts: Counts,
+    /// How far this process has come in taking over from another, or giving over to one.
+    pub(crate) tenure: Tenure,
+    /// Told when the source says that the table is the newest.
+    news: Notify,
     concerns: Mutex<Concerns>,
 }
 
@@ -45,6 +54,9 @@ pub(crate) struct Counts {
     pub(crate) reloads_refused: AtomicU64,
     pub(crate) disk_written: AtomicU64,
     pub(crate) disk_failed: AtomicU64,
+    /// From one process to the next, since the first.
+    pub(crate) upgrades_done: AtomicU64,
+    pub(crate) upgrades_failed: AtomicU64,
     /// Of the last table, from the update's arrival to the swap.
     pub(crate) apply_micros: AtomicU64,
     /// Of each table, from the update's being applied to the swap.
@@ -119,6 +131,25 @@ impl Shared {
     pub(crate) fn publish(&self, table: Arc<Table>) {
         self.table.store(Some(table));
         self.versions.send_modify(|version| *version += 1);
+        self.news.notify_waiters();
+    }
+
+    /// Waits until there is a table.
+    pub(crate) async fn has_table(&self) {
+        let mut versions = self.watch();
+        while self.table.load().is_none() && versions.changed().await.is_ok() {}
+    }
+
+    /// Waits until the table is the newest there is, as far as its source can tell.
+    pub(crate) async fn is_confirmed(&self) {
+        loop {
+            let news = self.news.notified();
+            let is_static = |table: &Arc<Table>| table.origin == Origin::Static;
+            if self.confirmed_at() > 0 || self.table.load().as_ref().is_some_and(is_static) {
+                return;
+            }
+            news.await;
+        }
     }
 
     /// Tells of each new table.
@@ -130,6 +161,7 @@ impl Shared {
     pub(crate) fn confirm(&self) {
         self.confirmed_at
             .store(clock::unix_millis(), Ordering::Relaxed);
+        self.news.notify_waiters();
     }
 
     /// When the source last said that the table is the newest, Unix ms; 0: never.

@@ -1,29 +1,32 @@
-//! Starts a router's threads and stops them again.
+//! Starts a router's threads: first everything that may fail, then, at one moment, the accepting.
 
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    os::unix::net::UnixListener,
     sync::{Arc, mpsc::SyncSender},
     thread,
-    time::Duration,
 };
 
 use cardea_registry_api::Invalid;
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     access_log::{self, Message, Target},
     config::{AccessLog, Config},
     control::Control,
-    listen,
+    listen::{self, ADMIN, Held, Inherited, Passed, TRAFFIC},
     metrics::{LocalMetrics, Metrics},
+    phase::Phase,
+    running::Router,
     shared::Shared,
+    stopping::Stopping,
+    upgrade::{
+        UPGRADE,
+        give::{self, Giver},
+    },
     worker,
 };
-
-/// What a graceful stop may take beyond the configured drain: for closing and flushing.
-const STOP_GRACE: Duration = Duration::from_secs(3);
 
 /// Why a router did not start.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +44,9 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// A socket that was passed at the start cannot be used.
+    #[error("socket activation: {0}")]
+    Passed(String),
     /// The access log could not be opened.
     #[error("cannot open the access log {path}: {source}")]
     AccessLog {
@@ -57,27 +63,6 @@ pub enum StartError {
     Thread(io::Error),
 }
 
-/// A part of a running router that ended though nobody stopped it.
-#[derive(Debug, thiserror::Error)]
-#[error("the router's {part} ended by itself")]
-pub struct Died {
-    /// The thread's name.
-    pub part: String,
-}
-
-/// A running router.
-#[derive(Debug)]
-pub struct Router {
-    traffic: SocketAddr,
-    admin: SocketAddr,
-    drain: Duration,
-    stopping: CancellationToken,
-    drained: CancellationToken,
-    ended: mpsc::UnboundedReceiver<String>,
-    workers: usize,
-    log: Option<SyncSender<Message>>,
-}
-
 /// The control thread's name.
 const CONTROL: &str = "control";
 /// The name of the access log's thread.
@@ -85,53 +70,113 @@ const LOG: &str = "access-log";
 
 /// Starts a router: binds its ports, reads what it can serve from, starts its threads.
 pub fn start(config: Config) -> Result<Router, StartError> {
+    start_activated(config, Vec::new())
+}
+
+/// The same with listening sockets that a service manager has opened. A port that none of them
+/// listens at is bound as usual.
+pub fn start_activated(config: Config, passed: Vec<Passed>) -> Result<Router, StartError> {
     config.check()?;
+    let inherited = Inherited::new(passed).map_err(StartError::Passed)?;
+    prepare(config, inherited, None, Phase::Sole)?.go(Phase::Sole)
+}
+
+/// A router with all its threads, which accepts no connections yet.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) router: Router,
+    traffic: Vec<TcpListener>,
+    /// Further sockets for whoever takes over from this router.
+    others: Option<Vec<Passed>>,
+    /// What the workers wait for.
+    waiting: Vec<oneshot::Sender<Vec<TcpListener>>>,
+}
+
+/// Does everything that may fail. `handed` is the table of the router that is taken over from.
+pub(crate) fn prepare(
+    config: Config,
+    mut inherited: Inherited,
+    handed: Option<&[u8]>,
+    phase: Phase,
+) -> Result<Prepared, StartError> {
     let config = Arc::new(config);
-    let shares = listen::shares(config.listen, config.worker_count()).map_err(|source| {
-        StartError::Bind {
-            what: "traffic",
-            address: config.listen,
+    let traffic = inherited.take(TRAFFIC, config.listen);
+    let admin = inherited.take(ADMIN, config.admin).into_iter().next();
+    let upgrade = inherited.take_upgrade();
+    leftover(&config, &inherited, phase)?;
+    let bind = |what, address| {
+        move |source| StartError::Bind {
+            what,
+            address,
             source,
         }
-    })?;
-    let admin_listener = listen::single(config.admin).map_err(|source| StartError::Bind {
-        what: "admin",
-        address: config.admin,
-        source,
-    })?;
+    };
+    let traffic = if traffic.is_empty() {
+        listen::shares(config.listen, config.worker_count())
+            .map_err(bind(TRAFFIC, config.listen))?
+    } else {
+        traffic
+    };
+    let admin_listener = match admin {
+        Some(listener) => listener,
+        None => listen::single(config.admin).map_err(bind(ADMIN, config.admin))?,
+    };
     let target = log_target(&config.access_log)?;
-    let traffic = local_address(&shares[0], config.listen);
-    let admin = local_address(&admin_listener, config.admin);
-    let workers = shares.len();
-    let (stopping, drained) = (CancellationToken::new(), CancellationToken::new());
+    let traffic_address = local_address(&traffic[0], config.listen);
+    let admin_address = local_address(&admin_listener, config.admin);
     let (ends, ended) = mpsc::unbounded_channel();
+    let (stopping, held) = (Stopping::default(), Arc::new(Held::default()));
+    let (successor, taken_over) = watch::channel(None);
     let shared = Arc::new(Shared::default());
+    shared.tenure.enter(phase);
+    let workers = config.worker_count();
     let metrics = Metrics::new(config.cluster.as_str(), workers);
 
-    let log = match target {
-        Some(target) => {
-            let queue = access_log::queue();
-            let metrics = Arc::clone(&metrics);
-            spawn(LOG, &ends, move || {
-                access_log::run(target, &queue.to_write, &metrics.log_failed);
-                Ok(())
-            })?;
-            Some(queue.lines)
-        }
-        None => None,
+    let log = log_thread(target, &metrics, &ends)?;
+    let mut router = Router {
+        traffic: traffic_address,
+        admin: admin_address,
+        drain: config.drain,
+        stopping: stopping.clone(),
+        ended,
+        workers: 0,
+        others: usize::from(log.is_some()),
+        log: log.clone(),
+        shared: Arc::clone(&shared),
+        held: Arc::clone(&held),
+        successor: taken_over,
     };
     let render = {
         let metrics = Arc::clone(&metrics);
         Arc::new(move |out: &mut String| metrics.render(out))
     };
-    let control = Control::new(&config, Arc::clone(&shared), admin_listener, render)?;
-    let (stop_control, drained_control) = (stopping.clone(), drained.clone());
-    spawn(CONTROL, &ends, move || {
-        control.run(&stop_control, &drained_control)
-    })?;
-    for (index, share) in shares.into_iter().enumerate() {
+    let admin_copy = admin_listener.try_clone();
+    let mut control = Control::new(&config, Arc::clone(&shared), admin_listener, render, handed)?;
+    let others = upgrade_socket(&config, upgrade, &shared).and_then(|(path, listener)| {
+        let copies = (admin_copy.ok()?, listener.try_clone().ok()?);
+        control.give_through(Giver {
+            listener,
+            path,
+            cluster: config.cluster.to_string(),
+            id: config.id.clone(),
+            held,
+            shared: Arc::clone(&shared),
+            sync: control.sync(),
+            stopping: stopping.clone(),
+            successor,
+        });
+        Some(vec![passed(ADMIN, copies.0), passed(UPGRADE, copies.1)])
+    });
+    {
+        let stopping = stopping.clone();
+        spawn(CONTROL, &ends, move || control.run(&stopping))?;
+        router.others += 1;
+    }
+    let mut waiting = Vec::with_capacity(workers);
+    for index in 0..workers {
+        let (sender, sockets) = oneshot::channel();
         let parts = worker::Parts {
-            share,
+            sockets,
             config: Arc::clone(&config),
             shared: Arc::clone(&shared),
             metrics: LocalMetrics::new(metrics.of_worker(index)),
@@ -142,17 +187,100 @@ pub fn start(config: Config) -> Result<Router, StartError> {
         spawn(&format!("worker-{index}"), &ends, move || {
             worker::run(parts, &stopping)
         })?;
+        router.workers += 1;
+        waiting.push(sender);
     }
-    Ok(Router {
+    Ok(Prepared {
+        router,
         traffic,
-        admin,
-        drain: config.drain,
-        stopping,
-        drained,
-        ended,
-        workers,
-        log,
+        others,
+        waiting,
     })
+}
+
+impl Prepared {
+    /// Accepts connections from now on.
+    pub(crate) fn go(mut self, phase: Phase) -> Result<Router, StartError> {
+        let workers = self.waiting.len();
+        listen::top_up(&mut self.traffic, workers);
+        let hands = listen::deal(&self.traffic, workers).map_err(StartError::Thread)?;
+        if let Some(others) = self.others {
+            let traffic = self.traffic.into_iter().map(|share| passed(TRAFFIC, share));
+            self.router.held.keep(traffic.chain(others).collect());
+        }
+        self.router.shared.tenure.enter(phase);
+        for (worker, hand) in self.waiting.into_iter().zip(hands) {
+            // One that has ended is reported by its end.
+            drop(worker.send(hand));
+        }
+        Ok(self.router)
+    }
+}
+
+fn passed(name: &str, socket: impl Into<std::os::fd::OwnedFd>) -> Passed {
+    Passed {
+        name: name.to_owned(),
+        socket: socket.into(),
+    }
+}
+
+/// Sockets that nobody wants: a service manager's would queue connections for ever. The router that
+/// is taken over from answers what is queued at an address that has been given up.
+fn leftover(config: &Config, inherited: &Inherited, phase: Phase) -> Result<(), StartError> {
+    let left = inherited.left();
+    if phase == Phase::Preparing || left.is_empty() {
+        return Ok(());
+    }
+    let left: Vec<String> = left.iter().map(ToString::to_string).collect();
+    Err(StartError::Passed(format!(
+        "the port of {} is neither that of `listen` ({}) nor that of `admin` ({}); make the socket \
+         unit and the settings agree",
+        left.join(", "),
+        config.listen,
+        config.admin
+    )))
+}
+
+/// Where other processes ask to take over. A router without one serves just as well, so that it is
+/// no reason not to start.
+fn upgrade_socket(
+    config: &Config,
+    inherited: Option<UnixListener>,
+    shared: &Shared,
+) -> Option<(std::path::PathBuf, UnixListener)> {
+    let path = config.upgrade.socket.clone()?;
+    let bound = match inherited {
+        Some(listener) => Ok(listener),
+        None => give::bind(&path),
+    };
+    match bound {
+        Ok(listener) => Some((path, listener)),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "no process can take over from this one");
+            shared.set_alarms(
+                "upgrade_socket",
+                [(path.display().to_string(), error.to_string())],
+            );
+            None
+        }
+    }
+}
+
+fn log_thread(
+    target: Option<Target>,
+    metrics: &Arc<Metrics>,
+    ends: &mpsc::UnboundedSender<String>,
+) -> Result<Option<SyncSender<Message>>, StartError> {
+    let Some(target) = target else {
+        return Ok(None);
+    };
+    let queue = access_log::queue();
+    let metrics = Arc::clone(metrics);
+    spawn(LOG, ends, move || {
+        access_log::run(target, &queue.to_write, &metrics.log_failed);
+        Ok(())
+    })?;
+    Ok(Some(queue.lines))
 }
 
 fn log_target(log: &AccessLog) -> Result<Option<Target>, StartError> {
@@ -204,65 +332,4 @@ fn spawn(
         })
         .map(drop)
         .map_err(StartError::Thread)
-}
-
-impl Router {
-    /// Where callers connect.
-    pub fn traffic_address(&self) -> SocketAddr {
-        self.traffic
-    }
-
-    /// Where operators ask.
-    pub fn admin_address(&self) -> SocketAddr {
-        self.admin
-    }
-
-    /// Waits until a part dies by itself; it never does on a good day.
-    pub async fn ended(&mut self) -> Died {
-        match self.ended.recv().await {
-            Some(part) => Died { part },
-            None => Died {
-                part: "last thread".to_owned(),
-            },
-        }
-    }
-
-    /// Opens the access log's file again, after it was moved away (on SIGHUP). Never waits.
-    pub fn reopen_access_log(&self) {
-        if let Some(log) = &self.log
-            && log.try_send(Message::Reopen).is_err()
-        {
-            tracing::warn!("the access log is too busy to be opened again; try once more");
-        }
-    }
-
-    /// Stops gracefully: accepts nothing new, finishes what is in flight, closes idle connections;
-    /// cut off after the configured drain time.
-    pub async fn stop(mut self) {
-        self.stopping.cancel();
-        let drain = self.drain + STOP_GRACE;
-        let has_log = self.log.take().is_some();
-        let (mut workers, mut others) = (self.workers, 1 + usize::from(has_log));
-        let mut part_ended = |part: &str| {
-            if part.starts_with("worker") {
-                workers = workers.saturating_sub(1);
-            } else {
-                others = others.saturating_sub(1);
-            }
-            (workers, others)
-        };
-        let all = async {
-            while let Some(part) = self.ended.recv().await {
-                match part_ended(&part) {
-                    (0, 0) => return,
-                    (0, _) => self.drained.cancel(),
-                    _ => {}
-                }
-            }
-        };
-        if tokio::time::timeout(drain, all).await.is_err() {
-            tracing::warn!("the router's threads did not end in time");
-            self.drained.cancel();
-        }
-    }
 }

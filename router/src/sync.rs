@@ -11,7 +11,7 @@
 //! deregistration waits for.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -27,6 +27,7 @@ use cardea_registry_api::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    phase::Phase,
     shared::{Shared, count},
     table::{
         Origin,
@@ -37,12 +38,15 @@ use crate::{
 
 mod backoff;
 mod disk;
+mod handle;
 pub(crate) mod replica;
 #[cfg(test)]
 mod tests;
 
 use backoff::Backoff;
 use disk::Image;
+pub(crate) use handle::Handle;
+use handle::{Identity, farewell};
 use replica::Replica;
 
 /// How long the registry may hold a poll: also how soon a frozen registry is noticed.
@@ -68,6 +72,7 @@ pub(crate) struct Sync {
     settings: Settings,
     shared: Arc<Shared>,
     client: Client,
+    identity: Arc<Identity>,
     builder: Builder,
     kept: Arc<Kept>,
     last_full: Option<Instant>,
@@ -79,32 +84,84 @@ pub(crate) struct Sync {
 struct Kept {
     replica: Mutex<Replica>,
     unwritten: AtomicBool,
+    /// The number of the last table that was written. A write goes on when its task is stopped; this
+    /// keeps the last one, at the farewell, from mixing with it.
+    written: Mutex<u64>,
 }
 
 impl Kept {
     fn lock(&self) -> MutexGuard<'_, Replica> {
         self.replica.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Held while the disk copy is written.
+    fn writing(&self) -> MutexGuard<'_, u64> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Sync {
-    /// Checks the settings and serves the copy on disk, if there is one. Blocks on the disk.
-    pub(crate) fn new(settings: Settings, shared: Arc<Shared>) -> Result<Self, Invalid> {
+    /// Checks the settings and serves what was handed over, or the copy on disk, if there is one.
+    /// Blocks on the disk.
+    pub(crate) fn new(
+        settings: Settings,
+        shared: Arc<Shared>,
+        handed: Option<&[u8]>,
+    ) -> Result<Self, Invalid> {
         let client = Client::new(&settings.client)?;
         let mut sync = Self {
             client,
+            identity: Arc::new(Identity::new(&settings.router)),
             builder: Builder::default(),
             kept: Arc::new(Kept {
                 replica: Mutex::new(Replica::new(settings.cluster.clone())),
                 unwritten: AtomicBool::new(false),
+                written: Mutex::new(0),
             }),
             last_full: None,
             backoff: Backoff::default(),
             settings,
             shared,
         };
-        sync.restore();
+        if !handed.is_some_and(|table| sync.take_handed(table)) {
+            sync.restore();
+        }
         Ok(sync)
+    }
+
+    /// A hand on it while it runs.
+    pub(crate) fn handle(&self) -> Handle {
+        Handle {
+            kept: Arc::clone(&self.kept),
+            cluster: self.settings.cluster.clone(),
+            client: self.client.clone(),
+            identity: Arc::clone(&self.identity),
+        }
+    }
+
+    /// Serves the table of the process that is taken over from; `false`: it is of no use.
+    fn take_handed(&mut self, table: &[u8]) -> bool {
+        match disk::decode(
+            table,
+            &self.settings.cluster,
+            Path::new("the table handed over"),
+        ) {
+            Ok(replica) => {
+                self.kept.unwritten.store(true, Ordering::Release);
+                self.serve(replica, Origin::HandedOver);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the running router's table is not taken over");
+                false
+            }
+        }
+    }
+
+    fn serve(&mut self, replica: Replica, origin: Origin) {
+        *self.kept.lock() = replica;
+        let dirty = self.kept.lock().everything();
+        self.publish(&dirty, origin, Instant::now());
     }
 
     fn restore(&mut self) {
@@ -123,9 +180,7 @@ impl Sync {
         if let Some(replica) = restored.replica {
             let objects = replica.objects().len();
             tracing::info!(objects, "serving the copy on disk until a registry answers");
-            *self.kept.lock() = replica;
-            let dirty = self.kept.lock().everything();
-            self.publish(&dirty, Origin::Disk, Instant::now());
+            self.serve(replica, Origin::Disk);
             self.shared.set_degraded(
                 "disk_copy",
                 Some("serving the copy on disk; no registry has confirmed it yet".to_owned()),
@@ -133,14 +188,14 @@ impl Sync {
         }
     }
 
-    /// Follows until it is stopped, then says farewell and writes the last copy.
-    pub(crate) async fn run(mut self, stopping: CancellationToken) {
+    /// Follows until `end`, then says farewell and writes the last copy. While connections drain, new
+    /// requests are still balanced: until the end it follows, and a deregistration waits for it.
+    pub(crate) async fn run(mut self, end: CancellationToken) {
         let writer = self.settings.state_dir.clone().map(|dir| Writer {
             dir,
             cluster: self.settings.cluster.clone(),
             kept: Arc::clone(&self.kept),
             shared: Arc::clone(&self.shared),
-            last: Arc::default(),
         });
         let writing = async {
             match &writer {
@@ -149,17 +204,13 @@ impl Sync {
             }
         };
         tokio::select! {
-            () = stopping.cancelled() => {}
+            () = end.cancelled() => {}
             () = self.follow() => {}
             () = writing => {}
         }
-        let farewell = self
-            .client
-            .forget_router(&self.settings.cluster, &self.settings.router);
-        match tokio::time::timeout(FAREWELL, farewell).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::info!(%error, "no registry heard that this router stops"),
-            Err(_) => tracing::info!("no registry heard that this router stops, in time"),
+        // The name belongs to the router that this one failed to take over from.
+        if self.shared.tenure.phase() >= Phase::Sole {
+            farewell(&self.client, &self.settings.cluster, &self.identity.id()).await;
         }
         if let Some(writer) = &writer {
             writer.write_if_changed().await;
@@ -167,28 +218,45 @@ impl Sync {
     }
 
     async fn follow(&mut self) {
+        let mut names = self.identity.wanted.subscribe();
         loop {
-            let full = self.last_full.is_none_or(|at| at.elapsed() >= FULL_EVERY);
-            let pull = self.next_pull(full);
+            let id = Arc::clone(&names.borrow_and_update());
+            let renamed = *self.identity.heard.borrow() != id;
+            let pull = self.next_pull(&id, renamed);
             let began = Instant::now();
-            let pulled = self.client.pull(&pull).await;
+            let pulled = tokio::select! {
+                pulled = self.client.pull(&pull) => pulled,
+                _ = names.changed() => continue,
+            };
+            if pulled.is_ok() {
+                self.identity.heard.send_replace(id);
+            }
             let pause = match pulled {
                 Ok(Pulled::NotModified { .. }) => {
                     count(&self.shared.counts.pulls_unchanged);
                     self.confirmed();
-                    self.unchanged(began.elapsed())
+                    // A call under a new name is not meant to wait.
+                    if renamed {
+                        None
+                    } else {
+                        self.unchanged(began.elapsed())
+                    }
                 }
                 Ok(Pulled::Update { update, .. }) => self.take(&update),
                 Err(error) => Some(self.failed(&error)),
             };
             match pause {
                 None => self.backoff.reset(),
-                Some(at_least) => tokio::time::sleep(self.backoff.next(at_least)).await,
+                Some(at_least) => tokio::select! {
+                    () = tokio::time::sleep(self.backoff.next(at_least)) => {}
+                    _ = names.changed() => {}
+                },
             }
         }
     }
 
-    fn next_pull(&self, full: bool) -> Pull {
+    /// What to ask for as `id`; at once, if the registry is to hear of that name.
+    fn next_pull(&self, id: &str, at_once: bool) -> Pull {
         let applied = self.kept.lock().position().map(|at| Applied {
             epoch: at.epoch.to_string(),
             revision: at.revision,
@@ -196,10 +264,10 @@ impl Sync {
         Pull {
             cluster: self.settings.cluster.clone(),
             applied,
-            wait: WAIT,
-            router: Some(self.settings.router.clone()),
+            wait: if at_once { Span::secs(0) } else { WAIT },
+            router: Some(id.to_owned()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            full,
+            full: self.last_full.is_none_or(|at| at.elapsed() >= FULL_EVERY),
         }
     }
 
@@ -336,13 +404,11 @@ struct Writer {
     cluster: Name,
     kept: Arc<Kept>,
     shared: Arc<Shared>,
-    /// The number of the last table that was written. A write goes on when its task is stopped; this
-    /// keeps the last one, at the farewell, from mixing with it.
-    last: Arc<Mutex<u64>>,
 }
 
 impl Writer {
     async fn run(&self) {
+        self.shared.tenure.reached(Phase::Sole).await;
         let mut tables = self.shared.watch();
         loop {
             self.write_if_changed().await;
@@ -360,11 +426,16 @@ impl Writer {
         let Some(image) = Image::of(&self.kept.lock(), &self.cluster) else {
             return;
         };
-        let (dir, last) = (self.dir.clone(), Arc::clone(&self.last));
+        let (dir, kept, shared) = (
+            self.dir.clone(),
+            Arc::clone(&self.kept),
+            Arc::clone(&self.shared),
+        );
         let number = *self.shared.watch().borrow();
         let written = tokio::task::spawn_blocking(move || {
-            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-            if number < *last {
+            let mut last = kept.writing();
+            // Another process may have become the one that writes.
+            if number < *last || shared.tenure.phase() != Phase::Sole {
                 return Ok(());
             }
             *last = number;

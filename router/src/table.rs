@@ -62,6 +62,8 @@ pub enum Origin {
     Disk,
     /// A file.
     Static,
+    /// The process that this one took over from.
+    HandedOver,
 }
 
 impl Origin {
@@ -71,6 +73,7 @@ impl Origin {
             Self::Registry => "registry",
             Self::Disk => "disk",
             Self::Static => "static",
+            Self::HandedOver => "handed_over",
         }
     }
 }

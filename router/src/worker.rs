@@ -13,8 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{net::TcpListener, sync::Notify};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::sync::{Notify, oneshot};
+use tokio_util::task::TaskTracker;
 
 use crate::{
     access_log::AccessLog,
@@ -30,10 +30,15 @@ use crate::{
     request_id::Generator,
     seldom::Seldom,
     shared::Shared,
+    stopping::Stopping,
     table::Table,
     timer::Timers,
     wire::Wire,
 };
+
+mod doors;
+
+use doors::Doors;
 
 /// How long accepting pauses when the system is out of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -45,7 +50,8 @@ const TRIM_EVERY: Duration = Duration::from_secs(5);
 /// What a worker is made of.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    pub(crate) share: std::net::TcpListener,
+    /// Gives the sockets to accept from, once it is time to accept.
+    pub(crate) sockets: oneshot::Receiver<Vec<std::net::TcpListener>>,
     pub(crate) config: Arc<Config>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) metrics: LocalMetrics,
@@ -71,6 +77,7 @@ pub(crate) struct Worker {
     refusals: [Seldom; Reason::ALL.len()],
     time: Cell<(Instant, i64)>,
     stopping: Cell<bool>,
+    hurried: Cell<bool>,
     open: Cell<usize>,
     closed: Notify,
 }
@@ -81,7 +88,7 @@ pub(crate) struct Worker {
 pub(crate) struct HeldTable(pub(crate) Arc<Table>);
 
 impl Worker {
-    fn new(parts: Parts) -> (Rc<Self>, std::net::TcpListener) {
+    fn new(parts: Parts) -> (Rc<Self>, oneshot::Receiver<Vec<std::net::TcpListener>>) {
         let now = Instant::now();
         let worker = Self {
             config: parts.config,
@@ -98,10 +105,11 @@ impl Worker {
             refusals: Default::default(),
             time: Cell::new((now, crate::clock::unix_millis())),
             stopping: Cell::new(false),
+            hurried: Cell::new(false),
             open: Cell::new(0),
             closed: Notify::new(),
         };
-        (Rc::new(worker), parts.share)
+        (Rc::new(worker), parts.sockets)
     }
 
     /// The newest table, to be held from a request's start to its end.
@@ -140,6 +148,11 @@ impl Worker {
         self.stopping.get()
     }
 
+    /// Whether idle connections are closed at once, instead of answering their next request first.
+    pub(crate) fn hurried(&self) -> bool {
+        self.hurried.get()
+    }
+
     /// Unix milliseconds at `now`, without asking the system.
     pub(crate) fn unix_millis(&self, now: Instant) -> i64 {
         let (base, unix) = self.time.get();
@@ -149,20 +162,26 @@ impl Worker {
 }
 
 /// Runs a worker until it is stopped and drained.
-pub(crate) fn run(parts: Parts, stopping: &CancellationToken) -> io::Result<()> {
+pub(crate) fn run(parts: Parts, stopping: &Stopping) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
-    let (worker, share) = Worker::new(parts);
+    let (worker, sockets) = Worker::new(parts);
     runtime.block_on(async {
-        let listener = TcpListener::from_std(share)?;
+        let sockets = tokio::select! {
+            sockets = sockets => sockets.unwrap_or_default(),
+            () = stopping.drain.cancelled() => return Ok(()),
+        };
+        let mut doors = Doors::new(sockets)?;
         let connections = TaskTracker::new();
         let mut keeper = std::pin::pin!(keep_house(&worker));
         let work = async {
-            accept_until(&worker, &listener, &connections, stopping).await;
+            accept_until(&worker, &mut doors, &connections, stopping).await;
             worker.stopping.set(true);
-            take_queued(&worker, listener, &connections);
-            drain(&worker, &connections).await;
+            for listener in doors.into_std() {
+                take_queued(&worker, listener, &connections);
+            }
+            drain(&worker, &connections, stopping).await;
         };
         let mut work = std::pin::pin!(work);
         poll_fn(|cx| {
@@ -178,17 +197,17 @@ pub(crate) fn run(parts: Parts, stopping: &CancellationToken) -> io::Result<()> 
 /// Accepts connections until the worker is told to stop.
 async fn accept_until(
     worker: &Rc<Worker>,
-    listener: &TcpListener,
+    doors: &mut Doors,
     connections: &TaskTracker,
-    stopping: &CancellationToken,
+    stopping: &Stopping,
 ) {
-    let mut stopped = std::pin::pin!(stopping.cancelled());
+    let mut stopped = std::pin::pin!(stopping.drain.cancelled());
     loop {
         let accepted = poll_fn(|cx| {
             if stopped.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(None);
             }
-            listener.poll_accept(cx).map(Some)
+            doors.poll_accept(cx).map(Some)
         })
         .await;
         match accepted {
@@ -196,10 +215,12 @@ async fn accept_until(
             Some(Ok((stream, client))) => open(worker, connections, stream, client),
             Some(Err(error)) => pause(worker, &error).await,
         }
-        while worker.open.get() >= worker.config.limits.connections && !stopping.is_cancelled() {
+        while worker.open.get() >= worker.config.limits.connections
+            && !stopping.drain.is_cancelled()
+        {
             tokio::select! {
                 () = worker.closed.notified() => {}
-                () = stopping.cancelled() => {}
+                () = stopping.drain.cancelled() => {}
             }
         }
     }
@@ -208,8 +229,12 @@ async fn accept_until(
 /// Takes what the kernel has accepted already, and closes the listener: closing it would reset the
 /// connections in its queue. The kernel is asked itself, because the event loop may not have heard
 /// of the newest yet, or grants a task only so many answers at a time.
-fn take_queued(worker: &Rc<Worker>, listener: TcpListener, connections: &TaskTracker) {
-    let queued = listener.into_std().and_then(|listener| {
+fn take_queued(
+    worker: &Rc<Worker>,
+    listener: io::Result<std::net::TcpListener>,
+    connections: &TaskTracker,
+) {
+    let queued = listener.and_then(|listener| {
         loop {
             let (stream, client) = match listener.accept() {
                 Ok(accepted) => accepted,
@@ -288,15 +313,23 @@ fn is_the_clients(error: &io::Error) -> bool {
 }
 
 /// Waits until every connection has ended, for as long as a graceful stop may take.
-async fn drain(worker: &Worker, connections: &TaskTracker) {
+async fn drain(worker: &Worker, connections: &TaskTracker, stopping: &Stopping) {
     connections.close();
     worker.timers.wake_all();
-    if tokio::time::timeout(worker.config.drain, connections.wait())
-        .await
-        .is_err()
-    {
-        let left = connections.len();
-        tracing::warn!(left, "connections were cut at the end of the drain time");
+    let hurry = async {
+        stopping.hurry.cancelled().await;
+        worker.hurried.set(true);
+        worker.timers.wake_all();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = connections.wait() => {}
+        () = hurry => {}
+        () = tokio::time::sleep(worker.config.drain) => {
+            let left = connections.len();
+            tracing::warn!(left, "connections were cut at the end of the drain time");
+        }
+        () = stopping.end.cancelled() => {}
     }
     worker.pool.clear();
 }

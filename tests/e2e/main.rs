@@ -20,4 +20,5 @@ mod registry_outage;
 mod replicas;
 mod router_restart;
 mod static_mode;
+mod upgrade;
 mod websocket;

@@ -14,10 +14,10 @@ use tungstenite::{Message, WebSocket};
 
 use crate::gate;
 
-type Socket = WebSocket<TcpStream>;
+pub(crate) type Socket = WebSocket<TcpStream>;
 
 /// Opens one; `name` of the backend that serves it comes with it.
-fn open(router: SocketAddr) -> (Socket, String) {
+pub(crate) fn open(router: SocketAddr) -> (Socket, String) {
     let stream = TcpStream::connect(router).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
     let (mut socket, answer) = tungstenite::client("ws://chat.test/room", stream).unwrap();
@@ -27,7 +27,7 @@ fn open(router: SocketAddr) -> (Socket, String) {
     (socket, name)
 }
 
-fn echo(socket: &mut Socket, text: &str) -> Result<String, tungstenite::Error> {
+pub(crate) fn echo(socket: &mut Socket, text: &str) -> Result<String, tungstenite::Error> {
     socket.send(Message::text(text))?;
     Ok(socket.read()?.into_text()?.to_string())
 }

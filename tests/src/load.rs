@@ -37,6 +37,8 @@ pub struct Plan {
     pub connections: usize,
     /// Of a hundred requests, how many are POSTs.
     pub posts_percent: u64,
+    /// Whether each request has a connection of its own.
+    pub fresh: bool,
     /// Whether an answer must name the request; without it each 200 is right.
     pub echo: bool,
     /// For one exchange.
@@ -55,6 +57,7 @@ impl Plan {
             rate: Some(rate),
             connections: 32,
             posts_percent: 50,
+            fresh: false,
             echo: true,
             timeout: Duration::from_secs(10),
             label: "load".to_owned(),
@@ -65,6 +68,13 @@ impl Plan {
     #[must_use]
     pub fn gets(mut self) -> Self {
         self.posts_percent = 0;
+        self
+    }
+
+    /// A connection of its own for each request.
+    #[must_use]
+    pub fn fresh(mut self) -> Self {
+        self.fresh = true;
         self
     }
 
@@ -220,7 +230,7 @@ async fn one(
         .exchange(request.as_bytes(), plan.timeout)
         .await
         .map_err(failed)?;
-    if !response.keep_alive {
+    if !response.keep_alive || plan.fresh {
         *kept = None;
     }
     let text = response.text();

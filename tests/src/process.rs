@@ -64,6 +64,13 @@ impl Spawn {
         self
     }
 
+    /// Gives it something to read.
+    #[must_use]
+    pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
+        self.command.stdin(stdin);
+        self
+    }
+
     /// Runs as another user (root only).
     #[must_use]
     pub fn user(mut self, uid: u32, gid: u32) -> Self {

@@ -60,9 +60,33 @@ pub(crate) struct RouterSettings {
     #[arg(long, env = "CARDEA_ROUTER_TUNNEL_CEILING", value_name = "TIME")]
     pub(crate) tunnel_ceiling: Option<Span>,
     #[command(flatten)]
+    pub(crate) upgrade: Upgrade,
+    #[command(flatten)]
     pub(crate) proxies: Proxies,
     #[command(flatten)]
     pub(crate) limits: Limits,
+}
+
+/// How one process takes over from another.
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+#[command(next_help_heading = "Upgrade")]
+pub(crate) struct Upgrade {
+    /// The Unix socket where a process asks to take over, or off [default: upgrade.sock in the data
+    /// directory; off with --static]
+    #[arg(
+        long = "upgrade-socket",
+        env = "CARDEA_ROUTER_UPGRADE_SOCKET",
+        value_name = "PATH|off"
+    )]
+    pub(crate) socket: Option<String>,
+    /// How long a process that takes over waits for a table before it gives up [default: 30s]
+    #[arg(
+        long = "upgrade-patience",
+        env = "CARDEA_ROUTER_UPGRADE_PATIENCE",
+        value_name = "TIME"
+    )]
+    pub(crate) patience: Option<Span>,
 }
 
 /// What stands before the router, and whom to believe.
@@ -166,7 +190,7 @@ mirror! {
     RouterSettings => Config {
         listen, admin, cluster, id, threads, drain, tunnel_ceiling,
         limits.head, limits.header_timeout, limits.idle_timeout, limits.keepalive,
-        limits.connections,
+        limits.connections, upgrade.patience,
     }
 }
 
@@ -205,6 +229,12 @@ impl RouterSettings {
             config.drop_underscores = drop;
         }
         let mut check = Check::default();
+        config.upgrade.socket = match self.upgrade.socket.as_deref() {
+            Some("off") => None,
+            Some(path) => Some(PathBuf::from(path)),
+            None if self.static_file.is_some() => None,
+            None => (self.data_dir.as_ref()).map(|dir| dir.join("upgrade.sock")),
+        };
         config.source = match self.static_file {
             Some(file) => Source::Static { file },
             None => Source::Registry {

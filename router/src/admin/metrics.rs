@@ -59,7 +59,12 @@ pub(super) fn render(admin: &Admin, out: &mut String) {
             "Since the source last said that this is the newest table; +Inf: never.",
             age_seconds(shared),
         );
-        let sources = [Origin::Registry, Origin::Disk, Origin::Static];
+        let sources = [
+            Origin::Registry,
+            Origin::Disk,
+            Origin::Static,
+            Origin::HandedOver,
+        ];
         gauge(
             out,
             "cardea_router_config_source",
@@ -111,6 +116,17 @@ fn counters(admin: &Admin, out: &mut String) {
             ("{result=\"unchanged\"}", read(&counts.pulls_unchanged)),
             ("{result=\"refused\"}", read(&counts.pulls_refused)),
             ("{result=\"failed\"}", read(&counts.pulls_failed)),
+        ]
+        .map(|(labels, value)| (labels.to_owned(), value)),
+    );
+    family(
+        out,
+        "counter",
+        "cardea_router_upgrades_total",
+        "Hand-overs from one process to the next; the number is handed over as well.",
+        [
+            ("{result=\"done\"}", read(&counts.upgrades_done)),
+            ("{result=\"failed\"}", read(&counts.upgrades_failed)),
         ]
         .map(|(labels, value)| (labels.to_owned(), value)),
     );

@@ -63,7 +63,7 @@ impl Image {
         })
     }
 
-    fn encode(&self) -> Result<Vec<u8>, FeedError> {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, FeedError> {
         let mut checksum = SetChecksum::default();
         let mut lines = Vec::with_capacity(self.objects.len());
         for object in &self.objects {
@@ -177,17 +177,19 @@ fn set_aside(path: &Path, problems: &mut Vec<String>) {
 }
 
 fn read_one(path: &Path, cluster: &Name) -> Result<Option<Replica>, DiskError> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => {
-            return Err(DiskError::Io {
-                path: path.to_owned(),
-                source,
-            });
-        }
-    };
-    let update = Update::decode(&bytes).map_err(|source| DiskError::Feed {
+    match fs::read(path) {
+        Ok(bytes) => decode(&bytes, cluster, path).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(DiskError::Io {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// Reads a copy; `path` says in errors where it is from.
+pub(crate) fn decode(bytes: &[u8], cluster: &Name, path: &Path) -> Result<Replica, DiskError> {
+    let update = Update::decode(bytes).map_err(|source| DiskError::Feed {
         path: path.to_owned(),
         source,
     })?;
@@ -231,12 +233,12 @@ fn read_one(path: &Path, cluster: &Name) -> Result<Option<Replica>, DiskError> {
         epoch: update.head.epoch.as_str().into(),
         revision: update.head.revision,
     };
-    Ok(Some(Replica::restored(
+    Ok(Replica::restored(
         cluster.clone(),
         position,
         objects,
         retained,
-    )))
+    ))
 }
 
 #[cfg(test)]

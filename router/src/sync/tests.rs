@@ -195,7 +195,7 @@ fn settings(addresses: &[SocketAddr], dir: Option<&TempDir>) -> Settings {
 
 fn follow(addresses: &[SocketAddr], dir: Option<&TempDir>) -> Follower {
     let shared = Arc::new(Shared::default());
-    let sync = Sync::new(settings(addresses, dir), Arc::clone(&shared)).unwrap();
+    let sync = Sync::new(settings(addresses, dir), Arc::clone(&shared), None).unwrap();
     let stopping = CancellationToken::new();
     let task = tokio::spawn(sync.run(stopping.clone()));
     Follower {
@@ -376,7 +376,7 @@ async fn starts_from_disk_without_a_registry() {
     drop(registry);
 
     let shared = Arc::new(Shared::default());
-    let sync = Sync::new(settings(&[address], Some(&dir)), Arc::clone(&shared)).unwrap();
+    let sync = Sync::new(settings(&[address], Some(&dir)), Arc::clone(&shared), None).unwrap();
     // Before anything has run: the workers find a table.
     let table = shared.table_full().unwrap();
     assert_eq!(table.origin, Origin::Disk);

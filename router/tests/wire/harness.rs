@@ -337,11 +337,11 @@ impl Wire {
 
 /// A router in static mode.
 pub(crate) struct Running {
-    router: Option<Router>,
+    pub(crate) router: Option<Router>,
     runtime: tokio::runtime::Runtime,
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
-    dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
 }
 
 /// What a router is started with.

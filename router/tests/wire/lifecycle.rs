@@ -97,6 +97,33 @@ fn a_stop_is_bounded() {
 }
 
 #[test]
+fn a_dropped_router_leaves_nothing_running() {
+    let upstream = Upstream::start(|mut wire, _| {
+        while wire.peek() {
+            wire.request();
+        }
+    });
+    let mut router = Setup::new(&[&upstream]).start();
+    let (address, admin) = (router.address, router.admin);
+    let log = router.dir.path().join("access.log");
+    let open_files = || {
+        let files = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let paths = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+        paths.collect::<Vec<_>>()
+    };
+    let mut client = router.client();
+    client.send(GET);
+    until("in flight", || upstream.count("GET") == 1);
+    assert!(open_files().contains(&log));
+    drop(router.router.take());
+    let refused = |at| move || std::net::TcpStream::connect::<std::net::SocketAddr>(at).is_err();
+    until("nobody accepts", refused(address));
+    until("no admin port", refused(admin));
+    until("the access log is closed", || !open_files().contains(&log));
+    client.rest().1.unwrap();
+}
+
+#[test]
 fn many_clients_share_few_connections() {
     let upstream = Upstream::answering(OK);
     let router = Setup::new(&[&upstream]).config(|c| c.threads = 2).start();

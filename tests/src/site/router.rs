@@ -59,6 +59,7 @@ pub struct Router {
     args: Vec<String>,
     dir: PathBuf,
     process: Option<Process>,
+    upgrades: u32,
 }
 
 impl Router {
@@ -95,6 +96,7 @@ impl Router {
             args,
             dir: dir.to_path_buf(),
             process: None,
+            upgrades: 0,
         }
     }
 
@@ -107,12 +109,41 @@ impl Router {
     /// Starts it (again) without waiting.
     pub fn spawn(&mut self) {
         assert!(self.process.is_none(), "{} runs already", self.name);
-        let process = Spawn::new(&self.name, binary::cardea())
+        self.process = Some(self.spawn_with(&self.name, &self.args));
+    }
+
+    fn spawn_with(&self, log: &str, args: &[String]) -> Process {
+        Spawn::new(log, binary::cardea())
             .args(["router"])
-            .args(&self.args)
+            .args(args)
             .env("CARDEA_TOKEN", Token::Router.secret())
-            .start(&self.dir);
-        self.process = Some(process);
+            .start(&self.dir)
+    }
+
+    /// Starts a process that is to take over from the running one; these flags, in pairs with their
+    /// values, stand instead of its own.
+    pub fn spawn_upgrade(&mut self, flags: &[&str]) -> Process {
+        self.upgrades += 1;
+        let log = format!("{}-upgrade-{}", self.name, self.upgrades);
+        let mut args = vec!["--upgrade".to_owned()];
+        for pair in self.args.chunks(2) {
+            if !flags.iter().step_by(2).any(|flag| *flag == pair[0]) {
+                args.extend_from_slice(pair);
+            }
+        }
+        args.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        self.spawn_with(&log, &args)
+    }
+
+    /// Lets another process take over; what is left of the one before.
+    pub async fn upgrade(&mut self, flags: &[&str]) -> Process {
+        let mut next = self.spawn_upgrade(flags);
+        next.wait_log("that it serves", SOON, |log| {
+            log.contains("the router serves").then_some(())
+        })
+        .await;
+        let before = self.process.replace(next);
+        before.expect("a running router")
     }
 
     /// Waits until it says that it is ready.
