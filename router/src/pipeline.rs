@@ -64,7 +64,8 @@ pub(crate) struct Connection {
     /// `http` or `https`, as the client sees it.
     pub(crate) scheme: &'static str,
     pub(crate) timer: Timer,
-    pub(crate) client: Client,
+    /// Apart: arguments are kept twice in the state of an idle connection.
+    pub(crate) client: Box<Client>,
 }
 
 /// What becomes of a connection after a request.
@@ -81,12 +82,17 @@ pub(crate) enum After {
 }
 
 /// Serves a client until its connection ends.
-pub(crate) async fn serve(worker: &Worker, wire: Wire, scheme: &'static str, client: Client) {
+pub(crate) async fn serve(
+    worker: &Worker,
+    wire: Wire,
+    scheme: &'static str,
+    client: impl Into<Box<Client>>,
+) {
     let mut conn = Connection {
         wire,
         scheme,
         timer: worker.timers.timer().await,
-        client,
+        client: client.into(),
     };
     conn.timer.set(worker.config.limits.header_timeout);
     let mut fresh = true;
@@ -103,7 +109,7 @@ pub(crate) async fn serve(worker: &Worker, wire: Wire, scheme: &'static str, cli
                 conn.wire.cut();
                 return;
             }
-            After::Tunnel(ends) => return tunnel::run(worker, conn, *ends).await,
+            After::Tunnel(ends) => return Box::pin(tunnel::run(worker, conn, *ends)).await,
         }
     }
 }

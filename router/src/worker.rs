@@ -268,7 +268,8 @@ fn open(
     }
     let guard = Open::new(worker);
     connections.spawn_local(async move {
-        if let Some(client) = arrival::client(&guard.0, &stream, peer).await {
+        let client = arrival::client(&guard.0, &stream, peer).await;
+        if let Some(client) = client.map(Box::new) {
             pipeline::serve(&guard.0, Wire::Tcp(stream), "http", client).await;
         }
     });
