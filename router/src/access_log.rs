@@ -13,15 +13,14 @@ mod writer;
 pub(crate) use line::{Entry, Logged, TimeText};
 pub(crate) use writer::{Target, run};
 
-/// A buffer is handed over when it has this many bytes: waking the writer costs as much as dozens of
-/// lines.
-const FULL: usize = 256 << 10;
+/// A buffer is handed over when it has this many bytes.
+const FULL: usize = 64 << 10;
 /// A buffer's size: a line more than full.
 const SIZE: usize = FULL + (8 << 10);
 /// Emptied buffers that may wait for a worker.
-const SPARE: usize = 2;
+const SPARE: usize = 4;
 /// Buffers that may wait for the writer.
-const QUEUE: usize = 16;
+const QUEUE: usize = 64;
 
 /// What the writer is told.
 #[derive(Debug)]

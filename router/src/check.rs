@@ -7,6 +7,8 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
+    future::poll_fn,
+    io,
     net::SocketAddr,
     sync::Arc,
     time::Duration,
@@ -23,6 +25,9 @@ use tokio::{
 use crate::{
     peer::{Peer, PeerNumber},
     shared::Shared,
+    tls::TlsStream,
+    upstream::Security,
+    wire::Duplex,
 };
 
 #[cfg(test)]
@@ -45,6 +50,7 @@ pub(crate) struct Checks {
 struct Watched {
     peer: Arc<Peer>,
     check: Arc<ActiveCheck>,
+    security: Security,
     tally: Tally,
     running: bool,
 }
@@ -120,7 +126,10 @@ impl Checks {
             let mut check = None;
             for member in upstream.members().iter().filter(|m| m.takes_requests()) {
                 let number = member.number();
-                let known = before.remove(&number).filter(|w| *w.check == *active);
+                let security = upstream.security();
+                let known = before
+                    .remove(&number)
+                    .filter(|w| *w.check == *active && w.security.number() == security.number());
                 let watched = known.unwrap_or_else(|| {
                     // The first check comes soon, but not for all at once.
                     let first = active
@@ -131,6 +140,7 @@ impl Checks {
                     Watched {
                         peer: Arc::clone(&member.peer),
                         check: Arc::clone(check.get_or_insert_with(|| Arc::new(active.clone()))),
+                        security: security.clone(),
                         tally: Tally {
                             down: member.peer.word().checks_down(),
                             against: 0,
@@ -166,11 +176,16 @@ impl Checks {
             }
             watched.running = true;
             let check = Arc::clone(&watched.check);
-            let (address, authority) = (
-                watched.peer.socket_addr(),
-                watched.peer.authority().to_owned(),
-            );
-            running.spawn(async move { (number, run(address, &authority, &check).await) });
+            let (peer, security) = (Arc::clone(&watched.peer), watched.security.clone());
+            running.spawn(async move {
+                let target = Target {
+                    address: peer.socket_addr(),
+                    authority: peer.authority(),
+                    host: peer.address().host(),
+                    security: &security,
+                };
+                (number, run(target, &check).await)
+            });
         }
     }
 
@@ -206,20 +221,28 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// One check of one peer.
-async fn run(
+/// Whom a check asks.
+struct Target<'a> {
     address: Option<SocketAddr>,
-    authority: &str,
-    check: &ActiveCheck,
-) -> Result<(), String> {
-    let address = address.ok_or_else(|| format!("the name of {authority} is not resolved"))?;
+    authority: &'a str,
+    host: &'a str,
+    security: &'a Security,
+}
+
+/// One check of one peer.
+async fn run(target: Target<'_>, check: &ActiveCheck) -> Result<(), String> {
+    let authority = target.authority;
+    let address = target
+        .address
+        .ok_or_else(|| format!("the name of {authority} is not resolved"))?;
     let timeout: Duration = check.timeout.duration();
     let work = async {
-        let mut stream = TcpStream::connect(address)
+        let stream = TcpStream::connect(address)
             .await
             .map_err(|e| format!("connect: {e}"))?;
+        let mut stream = Line::new(stream, target.security, target.host).await?;
         match &check.path {
-            None => Ok(()),
+            None => stream.end().await,
             Some(path) => {
                 let host = check.host.as_deref().unwrap_or(authority);
                 let status = ask(&mut stream, path, host).await?;
@@ -241,7 +264,62 @@ async fn run(
         .unwrap_or_else(|_| Err(format!("no answer within {}", check.timeout)))
 }
 
-async fn ask(stream: &mut TcpStream, path: &str, host: &str) -> Result<u16, String> {
+/// A connection to a peer.
+enum Line {
+    Plain(TcpStream),
+    Tls(Box<TlsStream>),
+}
+
+impl Line {
+    async fn new(tcp: TcpStream, security: &Security, host: &str) -> Result<Self, String> {
+        match security {
+            Security::Plain => Ok(Self::Plain(tcp)),
+            Security::Broken => Err("tls: the service's terms cannot be met by anybody".to_owned()),
+            Security::Tls(terms) => match terms.connect_untimed(tcp, host).await {
+                Ok(stream) => Ok(Self::Tls(Box::new(stream))),
+                Err(failed) => Err(format!("tls: {}", failed.error)),
+            },
+        }
+    }
+
+    async fn write_all(&mut self, mut data: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.write_all(data).await,
+            Self::Tls(stream) => {
+                while !data.is_empty() {
+                    let stream: &mut TlsStream = stream;
+                    let n = poll_fn(move |cx| stream.poll_write(cx, data)).await?;
+                    data = &data[n..];
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(space).await,
+            Self::Tls(stream) => {
+                let stream: &mut TlsStream = stream;
+                poll_fn(move |cx| stream.poll_read(cx, space)).await
+            }
+        }
+    }
+
+    /// That it could be opened was all.
+    async fn end(&mut self) -> Result<(), String> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Tls(stream) => {
+                let stream: &mut TlsStream = stream;
+                let ended = poll_fn(move |cx| stream.poll_shutdown(cx)).await;
+                ended.map_err(|e| format!("tls: {e}"))
+            }
+        }
+    }
+}
+
+async fn ask(stream: &mut Line, path: &str, host: &str) -> Result<u16, String> {
     let request = format!(
         "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: cardea-check/{}\r\naccept: */*\r\nconnection: close\r\n\r\n",
         env!("CARGO_PKG_VERSION")
@@ -262,9 +340,10 @@ async fn ask(stream: &mut TcpStream, path: &str, host: &str) -> Result<u16, Stri
             Ok(httparse::Status::Partial) => return Err("the response head is too large".into()),
             Err(error) => return Err(format!("no HTTP: {error}")),
         }
-        match stream.read_buf(&mut head).await {
+        let mut space = [0; 1024];
+        match stream.read(&mut space).await {
             Ok(0) => return Err("closed before an answer".to_owned()),
-            Ok(_) => {}
+            Ok(n) => head.extend_from_slice(&space[..n]),
             Err(error) => return Err(format!("read: {error}")),
         }
     }

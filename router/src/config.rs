@@ -15,6 +15,8 @@ pub struct Config {
     pub id: String,
     /// Where callers connect. Port 0 lets the system choose.
     pub listen: SocketAddr,
+    /// Where callers connect that speak TLS; none: nowhere.
+    pub listen_tls: Option<SocketAddr>,
     /// Where operators ask: health, metrics, peers, explain. Never the traffic address.
     pub admin: SocketAddr,
     /// Worker threads; 0: one for each core.
@@ -131,6 +133,7 @@ impl Default for Config {
             cluster: default_cluster(),
             id: default_id(),
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            listen_tls: None,
             admin: SocketAddr::from(([127, 0, 0, 1], 8081)),
             threads: 0,
             access_log: AccessLog::Stdout,
@@ -215,6 +218,13 @@ impl Config {
             self.listen != self.admin || self.listen.port() == 0,
             "admin",
             "must differ from the traffic address `listen`",
+        );
+        let others = [self.listen.port(), self.admin.port()];
+        ensure(
+            self.listen_tls
+                .is_none_or(|tls| tls.port() == 0 || !others.contains(&tls.port())),
+            "listen_tls",
+            "on a port of its own, other than those of `listen` and `admin`",
         );
         ensure(
             HEAD_LIMITS.contains(&self.limits.head),

@@ -13,6 +13,7 @@ use crate::{
     static_file::StaticFile,
     stopping::Stopping,
     sync::{Handle, Settings, Sync},
+    tls::expiry,
     upgrade::give::Giver,
 };
 use cardea_registry_api::{Invalid, client::ClientConfig};
@@ -161,6 +162,7 @@ impl Control {
                 tokio::select! {
                     () = Checks::new(Arc::clone(&shared)).run() => {}
                     () = resolve::run(Arc::clone(&shared)) => {}
+                    () = expiry::run(Arc::clone(&shared)) => {}
                     () = stopping.end.cancelled() => {}
                 }
             };

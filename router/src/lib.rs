@@ -44,6 +44,7 @@ mod switches;
 mod sync;
 mod table;
 mod timer;
+mod tls;
 mod tunnel;
 mod upgrade;
 mod upstream;

@@ -22,6 +22,8 @@ const BACKLOG: i32 = 4096;
 
 /// What traffic sockets are called where sockets are named.
 pub(crate) const TRAFFIC: &str = "traffic";
+/// What the sockets of the port where TLS is spoken are called.
+pub(crate) const TRAFFIC_TLS: &str = "traffic-tls";
 /// What the admin port's socket is called.
 pub(crate) const ADMIN: &str = "admin";
 
@@ -72,10 +74,10 @@ impl Inherited {
     /// Takes out the sockets that `role` is to serve at `address`. A service manager's socket is
     /// known by its port: the unit file says on which address it listens.
     pub(crate) fn take(&mut self, role: &str, address: SocketAddr) -> Vec<TcpListener> {
-        let other = if role == ADMIN { TRAFFIC } else { ADMIN };
+        let roles = [TRAFFIC, TRAFFIC_TLS, ADMIN];
         let fits = |(name, at, _): &mut (String, SocketAddr, TcpListener)| match address.port() {
             0 => name == role,
-            port => at.port() == port && name != other,
+            port => at.port() == port && (name == role || !roles.contains(&name.as_str())),
         };
         let taken = self.tcp.extract_if(.., fits);
         taken.map(|(.., listener)| listener).collect()

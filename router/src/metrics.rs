@@ -10,7 +10,11 @@ use std::{
     time::Duration,
 };
 
-use crate::{arrival::Reason, http1::request::Method};
+use crate::{
+    arrival::Reason,
+    http1::request::Method,
+    tls::{self, Version},
+};
 
 mod render;
 
@@ -106,6 +110,15 @@ impl Protocol {
     }
 }
 
+/// What one worker counted of TLS with clients.
+#[derive(Debug, Default)]
+pub(crate) struct TlsCounts {
+    /// By version, and whether an earlier session was taken up again.
+    pub(crate) handshakes: [[Counter; 2]; Version::ALL.len()],
+    /// By reason.
+    pub(crate) failed: [Counter; tls::Reason::ALL.len()],
+}
+
 /// What one worker shares with those who ask.
 #[derive(Debug, Default)]
 pub(crate) struct WorkerShare {
@@ -115,6 +128,7 @@ pub(crate) struct WorkerShare {
     pub(crate) log_dropped: Counter,
     /// Connections that were closed before they were served, by reason.
     refused: [Counter; Reason::ALL.len()],
+    pub(crate) tls: TlsCounts,
 }
 
 impl WorkerShare {

@@ -43,6 +43,8 @@ pub type PeerNumber = u64;
 pub enum Failure {
     /// The connection was refused or the host unreachable.
     Connect,
+    /// The TLS handshake failed.
+    Tls,
     /// No connection within `timeouts.connect`.
     ConnectTimeout,
     /// No first byte within `timeouts.first_byte`.
@@ -62,6 +64,7 @@ impl Failure {
     pub const fn kind(self) -> &'static str {
         match self {
             Self::Connect => "connect",
+            Self::Tls => "tls",
             Self::ConnectTimeout => "connect_timeout",
             Self::FirstByteTimeout => "first_byte_timeout",
             Self::IdleTimeout => "idle_timeout",

@@ -38,7 +38,7 @@ use crate::{
     refusal,
     switches::{Feature, on},
     timer::Timer,
-    tunnel,
+    tls, tunnel,
     wire::Wire,
     worker::Worker,
 };
@@ -64,8 +64,7 @@ pub(crate) struct Connection {
     /// `http` or `https`, as the client sees it.
     pub(crate) scheme: &'static str,
     pub(crate) timer: Timer,
-    /// Apart: arguments are kept twice in the state of an idle connection.
-    pub(crate) client: Box<Client>,
+    pub(crate) client: Client,
 }
 
 /// What becomes of a connection after a request.
@@ -82,17 +81,12 @@ pub(crate) enum After {
 }
 
 /// Serves a client until its connection ends.
-pub(crate) async fn serve(
-    worker: &Worker,
-    wire: Wire,
-    scheme: &'static str,
-    client: impl Into<Box<Client>>,
-) {
+pub(crate) async fn serve(worker: &Worker, wire: Wire, scheme: &'static str, client: Client) {
     let mut conn = Connection {
         wire,
         scheme,
         timer: worker.timers.timer().await,
-        client: client.into(),
+        client,
     };
     conn.timer.set(worker.config.limits.header_timeout);
     let mut fresh = true;
@@ -104,12 +98,15 @@ pub(crate) async fn serve(
         };
         match after {
             After::Keep => conn.timer.set(worker.config.limits.keepalive),
-            After::Close => return,
+            After::Close => {
+                conn.timer.set(worker.config.limits.idle_timeout);
+                return conn.wire.farewell(&conn.timer).await;
+            }
             After::Cut => {
                 conn.wire.cut();
                 return;
             }
-            After::Tunnel(ends) => return Box::pin(tunnel::run(worker, conn, *ends)).await,
+            After::Tunnel(ends) => return tunnel::run(worker, conn, *ends).await,
         }
     }
 }
@@ -262,6 +259,7 @@ fn prepare(worker: &Worker, conn: &Connection, x: &mut Exchange) -> Result<(), r
         believed: conn.client.trusted.then_some(&x.believed),
         scheme: conn.scheme,
         request_id: x.id.as_bytes(),
+        client_cert: conn.wire.tls().and_then(tls::Facts::client_cert),
         drop_underscores: worker.config.drop_underscores,
     };
     x.outbound.clear();

@@ -18,18 +18,37 @@ pub(crate) struct Pool {
 
 #[derive(Debug, Default)]
 struct Idle {
-    connections: Vec<(Wire, u64)>,
+    connections: Vec<Kept>,
     used: u64,
+}
+
+/// An idle connection.
+#[derive(Debug)]
+struct Kept {
+    wire: Wire,
+    until: u64,
+    /// On which terms it was made; see [`crate::upstream::Security::number`].
+    terms: u64,
 }
 
 impl Pool {
     /// The connection that was used last, if there is one that the peer still holds open. `surely`:
-    /// ask the system, because what is sent on it cannot be sent again.
-    pub(crate) fn take(&self, peer: u64, now: u64, surely: bool) -> Option<Wire> {
+    /// ask the system, because what is sent on it cannot be sent again. One that was made on other
+    /// terms is closed.
+    pub(crate) fn take(&self, peer: u64, terms: u64, now: u64, surely: bool) -> Option<Wire> {
         let mut peers = self.peers.borrow_mut();
         let idle = peers.get_mut(&peer)?;
-        while let Some((wire, until)) = idle.connections.pop() {
-            if until > now && wire.is_silent() && (!surely || wire.is_surely_silent()) {
+        while let Some(Kept {
+            wire,
+            until,
+            terms: of,
+        }) = idle.connections.pop()
+        {
+            if of == terms
+                && until > now
+                && wire.is_silent()
+                && (!surely || wire.is_surely_silent())
+            {
                 return Some(wire);
             }
         }
@@ -37,7 +56,7 @@ impl Pool {
     }
 
     /// Keeps a connection for a while, unless the peer has closed it or said too much.
-    pub(crate) fn put(&self, peer: u64, wire: Wire, now: u64, keep: Duration) {
+    pub(crate) fn put(&self, peer: u64, terms: u64, wire: Wire, now: u64, keep: Duration) {
         let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
         if keep == 0 || !wire.is_silent() {
             return;
@@ -46,7 +65,8 @@ impl Pool {
         let idle = peers.entry(peer).or_default();
         idle.used = now;
         if idle.connections.len() < MOST {
-            idle.connections.push((wire, now.saturating_add(keep)));
+            let until = now.saturating_add(keep);
+            idle.connections.push(Kept { wire, until, terms });
         }
     }
 
@@ -54,7 +74,7 @@ impl Pool {
     pub(crate) fn sweep(&self, now: u64) {
         self.peers.borrow_mut().retain(|_, idle| {
             idle.connections
-                .retain(|(wire, until)| *until > now && wire.is_silent());
+                .retain(|kept| kept.until > now && kept.wire.is_silent());
             !idle.connections.is_empty() || idle.used + FORGET_AFTER > now
         });
     }
@@ -102,11 +122,11 @@ mod tests {
         let (a, _a) = pair().await;
         let (b, _b) = pair().await;
         let last = port(&b);
-        pool.put(7, a, 0, KEEP);
-        pool.put(7, b, 1, KEEP);
-        assert!(pool.take(8, 2, false).is_none());
-        assert_eq!(port(&pool.take(7, 2, true).unwrap()), last);
-        assert!(pool.take(7, 4000, false).is_none());
+        pool.put(7, 0, a, 0, KEEP);
+        pool.put(7, 0, b, 1, KEEP);
+        assert!(pool.take(8, 0, 2, false).is_none());
+        assert_eq!(port(&pool.take(7, 0, 2, true).unwrap()), last);
+        assert!(pool.take(7, 0, 4000, false).is_none());
     }
 
     #[tokio::test]
@@ -117,11 +137,11 @@ mod tests {
         std::future::poll_fn(|cx| closed.poll_read_ready(cx))
             .await
             .unwrap();
-        pool.put(7, closed, 0, KEEP);
+        pool.put(7, 0, closed, 0, KEEP);
         let (talking, mut other) = pair().await;
-        pool.put(7, talking, 0, KEEP);
+        pool.put(7, 0, talking, 0, KEEP);
         other.write_all(b"x").unwrap();
         // The event may not have been seen yet; the system knows.
-        assert!(pool.take(7, 1, true).is_none());
+        assert!(pool.take(7, 0, 1, true).is_none());
     }
 }

@@ -51,6 +51,12 @@ pub(crate) const UNKNOWN_EXPECTATION: Refusal = Refusal::new(
     "unknown_expectation",
     "only 100-continue can be expected",
 );
+/// The host's clients have to prove who they are, on a connection of its own.
+pub(crate) const MISDIRECTED: Refusal = Refusal::new(
+    421,
+    "misdirected",
+    "this host asks its clients for certificates: connect to it by its own name, through TLS",
+);
 /// The request's head is over the limit.
 pub(crate) const HEAD_TOO_LARGE: Refusal = Refusal::new(
     431,

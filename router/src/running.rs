@@ -25,6 +25,7 @@ pub struct Died {
 #[derive(Debug)]
 pub struct Router {
     pub(crate) traffic: SocketAddr,
+    pub(crate) traffic_tls: Option<SocketAddr>,
     pub(crate) admin: SocketAddr,
     pub(crate) drain: Duration,
     pub(crate) stopping: Stopping,
@@ -69,6 +70,11 @@ impl Router {
     /// Where callers connect.
     pub fn traffic_address(&self) -> SocketAddr {
         self.traffic
+    }
+
+    /// Where callers connect that speak TLS.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.traffic_tls
     }
 
     /// Where operators ask.

@@ -15,7 +15,7 @@ use crate::{
     access_log::{self, Message, Target},
     config::{AccessLog, Config},
     control::Control,
-    listen::{self, ADMIN, Held, Inherited, Passed, TRAFFIC},
+    listen::{self, ADMIN, Held, Inherited, Passed, TRAFFIC, TRAFFIC_TLS},
     metrics::{LocalMetrics, Metrics},
     phase::Phase,
     running::Router,
@@ -37,7 +37,7 @@ pub enum StartError {
     /// A port could not be bound.
     #[error("cannot listen on {address} ({what}): {source}")]
     Bind {
-        /// `traffic` or `admin`.
+        /// `traffic`, `traffic-tls` or `admin`.
         what: &'static str,
         /// The address asked for.
         address: SocketAddr,
@@ -85,7 +85,10 @@ pub fn start_activated(config: Config, passed: Vec<Passed>) -> Result<Router, St
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) router: Router,
+    /// All traffic sockets.
     traffic: Vec<TcpListener>,
+    /// At which of their ports TLS is spoken.
+    tls_port: Option<u16>,
     /// Further sockets for whoever takes over from this router.
     others: Option<Vec<Passed>>,
     /// What the workers wait for.
@@ -100,26 +103,23 @@ pub(crate) fn prepare(
     phase: Phase,
 ) -> Result<Prepared, StartError> {
     let config = Arc::new(config);
-    let traffic = inherited.take(TRAFFIC, config.listen);
+    let plain = inherited.take(TRAFFIC, config.listen);
+    let tls = config.listen_tls;
+    let tls_taken = tls.map(|address| inherited.take(TRAFFIC_TLS, address));
     let admin = inherited.take(ADMIN, config.admin).into_iter().next();
     let upgrade = inherited.take_upgrade();
     leftover(&config, &inherited, phase)?;
-    let bind = |what, address| {
-        move |source| StartError::Bind {
-            what,
-            address,
-            source,
-        }
+    let mut traffic = shares(TRAFFIC, config.listen, plain, &config)?;
+    let secure = match tls.zip(tls_taken) {
+        Some((address, taken)) => shares(TRAFFIC_TLS, address, taken, &config)?,
+        None => Vec::new(),
     };
-    let traffic = if traffic.is_empty() {
-        listen::shares(config.listen, config.worker_count())
-            .map_err(bind(TRAFFIC, config.listen))?
-    } else {
-        traffic
-    };
+    let tls = secure.first().zip(tls);
+    let tls = tls.map(|(share, asked)| local_address(share, asked));
+    let tls_port = tls.map(|address| address.port());
     let admin_listener = match admin {
         Some(listener) => listener,
-        None => listen::single(config.admin).map_err(bind(ADMIN, config.admin))?,
+        None => listen::single(config.admin).map_err(unbound(ADMIN, config.admin))?,
     };
     let target = log_target(&config.access_log)?;
     let traffic_address = local_address(&traffic[0], config.listen);
@@ -135,6 +135,7 @@ pub(crate) fn prepare(
     let log = log_thread(target, &metrics, &ends)?;
     let mut router = Router {
         traffic: traffic_address,
+        traffic_tls: tls,
         admin: admin_address,
         drain: config.drain,
         stopping: stopping.clone(),
@@ -177,6 +178,7 @@ pub(crate) fn prepare(
         let (sender, sockets) = oneshot::channel();
         let parts = worker::Parts {
             sockets,
+            tls_port,
             config: Arc::clone(&config),
             shared: Arc::clone(&shared),
             metrics: LocalMetrics::new(metrics.of_worker(index)),
@@ -190,12 +192,35 @@ pub(crate) fn prepare(
         router.workers += 1;
         waiting.push(sender);
     }
+    traffic.extend(secure);
     Ok(Prepared {
         router,
         traffic,
+        tls_port,
         others,
         waiting,
     })
+}
+
+/// The sockets of a traffic port: those that were taken over, or new ones.
+fn shares(
+    what: &'static str,
+    address: SocketAddr,
+    taken: Vec<TcpListener>,
+    config: &Config,
+) -> Result<Vec<TcpListener>, StartError> {
+    if !taken.is_empty() {
+        return Ok(taken);
+    }
+    listen::shares(address, config.worker_count()).map_err(unbound(what, address))
+}
+
+fn unbound(what: &'static str, address: SocketAddr) -> impl FnOnce(io::Error) -> StartError {
+    move |source| StartError::Bind {
+        what,
+        address,
+        source,
+    }
 }
 
 impl Prepared {
@@ -205,7 +230,11 @@ impl Prepared {
         listen::top_up(&mut self.traffic, workers);
         let hands = listen::deal(&self.traffic, workers).map_err(StartError::Thread)?;
         if let Some(others) = self.others {
-            let traffic = self.traffic.into_iter().map(|share| passed(TRAFFIC, share));
+            let traffic = self.traffic.into_iter().map(|share| {
+                let port = share.local_addr().ok().map(|at| at.port());
+                let tls = port.is_some() && port == self.tls_port;
+                passed(if tls { TRAFFIC_TLS } else { TRAFFIC }, share)
+            });
             self.router.held.keep(traffic.chain(others).collect());
         }
         self.router.shared.tenure.enter(phase);
@@ -233,8 +262,8 @@ fn leftover(config: &Config, inherited: &Inherited, phase: Phase) -> Result<(), 
     }
     let left: Vec<String> = left.iter().map(ToString::to_string).collect();
     Err(StartError::Passed(format!(
-        "the port of {} is neither that of `listen` ({}) nor that of `admin` ({}); make the socket \
-         unit and the settings agree",
+        "the port of {} is neither that of `listen` ({}), nor of `listen_tls`, nor of `admin` ({}); \
+         make the socket unit and the settings agree",
         left.join(", "),
         config.listen,
         config.admin

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use cardea_registry_api::{Invalid, Name, manifest::Manifest};
+use cardea_registry_api::{
+    Invalid, Name,
+    manifest::{self, Manifest},
+};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
@@ -39,7 +42,11 @@ pub(crate) struct StaticFile {
     revision: u64,
     /// Of the file last looked into, good or bad.
     looks: Option<Looks>,
+    /// Files that it names.
+    named: Vec<(PathBuf, Option<Looks>)>,
     digest: Option<u64>,
+    /// Of the file alone, if it was good.
+    own: Option<u64>,
 }
 
 /// What tells an edited file from the same one without reading it.
@@ -61,13 +68,17 @@ impl StaticFile {
             objects: Objects::default(),
             revision: 0,
             looks: None,
+            named: Vec::new(),
             digest: None,
+            own: None,
         };
         let bytes = read(&file.path).map_err(|e| file.unreadable(&e))?;
         file.looks = looks(&file.path).ok();
-        file.digest = Some(xxh3_64(&bytes));
-        let objects = parse(&file.path, &bytes, &file.cluster)?;
-        file.put(objects);
+        let parsed = parse(&file.path, &bytes, &file.cluster)?;
+        file.digest = Some(digest(&bytes, &parsed));
+        file.own = Some(xxh3_64(&bytes));
+        file.named = parsed.named;
+        file.put(parsed.objects);
         Ok(file)
     }
 
@@ -90,34 +101,44 @@ impl StaticFile {
             Ok(looks) => looks,
             Err(error) => return self.complain(&self.unreadable(&error), None),
         };
-        let young = now.modified.elapsed().is_ok_and(|age| age < YOUNG);
-        if self.looks == Some(now) && !young {
+        let mut named = self.named.iter();
+        let named_same = named.all(|(path, before)| *before == looks(path).ok())
+            && !is_young(self.named.iter().map(|(_, looks)| *looks));
+        if named_same && self.looks == Some(now) && !is_young([Some(now)]) {
             return;
         }
-        let (path, cluster, seen) = (self.path.clone(), self.cluster.clone(), self.digest);
+        let (path, cluster) = (self.path.clone(), self.cluster.clone());
+        let seen = self.own.filter(|_| named_same);
         let loading = tokio::task::spawn_blocking(move || {
             let bytes = read(&path)?;
-            let digest = xxh3_64(&bytes);
-            let parsed = (seen != Some(digest)).then(|| parse(&path, &bytes, &cluster));
-            Ok((digest, parsed))
+            let own = xxh3_64(&bytes);
+            if seen == Some(own) {
+                return Ok(None);
+            }
+            let parsed = parse(&path, &bytes, &cluster);
+            let digest = match &parsed {
+                Ok(parsed) => digest(&bytes, parsed),
+                Err(invalid) => xxh3_64(&bytes) ^ xxh3_64(invalid.to_string().as_bytes()),
+            };
+            Ok(Some((own, digest, parsed)))
         });
         let loaded: io::Result<_> = match loading.await {
             Ok(loaded) => loaded,
             Err(error) => Err(io::Error::other(error)),
         };
         match loaded {
-            Ok((digest, parsed)) => {
+            Ok(None) => self.looks = Some(now),
+            Ok(Some((own, digest, Ok(parsed)))) => {
                 self.looks = Some(now);
-                match parsed {
-                    None => {}
-                    Some(Ok(objects)) => {
-                        self.digest = Some(digest);
-                        self.put(objects);
-                        tracing::info!(file = %self.path.display(), revision = self.revision, "reloaded");
-                    }
-                    Some(Err(invalid)) => self.complain(&invalid, Some(digest)),
+                self.own = Some(own);
+                self.named = parsed.named;
+                if self.digest != Some(digest) {
+                    self.digest = Some(digest);
+                    self.put(parsed.objects);
+                    tracing::info!(file = %self.path.display(), revision = self.revision, "reloaded");
                 }
             }
+            Ok(Some((_, digest, Err(invalid)))) => self.complain(&invalid, Some(digest)),
             Err(error) => self.complain(&self.unreadable(&error), None),
         }
     }
@@ -133,6 +154,7 @@ impl StaticFile {
             tracing::error!(file, why, "the file is not usable");
         }
         self.digest = digest;
+        self.own = None;
         self.looks = None;
     }
 
@@ -150,14 +172,17 @@ impl StaticFile {
             .publish(&self.shared);
         self.shared.counts.builds.observe(began.elapsed());
         self.objects = objects;
-        let refused = self.builder.refused().iter();
-        self.shared.set_alarms(
-            "skipped_object",
-            refused.map(|(id, why)| (format!("route {id}"), why.clone())),
-        );
+        self.shared
+            .set_alarms("skipped_object", self.builder.refused());
         self.shared.set_degraded("static_file", None);
         self.shared.confirm();
     }
+}
+
+/// Whether one of the files was edited only just now.
+fn is_young(files: impl IntoIterator<Item = Option<Looks>>) -> bool {
+    let mut known = files.into_iter().flatten();
+    known.any(|looks| looks.modified.elapsed().is_ok_and(|age| age < YOUNG))
 }
 
 fn looks(path: &Path) -> io::Result<Looks> {
@@ -178,8 +203,22 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// What a file came to.
+struct Parsed {
+    objects: Objects,
+    /// Files that it names.
+    named: Vec<(PathBuf, Option<Looks>)>,
+    /// Of their content.
+    digest: u64,
+}
+
+/// Of everything that was read.
+fn digest(bytes: &[u8], parsed: &Parsed) -> u64 {
+    xxh3_64(bytes).rotate_left(1) ^ parsed.digest
+}
+
 /// TOML, or what the file's name says: `.yaml`, `.yml`, `.json`.
-fn parse(path: &Path, bytes: &[u8], cluster: &Name) -> Result<Objects, Invalid> {
+fn parse(path: &Path, bytes: &[u8], cluster: &Name) -> Result<Parsed, Invalid> {
     let named = |invalid: Invalid| Invalid {
         errors: invalid
             .errors
@@ -193,18 +232,30 @@ fn parse(path: &Path, bytes: &[u8], cluster: &Name) -> Result<Objects, Invalid> 
     let text = std::str::from_utf8(bytes)
         .map_err(|_| named(Invalid::field("", "the file is not UTF-8")))?;
     let syntax = |e: &dyn std::fmt::Display| Invalid::field("", e.to_string());
-    let manifest = match path.extension().and_then(|e| e.to_str()) {
-        Some("yaml" | "yml") => serde_norway::from_str(text)
-            .map_err(|e| syntax(&e))
-            .and_then(Manifest::from_value),
-        Some("json") => serde_json::from_str(text)
-            .map_err(|e| syntax(&e))
-            .and_then(Manifest::from_value),
-        _ => Manifest::from_toml(text),
+    let value: Result<serde_json::Value, _> = match path.extension().and_then(|e| e.to_str()) {
+        Some("yaml" | "yml") => serde_norway::from_str(text).map_err(|e| syntax(&e)),
+        Some("json") => serde_json::from_str(text).map_err(|e| syntax(&e)),
+        _ => manifest::toml_value(text),
     };
-    let manifest = manifest.map_err(named)?;
+    let mut value = value.map_err(named)?;
+    let dir = path.parent().unwrap_or(Path::new(""));
+    let files = manifest::files::inline(&mut value, dir).map_err(named)?;
+    let digest = if files.is_empty() {
+        0
+    } else {
+        xxh3_64(value.to_string().as_bytes())
+    };
+    let manifest = Manifest::from_value(value).map_err(named)?;
     manifest.check_complete().map_err(named)?;
-    Ok(Objects::from_manifest(&manifest, cluster))
+    let looked = |path: PathBuf| {
+        let looks = looks(&path).ok();
+        (path, looks)
+    };
+    Ok(Parsed {
+        objects: Objects::from_manifest(&manifest, cluster),
+        named: files.into_iter().map(looked).collect(),
+        digest,
+    })
 }
 
 #[cfg(test)]

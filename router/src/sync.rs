@@ -347,10 +347,8 @@ impl Sync {
             .counts
             .apply_micros
             .store(micros, Ordering::Relaxed);
-        let refused = self.builder.refused().iter();
-        let refused = refused.map(|(id, why)| (format!("route {id}"), why.clone()));
-        self.shared
-            .set_alarms("skipped_object", replica.skipped().chain(refused));
+        let skipped = replica.skipped().chain(self.builder.refused());
+        self.shared.set_alarms("skipped_object", skipped);
         let retained = replica.retained().len();
         self.shared.set_degraded(
             "retained",

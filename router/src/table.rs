@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use cardea_registry_api::{Name, Route};
 
-use crate::upstream::Upstream;
+use crate::{tls::Certificates, upstream::Upstream};
 
 pub(crate) mod builder;
 pub(crate) mod objects;
@@ -91,6 +91,8 @@ pub struct Table {
     pub built_at: i64,
     pub(crate) routes: Arc<Routes>,
     pub(crate) slots: Arc<[Option<Arc<Upstream>>]>,
+    /// None: they could not be made.
+    pub(crate) certificates: Option<Arc<Certificates>>,
 }
 
 impl Table {

@@ -16,6 +16,7 @@ use crate::{
     budget::Budget,
     health::{Rules, guard::Guard},
     peer::{Peer, PeerNumber},
+    tls::Terms,
 };
 
 /// A service's peers in this cluster and how to treat them.
@@ -25,6 +26,7 @@ pub struct Upstream {
     version: u64,
     service: Name,
     policy: Arc<Policy>,
+    security: Security,
     budget: Arc<Budget>,
     guard: Arc<Guard>,
     members: Box<[Member]>,
@@ -105,6 +107,28 @@ impl From<&Service> for Policy {
     }
 }
 
+/// How an upstream's peers are spoken to.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Security {
+    /// In the clear.
+    #[default]
+    Plain,
+    /// Through TLS, on these terms.
+    Tls(Arc<Terms>),
+    /// They should be asked through TLS, but on the terms that were given nobody can be.
+    Broken,
+}
+
+impl Security {
+    /// What tells connections of these terms from others.
+    pub(crate) fn number(&self) -> u64 {
+        match self {
+            Self::Plain | Self::Broken => 0,
+            Self::Tls(terms) => terms.number(),
+        }
+    }
+}
+
 /// What an upstream is made of.
 #[derive(Debug)]
 pub(crate) struct Parts {
@@ -112,6 +136,7 @@ pub(crate) struct Parts {
     pub(crate) version: u64,
     pub(crate) service: Name,
     pub(crate) policy: Arc<Policy>,
+    pub(crate) security: Security,
     pub(crate) budget: Arc<Budget>,
     pub(crate) guard: Arc<Guard>,
     /// Ordered by the peers' numbers.
@@ -126,6 +151,7 @@ impl Upstream {
             version: parts.version,
             service: parts.service,
             policy: parts.policy,
+            security: parts.security,
             budget: parts.budget,
             guard: parts.guard,
             takers: parts
@@ -157,6 +183,11 @@ impl Upstream {
     /// How to treat its requests.
     pub fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// How its peers are spoken to.
+    pub(crate) fn security(&self) -> &Security {
+        &self.security
     }
 
     /// What retries it may have.

@@ -16,7 +16,7 @@ use tokio::{
     net::{TcpStream, tcp},
 };
 
-use crate::timer::Timer;
+use crate::{timer::Timer, tls};
 
 /// A connection's bytes.
 #[derive(Debug)]
@@ -24,7 +24,6 @@ pub(crate) enum Wire {
     /// As they are.
     Tcp(TcpStream),
     /// Taken out of, and put into, something else.
-    #[expect(dead_code, reason = "TLS and HTTP/2 come through it next")]
     Other(Box<dyn Duplex>),
 }
 
@@ -59,6 +58,11 @@ pub(crate) trait Duplex: fmt::Debug {
 
     /// Makes its end, when it is dropped, look like a failure to the other side.
     fn cut(&self);
+
+    /// What was agreed on where it is TLS, or within TLS.
+    fn tls(&self) -> Option<&tls::Facts> {
+        None
+    }
 }
 
 /// The reading half.
@@ -134,11 +138,30 @@ impl Wire {
         poll_fn(|cx| half.poll_shutdown(cx)).await
     }
 
+    /// Makes sure that what was written can be told from what was cut off, before it is dropped.
+    /// With plain TCP that needs nothing.
+    pub(crate) async fn farewell(&mut self, timer: &Timer) {
+        let Self::Other(other) = self else { return };
+        poll_fn(|cx| match other.poll_shutdown(cx) {
+            Poll::Pending if !timer.fired() => Poll::Pending,
+            _ => Poll::Ready(()),
+        })
+        .await;
+    }
+
     /// Ready when there may be something to read, or the other side has ended.
     pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
             Self::Other(other) => other.poll_read_ready(cx),
+        }
+    }
+
+    /// What was agreed on where it is TLS, or within TLS.
+    pub(crate) fn tls(&self) -> Option<&tls::Facts> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Other(other) => other.tls(),
         }
     }
 

@@ -33,6 +33,7 @@ use crate::{
     stopping::Stopping,
     table::Table,
     timer::Timers,
+    tls,
     wire::Wire,
 };
 
@@ -52,6 +53,8 @@ const TRIM_EVERY: Duration = Duration::from_secs(5);
 pub(crate) struct Parts {
     /// Gives the sockets to accept from, once it is time to accept.
     pub(crate) sockets: oneshot::Receiver<Vec<std::net::TcpListener>>,
+    /// At which of their ports TLS is spoken.
+    pub(crate) tls_port: Option<u16>,
     pub(crate) config: Arc<Config>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) metrics: LocalMetrics,
@@ -64,6 +67,7 @@ pub(crate) struct Parts {
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) config: Arc<Config>,
+    tls_port: Option<u16>,
     shared: Arc<Shared>,
     table: RefCell<Option<Rc<HeldTable>>>,
     pub(crate) balancers: RefCell<Balancers>,
@@ -92,6 +96,7 @@ impl Worker {
         let now = Instant::now();
         let worker = Self {
             config: parts.config,
+            tls_port: parts.tls_port,
             shared: parts.shared,
             table: RefCell::new(None),
             balancers: RefCell::new(Balancers::new(parts.seed)),
@@ -141,6 +146,12 @@ impl Worker {
             let reason = reason.as_str();
             tracing::warn!(reason, %peer, unsaid, "refused a connection: {why}");
         }
+    }
+
+    /// Whether a connection came to the port where TLS is spoken.
+    fn speaks_tls(&self, stream: &tokio::net::TcpStream) -> bool {
+        let at = self.tls_port.and_then(|_| stream.local_addr().ok());
+        at.is_some() && at.map(|at| at.port()) == self.tls_port
     }
 
     /// Whether the worker is draining: connections close after the request they are at.
@@ -267,9 +278,16 @@ fn open(
         return;
     }
     let guard = Open::new(worker);
+    if worker.speaks_tls(&stream) {
+        connections.spawn_local(async move {
+            if let Some(client) = arrival::client(&guard.0, &stream, peer).await {
+                tls::serve(&guard.0, stream, client).await;
+            }
+        });
+        return;
+    }
     connections.spawn_local(async move {
-        let client = arrival::client(&guard.0, &stream, peer).await;
-        if let Some(client) = client.map(Box::new) {
+        if let Some(client) = arrival::client(&guard.0, &stream, peer).await {
             pipeline::serve(&guard.0, Wire::Tcp(stream), "http", client).await;
         }
     });

@@ -25,5 +25,9 @@ mod proxy_protocol;
 mod refused;
 #[path = "wire/retries.rs"]
 mod retries;
+#[path = "wire/tls.rs"]
+mod tls;
 #[path = "wire/tunnels.rs"]
 mod tunnels;
+#[path = "wire/upstream_tls.rs"]
+mod upstream_tls;

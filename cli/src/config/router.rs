@@ -14,6 +14,9 @@ pub(crate) struct RouterSettings {
     /// Where callers connect [default: 127.0.0.1:8080]
     #[arg(long, env = "CARDEA_ROUTER_LISTEN", value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
+    /// Where callers connect that speak TLS [default: none]
+    #[arg(long, env = "CARDEA_ROUTER_LISTEN_TLS", value_name = "ADDR")]
+    pub(crate) listen_tls: Option<SocketAddr>,
     /// Where operators ask: health, metrics, peers [default: 127.0.0.1:8081]
     #[arg(long, env = "CARDEA_ROUTER_ADMIN", value_name = "ADDR")]
     pub(crate) admin: Option<SocketAddr>,

@@ -40,6 +40,7 @@ pub(crate) fn run(args: &RouterArgs, log: &LogArgs) -> Outcome {
         };
         tracing::info!(
             traffic = %router.traffic_address(),
+            tls = router.tls_address().map(tracing::field::display),
             admin = %router.admin_address(),
             version = env!("CARDEA_VERSION"),
             upgrade = args.upgrade,
@@ -113,10 +114,10 @@ pub(crate) fn failure(error: &StartError) -> Exit {
     match error {
         StartError::Invalid(invalid) => Exit::invalid("", invalid),
         StartError::Bind { what, .. } => {
-            let flag = if *what == "admin" {
-                "--admin"
-            } else {
-                "--listen"
+            let flag = match *what {
+                "admin" => "--admin",
+                "traffic-tls" => "--listen-tls",
+                _ => "--listen",
             };
             Exit::failed(format!(
                 "{error}; choose another with {flag}, or take over from a router with --upgrade"

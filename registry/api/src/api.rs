@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Address, Cluster, Instance, InstanceKey, InstanceState, Name, Route, Service, Source, Span,
+    Address, Certificate, Cluster, Instance, InstanceKey, InstanceState, Name, Route, Service,
+    Source, Span,
 };
 
 /// The header that carries the revision of an answer.
@@ -369,6 +370,9 @@ pub struct ApplyRequest {
     /// Routes.
     #[serde(default)]
     pub routes: Vec<Route>,
+    /// Certificates. One that exists may come without its key.
+    #[serde(default)]
+    pub certificates: Vec<Certificate>,
     /// Instances (source `manual`).
     #[serde(default)]
     pub instances: Vec<KeyedRegistration>,

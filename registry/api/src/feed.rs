@@ -30,6 +30,8 @@ pub mod kind {
     pub const ROUTE: &str = "route";
     /// [`crate::Instance`], by `cluster/service/id`.
     pub const INSTANCE: &str = "instance";
+    /// [`crate::Certificate`], by name, with its key.
+    pub const CERTIFICATE: &str = "certificate";
 }
 
 /// The first line of an update.

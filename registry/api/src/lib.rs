@@ -6,6 +6,7 @@
 //! of these types has passed its checks: after the door nobody validates again.
 
 pub mod api;
+pub mod certificate;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod cluster;
@@ -23,6 +24,7 @@ pub mod service;
 pub mod span;
 pub mod strict;
 
+pub use certificate::Certificate;
 pub use cluster::Cluster;
 pub use instance::{Address, Instance, InstanceId, InstanceKey, InstanceState, Source};
 pub use invalid::{FieldError, Invalid};

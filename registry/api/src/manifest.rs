@@ -1,7 +1,8 @@
 //! Files of objects: what `cardea router --static` serves and `cardea ctl apply -f` takes.
 //!
-//! `[[cluster]]`, `[[service]]` (with `[[service.instance]]` inside) and `[[route]]` tables, in TOML,
-//! YAML or JSON. Reading is strict: unknown names are refused with the nearest known one.
+//! `[[cluster]]`, `[[service]]` (with `[[service.instance]]` inside), `[[route]]` and
+//! `[[certificate]]` tables, in TOML, YAML or JSON. Reading is strict: unknown names are refused with
+//! the nearest known one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,13 +10,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    Address, Cluster, Instance, InstanceId, InstanceKey, InstanceState, Invalid, Name, Route,
-    Service, Source,
+    Address, Certificate, Cluster, Instance, InstanceId, InstanceKey, InstanceState, Invalid, Name,
+    Route, Service, Source,
     api::{ApplyRequest, KeyedRegistration, Registration, default_state, default_weight},
     invalid::Check,
     route::{HostPattern, PathPrefix},
     strict,
 };
+
+pub mod files;
 
 /// A checked file of objects.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -28,6 +31,8 @@ pub struct Manifest {
     pub routes: Vec<Route>,
     /// Instances by service.
     pub instances: Vec<(Name, ManifestInstance)>,
+    /// Certificates; see [`files`] for those that are kept in files of their own.
+    pub certificates: Vec<Certificate>,
 }
 
 /// An instance as a file names it.
@@ -68,11 +73,15 @@ struct RouteTable {
     service: Name,
 }
 
+/// Reads a TOML text, whatever is in it.
+pub fn toml_value(text: &str) -> Result<Value, Invalid> {
+    toml::from_str(text).map_err(|e| Invalid::field("", e.to_string()))
+}
+
 impl Manifest {
     /// Reads a TOML text.
     pub fn from_toml(text: &str) -> Result<Self, Invalid> {
-        let value: Value = toml::from_str(text).map_err(|e| Invalid::field("", e.to_string()))?;
-        Self::from_value(value)
+        Self::from_value(toml_value(text)?)
     }
 
     /// Reads an already parsed file.
@@ -96,10 +105,11 @@ impl Manifest {
                     "cluster" => manifest.add_cluster(item),
                     "service" => manifest.add_service(item),
                     "route" => manifest.add_route(item),
+                    "certificate" => manifest.add_certificate(item),
                     _ => {
-                        let known = ["cluster", "service", "route"];
+                        let known = ["cluster", "service", "route", "certificate"];
                         let hint = strict::nearest(&name, known).map_or_else(
-                            || "known here: cluster, service, route".to_owned(),
+                            || format!("known here: {}", known.join(", ")),
                             |near| format!("did you mean `{near}`?"),
                         );
                         check.ensure(false, &name, format!("unknown table; {hint}"));
@@ -169,6 +179,13 @@ impl Manifest {
         Ok(())
     }
 
+    fn add_certificate(&mut self, item: Value) -> Result<(), Invalid> {
+        let certificate: Certificate = strict::from_value(item)?;
+        certificate.check()?;
+        self.certificates.push(certificate);
+        Ok(())
+    }
+
     fn check_unique(&self) -> Result<(), Invalid> {
         let mut check = Check::default();
         let mut names = BTreeSet::new();
@@ -187,6 +204,15 @@ impl Manifest {
                 clusters.insert(&cluster.name),
                 &field,
                 format!("`{}` stands twice", cluster.name),
+            );
+        }
+        let mut certificates = BTreeSet::new();
+        for (i, certificate) in self.certificates.iter().enumerate() {
+            let field = format!("certificate[{i}].name");
+            check.ensure(
+                certificates.insert(&certificate.name),
+                &field,
+                format!("`{}` stands twice", certificate.name),
             );
         }
         let mut ids = BTreeSet::new();
@@ -222,7 +248,8 @@ impl Manifest {
         check.finish()
     }
 
-    /// Every route's service must be in the file: what static mode asks for.
+    /// Every route's service and every certificate's key must be in the file: what static mode asks
+    /// for.
     pub fn check_complete(&self) -> Result<(), Invalid> {
         let names: Vec<&str> = self.services.iter().map(|s| s.name.as_str()).collect();
         let mut check = Check::default();
@@ -232,6 +259,13 @@ impl Manifest {
                 .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
             let text = format!("no service `{}` in this file{hint}", route.service);
             check.ensure(known, &format!("route[{i}].service"), text);
+        }
+        for (i, certificate) in self.certificates.iter().enumerate() {
+            check.ensure(
+                !certificate.keyless(),
+                &format!("certificate[{i}].key"),
+                "its private key is missing: give `key_file`, or `key` itself",
+            );
         }
         check.finish()
     }
@@ -252,6 +286,7 @@ impl Manifest {
             clusters: self.clusters,
             services: self.services,
             routes: self.routes,
+            certificates: self.certificates,
             instances,
         }
     }

@@ -5,7 +5,11 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::{Invalid, Span, invalid::Check};
+use crate::{
+    Invalid, Span,
+    certificate::{Pem, authorities},
+    invalid::Check,
+};
 
 /// How a peer is picked. Written `"round-robin"`, `"least-loaded"` or `{ hash = "header:x-user" }`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -143,6 +147,55 @@ impl Default for Timeouts {
             idle: Span::secs(60),
             keepalive: Span::secs(4),
         }
+    }
+}
+
+/// That peers are asked through TLS, and how they are known.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default)]
+pub struct UpstreamTls {
+    /// Whose signatures count: certificates (PEM); none: those that the router's system trusts.
+    pub ca: Option<Pem>,
+    /// The name that peers are asked for and must have in their certificate; none: the host of
+    /// their address.
+    pub name: Option<String>,
+    /// What is checked. Default `full`.
+    pub verify: Verify,
+}
+
+/// What is checked of a peer's certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Verify {
+    /// Who signed it, its name and its time.
+    #[default]
+    Full,
+    /// **Nothing**: whoever answers at the address can read and change all that is said.
+    None,
+}
+
+impl UpstreamTls {
+    /// Checks what the types alone cannot.
+    pub fn check(&self) -> Result<(), Invalid> {
+        let mut check = Check::default();
+        if let Some(ca) = &self.ca {
+            check.merge("ca", authorities(ca).map(drop));
+            check.ensure(
+                self.verify == Verify::Full,
+                "verify",
+                "with `verify = \"none\"` nobody asks `ca`: leave one of them out",
+            );
+        }
+        if let Some(name) = &self.name {
+            check.ensure(
+                rustls::pki_types::ServerName::try_from(name.as_str()).is_ok(),
+                "name",
+                "a host name or an IP address, without a port",
+            );
+        }
+        check.finish()
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
     Invalid, Name,
     cluster::MAX_TEXT,
     invalid::Check,
-    policy::{Balance, Health, Retries, Timeouts},
+    policy::{Balance, Health, Retries, Timeouts, UpstreamTls},
 };
 
 /// A named backend, the same in all clusters.
@@ -33,6 +33,9 @@ pub struct Service {
     /// When a peer counts as down.
     #[serde(default)]
     pub health: Health,
+    /// That its instances are asked through TLS. Default: they are not.
+    #[serde(default)]
+    pub tls: Option<UpstreamTls>,
 }
 
 impl Service {
@@ -46,6 +49,7 @@ impl Service {
             timeouts: Timeouts::default(),
             retries: Retries::default(),
             health: Health::default(),
+            tls: None,
         }
     }
 
@@ -62,6 +66,9 @@ impl Service {
         check.merge("timeouts", self.timeouts.check());
         check.merge("retries", self.retries.check());
         check.merge("health", self.health.check());
+        if let Some(tls) = &self.tls {
+            check.merge("tls", tls.check());
+        }
         check.finish()
     }
 }

@@ -13,6 +13,7 @@ fn entry<'a>(client: &'a SocketAddr, path: &'a [u8]) -> Entry<'a> {
         host: b"h.example",
         path,
         protocol: "HTTP/1.1",
+        tls: None,
         route: "r",
         service: "s",
         peer: Some("10.0.0.1:80"),

@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     admin::{Admin, age_seconds},
+    clock,
     shared::Readiness,
     table::Origin,
 };
@@ -79,6 +80,17 @@ pub(super) fn render(admin: &Admin, out: &mut String) {
             "cardea_router_routes",
             "Routes in the table.",
             table.routes().len() as f64,
+        );
+        let now = clock::unix_millis();
+        let certificates = table.certificates.iter().flat_map(|set| set.validities());
+        gauge(
+            out,
+            "cardea_router_certificate_expiry_seconds",
+            "Until a certificate expires; negative: since it has expired.",
+            certificates.map(|validity| {
+                let labels = format!("{{certificate=\"{}\"}}", validity.name);
+                (labels, (validity.not_after - now) as f64 / 1000.0)
+            }),
         );
         let peers = table.upstreams().flat_map(|upstream| {
             upstream.members().iter().map(move |member| {

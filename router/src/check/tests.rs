@@ -121,16 +121,25 @@ async fn takes_a_peer_out_and_back() {
     server.abort();
 }
 
+fn target(address: Option<SocketAddr>) -> Target<'static> {
+    Target {
+        address,
+        authority: "x",
+        host: "x",
+        security: &Security::Plain,
+    }
+}
+
 #[tokio::test]
 async fn a_connection_is_enough_without_a_path() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    run(Some(address), "x", &check(None)).await.unwrap();
+    run(target(Some(address)), &check(None)).await.unwrap();
     drop(listener);
-    let why = run(Some(address), "x", &check(None)).await.unwrap_err();
+    let why = run(target(Some(address)), &check(None)).await.unwrap_err();
     assert!(why.starts_with("connect: "), "{why}");
-    let why = run(None, "a.b:80", &check(None)).await.unwrap_err();
-    assert!(why.contains("a.b:80 is not resolved"), "{why}");
+    let why = run(target(None), &check(None)).await.unwrap_err();
+    assert!(why.contains("the name of x is not resolved"), "{why}");
 }
 
 #[tokio::test]
@@ -142,6 +151,6 @@ async fn an_answer_that_is_no_http_fails() {
         stream.write_all(b"SSH-2.0-OpenSSH\r\n").await.unwrap();
     };
     let check = check(Some("/"));
-    let (result, ()) = tokio::join!(run(Some(address), "x", &check), answer);
+    let (result, ()) = tokio::join!(run(target(Some(address)), &check), answer);
     assert!(result.unwrap_err().starts_with("no HTTP"));
 }

@@ -24,9 +24,15 @@ pub(crate) struct Additions<'a> {
     pub(crate) scheme: &'static str,
     /// The request's id.
     pub(crate) request_id: &'a [u8],
+    /// Clients of the connection are asked for certificates: what is known of this one's; empty: it
+    /// has shown none. None: they are not asked.
+    pub(crate) client_cert: Option<&'a str>,
     /// Names with `_` stay behind.
     pub(crate) drop_underscores: bool,
 }
+
+/// What tells a service about its client's certificate, in the form that Envoy made common.
+const CLIENT_CERT: &[u8] = b"X-Forwarded-Client-Cert";
 
 /// Appends the request's head as it goes upstream.
 pub(crate) fn request(out: &mut Vec<u8>, raw: &[u8], head: &RequestHead, add: Additions<'_>) {
@@ -53,7 +59,11 @@ pub(crate) fn request(out: &mut Vec<u8>, raw: &[u8], head: &RequestHead, add: Ad
             Known::Other => !add.drop_underscores || !field.name.of(raw).contains(&b'_'),
             Known::Host | Known::ContentLength | Known::Date => true,
             Known::Traceparent | Known::Tracestate => head.traceparent.is_some(),
-            Known::XForwardedOther => add.believed.is_some(),
+            Known::XForwardedOther => {
+                let own = add.client_cert.is_some()
+                    && field.name.of(raw).eq_ignore_ascii_case(CLIENT_CERT);
+                add.believed.is_some() && !own
+            }
             // HTTP/1.0 knows nothing of it (RFC 9110, 10.1.1).
             Known::Expect => head.http11,
             // Its body, if any, is framed as it was.
@@ -100,6 +110,9 @@ fn forwarded(out: &mut Vec<u8>, raw: &[u8], head: &RequestHead, add: Additions<'
     let host = said.and_then(|said| said.host).unwrap_or(head.host);
     if host.len > 0 {
         line(out, b"X-Forwarded-Host", host.of(raw));
+    }
+    if let Some(cert) = add.client_cert.filter(|cert| !cert.is_empty()) {
+        line(out, CLIENT_CERT, cert.as_bytes());
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::atomic::Ordering};
 
-use crate::arrival::Reason;
-
 use super::{BOUNDS_US, Histogram, Metrics, Protocol, RequestLabels, lock};
+use crate::{
+    arrival::Reason,
+    tls::{self, Version},
+};
 
 #[derive(Debug, Default, Clone)]
 struct Summed {
@@ -55,6 +57,34 @@ impl Metrics {
         }
         self.render_routes(out, &routes);
         self.render_workers(out);
+        self.render_tls(out);
+    }
+
+    fn render_tls(&self, out: &mut String) {
+        let name = "cardea_router_tls_handshakes_total";
+        head(out, name, "counter", "TLS handshakes with clients.");
+        for (v, version) in Version::ALL.iter().enumerate() {
+            for (r, resumed) in ["false", "true"].iter().enumerate() {
+                let counts = self.workers.iter().map(|w| w.tls.handshakes[v][r].get());
+                let count: u64 = counts.sum();
+                let version = version.as_str();
+                let _ = writeln!(
+                    out,
+                    "{name}{{version=\"{version}\",resumed=\"{resumed}\"}} {count}"
+                );
+            }
+        }
+        let name = "cardea_router_tls_handshake_failures_total";
+        head(
+            out,
+            name,
+            "counter",
+            "Failed TLS handshakes with clients, by reason.",
+        );
+        for (r, reason) in tls::Reason::ALL.iter().enumerate() {
+            let count: u64 = self.workers.iter().map(|w| w.tls.failed[r].get()).sum();
+            let _ = writeln!(out, "{name}{{reason=\"{}\"}} {count}", reason.as_str());
+        }
     }
 
     fn render_routes(&self, out: &mut String, routes: &BTreeMap<(Box<str>, Box<str>), Merged>) {

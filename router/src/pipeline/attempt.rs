@@ -20,7 +20,8 @@ use crate::{
     pipeline::{Connection, refuse, retry::Sent},
     refusal::{self, Refusal},
     timer::Timer,
-    upstream::Policy,
+    tls::Reason,
+    upstream::{Policy, Security},
     wire::Wire,
     worker::Worker,
 };
@@ -68,7 +69,10 @@ pub(crate) async fn attempt<'w>(
     let policy = picked.upstream().policy();
     let number = picked.peer().number();
     let idempotent = x.request.method.idempotent();
-    let pooled = worker.pool.take(number, worker.timers.now(), !idempotent);
+    let terms = picked.upstream().security().number();
+    let pooled = worker
+        .pool
+        .take(number, terms, worker.timers.now(), !idempotent);
     if let Some(mut upstream) = pooled {
         let heard = converse(worker, conn, x, body, &mut upstream, policy, kept).await;
         match heard {
@@ -115,7 +119,7 @@ async fn connect(conn: &Connection, picked: &Picked, policy: &Policy) -> Result<
     .await;
     match connected {
         Ok(stream) => match stream.set_nodelay(true) {
-            Ok(()) => Ok(Wire::Tcp(stream)),
+            Ok(()) => secure(conn, stream, picked).await.map_err(failed),
             Err(_) => Err(failed(Failure::Connect)),
         },
         Err(error) if is_local(&error) => Err(Trouble::Local(error)),
@@ -123,6 +127,32 @@ async fn connect(conn: &Connection, picked: &Picked, policy: &Policy) -> Result<
             Err(failed(Failure::ConnectTimeout))
         }
         Err(_) => Err(failed(Failure::Connect)),
+    }
+}
+
+/// The connection as the service wants it; still within the time for connecting.
+async fn secure(conn: &Connection, stream: TcpStream, picked: &Picked) -> Result<Wire, Failure> {
+    let terms = match picked.upstream().security() {
+        Security::Plain => return Ok(Wire::Tcp(stream)),
+        Security::Broken => return Err(Failure::Tls),
+        Security::Tls(terms) => terms,
+    };
+    let peer = picked.peer();
+    let connecting = Box::pin(terms.connect(stream, peer.address().host(), &conn.timer));
+    match connecting.await {
+        Ok(stream) => Ok(Wire::Other(Box::new(stream))),
+        Err(failed) => {
+            tracing::debug!(
+                peer = %peer.key(),
+                address = peer.authority(),
+                error = %failed.error,
+                "the TLS handshake with a peer failed"
+            );
+            Err(match failed.reason {
+                Reason::Timeout => Failure::ConnectTimeout,
+                _ => Failure::Tls,
+            })
+        }
     }
 }
 

@@ -202,9 +202,14 @@ fn settle(worker: &Worker, x: &Exchange, answered: &mut Answered, exact: bool) {
     if x.response.keep_alive && exact {
         let keep = answered.picked.upstream().policy().timeouts.keepalive;
         let number = answered.picked.peer().number();
-        worker
-            .pool
-            .put(number, upstream, worker.timers.now(), keep.duration());
+        let terms = answered.picked.upstream().security().number();
+        worker.pool.put(
+            number,
+            terms,
+            upstream,
+            worker.timers.now(),
+            keep.duration(),
+        );
     }
 }
 

@@ -179,8 +179,10 @@ fn refusal_for(failure: Failure) -> Refusal {
         Failure::ConnectTimeout | Failure::FirstByteTimeout | Failure::IdleTimeout => {
             refusal::TIMED_OUT
         }
-        Failure::Connect | Failure::Reset | Failure::Protocol | Failure::Status(_) => {
-            refusal::ALL_FAILED
-        }
+        Failure::Connect
+        | Failure::Tls
+        | Failure::Reset
+        | Failure::Protocol
+        | Failure::Status(_) => refusal::ALL_FAILED,
     }
 }

@@ -113,6 +113,7 @@ pub(crate) fn request(
         } else {
             "HTTP/1.0"
         },
+        tls: conn.wire.tls().map(|facts| facts.version.as_str()),
         route: labels.map_or(NONE, |labels| labels.route),
         service: labels.map_or(NONE, |labels| labels.service),
         peer: forwarded

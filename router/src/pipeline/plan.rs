@@ -52,6 +52,13 @@ pub(crate) fn plan<'t>(
             NoRoute::NotFound => refusal::NO_ROUTE,
             NoRoute::BadPath(_) => Refusal::bad("the path can be read in more than one way"),
         })?;
+    let misdirected = table.certificates.as_ref().is_some_and(|certificates| {
+        certificates.asks_clients()
+            && certificates.misdirects(x.request.host.of(raw), conn.wire.tls())
+    });
+    if misdirected {
+        return Err(refusal::MISDIRECTED);
+    }
     let upstream = table.upstream(route);
     let policy = upstream.policy();
     let fits = match x.request.framing {

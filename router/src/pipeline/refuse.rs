@@ -144,6 +144,7 @@ fn reason(status: u16) -> &'static str {
         413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",
+        421 => "Misdirected Request",
         431 => "Request Header Fields Too Large",
         501 => "Not Implemented",
         502 => "Bad Gateway",
@@ -156,16 +157,12 @@ fn reason(status: u16) -> &'static str {
 
 /// Closes the sending side, and waits for the client to notice.
 pub(crate) async fn linger(conn: &mut Connection) {
-    // Rare, and its state would make every connection's larger.
-    Box::pin(skip_rest(conn)).await;
-}
-
-async fn skip_rest(conn: &mut Connection) {
     if conn.wire.shutdown().await.is_err() {
         return;
     }
     conn.timer.set(LINGER);
-    let mut skipped = [0; 4096];
+    // Small on purpose: it is part of every connection's state.
+    let mut skipped = [0; 256];
     let mut left = LINGER_BYTES;
     while let Ok(n) = conn.wire.read(&conn.timer, &mut skipped).await {
         left = left.saturating_sub(n);

@@ -8,6 +8,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -74,6 +75,7 @@ impl Image {
             let line = match object {
                 Object::Service(service) => set_line(&kind, &key, service)?,
                 Object::Route(route) => set_line(&kind, &key, route)?,
+                Object::Certificate(certificate) => set_line(&kind, &key, certificate)?,
                 Object::Instance(instance) => set_line(&kind, &key, instance)?,
             };
             checksum.add(line.hash);
@@ -126,7 +128,14 @@ impl Image {
 
 fn put(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = dir.join(format!("{name}.tmp"));
-    let mut file = File::create(&temporary)?;
+    // It holds private keys of certificates.
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, dir.join(name))

@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use cardea_registry_api::{InstanceId, Name, Service};
+use cardea_registry_api::{InstanceId, Name, Service, policy::UpstreamTls};
 
 use crate::{
     budget::Budget,
@@ -23,7 +23,8 @@ use crate::{
         Origin, Routes, Table,
         objects::{Dirty, Objects},
     },
-    upstream::{Member, Parts, Policy, Upstream},
+    tls::{Certificates, Maker, Terms},
+    upstream::{Member, Parts, Policy, Security, Upstream},
 };
 
 /// Makes tables and keeps what outlives them.
@@ -35,6 +36,9 @@ pub(crate) struct Builder {
     upstreams: Vec<Option<Arc<Upstream>>>,
     routes: Arc<Routes>,
     refused: Vec<(Name, String)>,
+    maker: Maker,
+    certificates: Option<Arc<Certificates>>,
+    refused_certificates: Vec<(Name, String)>,
     /// Services that routes name.
     routed: BTreeSet<Name>,
     next_peer: PeerNumber,
@@ -48,6 +52,10 @@ struct Place {
     guard: Arc<Guard>,
     budget: Arc<Budget>,
     policy: Arc<Policy>,
+    /// What was asked for, and what came of it.
+    tls: Option<UpstreamTls>,
+    security: Security,
+    broken: Option<String>,
     peers: HashMap<InstanceId, Arc<Peer>>,
 }
 
@@ -92,6 +100,9 @@ impl Builder {
         if dirty.routes {
             touched.extend(self.index_routes(objects));
         }
+        if dirty.certificates || self.certificates.is_none() {
+            self.make_certificates(objects);
+        }
         let mut leavers = Vec::new();
         self.version += 1;
         for service in &touched {
@@ -105,6 +116,7 @@ impl Builder {
             built_at: clock::unix_millis(),
             routes: Arc::clone(&self.routes),
             slots: self.upstreams.as_slice().into(),
+            certificates: self.certificates.clone(),
         };
         Built {
             table: Arc::new(table),
@@ -112,9 +124,31 @@ impl Builder {
         }
     }
 
-    /// Routes that cannot be served, and why.
-    pub(crate) fn refused(&self) -> &[(Name, String)] {
-        &self.refused
+    /// Objects that cannot be served, and why.
+    pub(crate) fn refused(&self) -> impl Iterator<Item = (String, String)> {
+        let named = |kind: &'static str| {
+            move |(name, why): &(Name, String)| (format!("{kind} {name}"), why.clone())
+        };
+        let certificates = self.refused_certificates.iter().map(named("certificate"));
+        let broken = self.places.iter().filter_map(|place| {
+            let why = place.broken.as_ref()?;
+            Some((format!("service {}", place.name), format!("tls: {why}")))
+        });
+        self.refused
+            .iter()
+            .map(named("route"))
+            .chain(certificates)
+            .chain(broken)
+    }
+
+    fn make_certificates(&mut self, objects: &Objects) {
+        match self.maker.make(objects.certificates()) {
+            Ok((certificates, refused)) => {
+                self.certificates = Some(Arc::new(certificates));
+                self.refused_certificates = refused;
+            }
+            Err(error) => tracing::error!(%error, "the certificates in use are kept"),
+        }
     }
 
     /// Services that routes began or ceased to name.
@@ -148,6 +182,9 @@ impl Builder {
             guard: Arc::default(),
             budget: Arc::default(),
             policy: Arc::new(Policy::from(&Service::named(service.clone()))),
+            tls: None,
+            security: Security::Plain,
+            broken: None,
             peers: HashMap::new(),
         });
         slot
@@ -167,6 +204,7 @@ impl Builder {
             Some(service) => Policy::from(&**service),
             None => Policy::from(&Service::named(service.clone())),
         };
+        place.secure(objects.service(service).and_then(|s| s.tls.as_ref()));
         if *place.policy != policy {
             place.policy = Arc::new(policy);
         }
@@ -188,6 +226,7 @@ impl Builder {
                 version: self.version,
                 service: place.name.clone(),
                 policy: Arc::clone(&place.policy),
+                security: place.security.clone(),
                 budget: Arc::clone(&place.budget),
                 guard: Arc::clone(&place.guard),
                 members,
@@ -227,6 +266,20 @@ impl Edits {
 }
 
 impl Place {
+    /// Takes over how peers are to be spoken to. Terms that stay the same stay the same thing, with
+    /// the sessions that can be taken up again.
+    fn secure(&mut self, wanted: Option<&UpstreamTls>) {
+        if self.tls.as_ref() == wanted {
+            return;
+        }
+        self.tls = wanted.cloned();
+        (self.security, self.broken) = match wanted.map(Terms::new) {
+            None => (Security::Plain, None),
+            Some(Ok(terms)) => (Security::Tls(Arc::new(terms)), None),
+            Some(Err(why)) => (Security::Broken, Some(why)),
+        };
+    }
+
     fn change(
         &mut self,
         id: &InstanceId,

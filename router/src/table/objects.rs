@@ -6,14 +6,16 @@ use std::{
 };
 
 use cardea_registry_api::{
-    Instance, InstanceId, InstanceKey, Name, Route, Service, feed::kind, manifest::Manifest,
+    Certificate, Instance, InstanceId, InstanceKey, Name, Route, Service, feed::kind,
+    manifest::Manifest,
 };
 
-/// Services, routes and one cluster's instances.
+/// Services, routes, certificates and one cluster's instances.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Objects {
     services: BTreeMap<Name, Arc<Service>>,
     routes: BTreeMap<Name, Arc<Route>>,
+    certificates: BTreeMap<Name, Arc<Certificate>>,
     instances: HashMap<Name, BTreeMap<InstanceId, Arc<Instance>>>,
 }
 
@@ -22,6 +24,7 @@ pub(crate) struct Objects {
 #[cfg_attr(test, derive(PartialEq))]
 pub(crate) struct Dirty {
     pub(crate) routes: bool,
+    pub(crate) certificates: bool,
     pub(crate) policies: BTreeSet<Name>,
     pub(crate) instances: HashMap<Name, BTreeSet<InstanceId>>,
 }
@@ -31,6 +34,7 @@ pub(crate) struct Dirty {
 pub(crate) enum Object {
     Service(Arc<Service>),
     Route(Arc<Route>),
+    Certificate(Arc<Certificate>),
     Instance(Arc<Instance>),
 }
 
@@ -39,6 +43,7 @@ pub(crate) enum Object {
 pub(crate) enum Key {
     Service(Name),
     Route(Name),
+    Certificate(Name),
     Instance(Name, InstanceId),
 }
 
@@ -61,6 +66,7 @@ impl Object {
             kind::ROUTE => serde_json::from_str(json)
                 .map_err(|e| e.to_string())
                 .map(|route: Route| Self::Route(Arc::new(route))),
+            kind::CERTIFICATE => read_certificate(json).map(|c| Self::Certificate(Arc::new(c))),
             kind::INSTANCE => serde_json::from_str(json)
                 .map_err(|e| e.to_string())
                 .and_then(|instance: Instance| {
@@ -86,6 +92,7 @@ impl Object {
         match self {
             Self::Service(service) => Key::Service(service.name.clone()),
             Self::Route(route) => Key::Route(route.id.clone()),
+            Self::Certificate(certificate) => Key::Certificate(certificate.name.clone()),
             Self::Instance(instance) => {
                 Key::Instance(instance.service.clone(), instance.id.clone())
             }
@@ -96,6 +103,7 @@ impl Object {
         match self {
             Self::Service(_) => kind::SERVICE,
             Self::Route(_) => kind::ROUTE,
+            Self::Certificate(_) => kind::CERTIFICATE,
             Self::Instance(_) => kind::INSTANCE,
         }
     }
@@ -105,6 +113,7 @@ impl Object {
         match self {
             Self::Service(service) => service.name.to_string(),
             Self::Route(route) => route.id.to_string(),
+            Self::Certificate(certificate) => certificate.name.to_string(),
             Self::Instance(instance) => instance.key().to_string(),
         }
     }
@@ -116,6 +125,7 @@ impl Key {
         match kind {
             kind::SERVICE => key.parse().ok().map(Self::Service),
             kind::ROUTE => key.parse().ok().map(Self::Route),
+            kind::CERTIFICATE => key.parse().ok().map(Self::Certificate),
             kind::INSTANCE => {
                 let key: InstanceKey = key.parse().ok()?;
                 Some(Self::Instance(key.service, key.id))
@@ -132,6 +142,7 @@ impl Dirty {
                 self.policies.insert(name);
             }
             Key::Route(_) => self.routes = true,
+            Key::Certificate(_) => self.certificates = true,
             Key::Instance(service, id) => {
                 self.instances.entry(service).or_default().insert(id);
             }
@@ -140,7 +151,7 @@ impl Dirty {
 
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
-        !self.routes && self.policies.is_empty() && self.instances.is_empty()
+        !self.routes && !self.certificates && self.policies.is_empty() && self.instances.is_empty()
     }
 }
 
@@ -151,10 +162,12 @@ impl Objects {
         let mut dirty = Dirty::default();
         let services = manifest.services.iter().cloned().map(Arc::new);
         let routes = manifest.routes.iter().cloned().map(Arc::new);
+        let certificates = manifest.certificates.iter().cloned().map(Arc::new);
         let instances = manifest.instances_in(cluster).into_iter().map(Arc::new);
         services
             .map(Object::Service)
             .chain(routes.map(Object::Route))
+            .chain(certificates.map(Object::Certificate))
             .chain(instances.map(Object::Instance))
             .for_each(|object| objects.set(object, &mut dirty));
         objects
@@ -170,6 +183,10 @@ impl Objects {
             }
             Object::Route(new) => {
                 let old = self.routes.insert(new.id.clone(), Arc::clone(&new));
+                old.is_some_and(|old| old == new)
+            }
+            Object::Certificate(new) => {
+                let old = self.certificates.insert(new.name.clone(), Arc::clone(&new));
                 old.is_some_and(|old| old == new)
             }
             Object::Instance(new) => {
@@ -188,6 +205,7 @@ impl Objects {
         let was_there = match key {
             Key::Service(name) => self.services.remove(name).is_some(),
             Key::Route(id) => self.routes.remove(id).is_some(),
+            Key::Certificate(name) => self.certificates.remove(name).is_some(),
             Key::Instance(service, id) => {
                 let Some(instances) = self.instances.get_mut(service) else {
                     return;
@@ -226,6 +244,7 @@ impl Objects {
         match key {
             Key::Service(name) => self.services.contains_key(name),
             Key::Route(id) => self.routes.contains_key(id),
+            Key::Certificate(name) => self.certificates.contains_key(name),
             Key::Instance(service, id) => self
                 .instances
                 .get(service)
@@ -237,15 +256,17 @@ impl Objects {
     pub(crate) fn iter(&self) -> impl Iterator<Item = Object> {
         let services = self.services.values().cloned().map(Object::Service);
         let routes = self.routes.values().cloned().map(Object::Route);
+        let certificates = self.certificates.values().cloned();
         let instances = self.instances.values().flat_map(BTreeMap::values).cloned();
         services
             .chain(routes)
+            .chain(certificates.map(Object::Certificate))
             .chain(instances.map(Object::Instance))
     }
 
     pub(crate) fn len(&self) -> usize {
         let instances: usize = self.instances.values().map(BTreeMap::len).sum();
-        self.services.len() + self.routes.len() + instances
+        self.services.len() + self.routes.len() + self.certificates.len() + instances
     }
 
     pub(crate) fn service(&self, name: &Name) -> Option<&Arc<Service>> {
@@ -256,6 +277,10 @@ impl Objects {
         self.routes.values()
     }
 
+    pub(crate) fn certificates(&self) -> impl Iterator<Item = &Arc<Certificate>> {
+        self.certificates.values()
+    }
+
     pub(crate) fn instance(&self, service: &Name, id: &InstanceId) -> Option<&Arc<Instance>> {
         self.instances.get(service)?.get(id)
     }
@@ -263,4 +288,14 @@ impl Objects {
     pub(crate) fn has_instances(&self, service: &Name) -> bool {
         self.instances.contains_key(service)
     }
+}
+
+/// What is wrong with a certificate is told without a word of its key.
+fn read_certificate(json: &str) -> Result<Certificate, String> {
+    let certificate: Certificate = serde_json::from_str(json).map_err(|e| e.to_string())?;
+    certificate.check().map_err(|e| e.to_string())?;
+    if certificate.keyless() {
+        return Err("it came without its key".to_owned());
+    }
+    Ok(certificate)
 }

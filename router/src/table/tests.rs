@@ -97,13 +97,8 @@ fn two_routes_that_mean_the_same_are_named_and_one_stands() {
     let world = world(&[("a", "h", "/x"), ("b", "h", "/%78"), ("c", "h", "/%2e%2e")]);
     let table = world.shared.table_full().unwrap();
     assert_eq!(found(&table, "h", "/x"), "a");
-    let refused: Vec<_> = world
-        .builder
-        .refused()
-        .iter()
-        .map(|(id, _)| id.as_str())
-        .collect();
-    assert_eq!(refused, ["b", "c"]);
+    let refused: Vec<_> = world.builder.refused().map(|(object, _)| object).collect();
+    assert_eq!(refused, ["route b", "route c"]);
 }
 
 #[test]

@@ -32,6 +32,8 @@ type Record = Arc<Mutex<Vec<u8>>>;
 /// One side of a connection, read by messages.
 pub(crate) struct Wire {
     pub(crate) stream: TcpStream,
+    /// TLS, if it is spoken.
+    pub(crate) session: Option<Box<rustls::Connection>>,
     buffer: Vec<u8>,
     record: Option<Record>,
 }
@@ -76,8 +78,28 @@ impl Wire {
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         Self {
             stream,
+            session: None,
             buffer: Vec::new(),
             record: None,
+        }
+    }
+
+    /// Reads once.
+    fn read(&mut self, piece: &mut [u8]) -> std::io::Result<usize> {
+        match &mut self.session {
+            None => self.stream.read(piece),
+            Some(session) => loop {
+                match session.reader().read(piece) {
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                    result => return result,
+                }
+                session.read_tls(&mut self.stream)?;
+                let processed = session.process_new_packets();
+                while session.wants_write() {
+                    session.write_tls(&mut self.stream)?;
+                }
+                processed.map_err(std::io::Error::other)?;
+            },
         }
     }
 
@@ -86,12 +108,27 @@ impl Wire {
     }
 
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.write_all(bytes.as_ref()).unwrap();
+        self.try_send(bytes).unwrap();
     }
 
     /// As [`Wire::send`], to somebody who may have closed already.
     pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
-        self.stream.write_all(bytes.as_ref())
+        let bytes = bytes.as_ref();
+        match &mut self.session {
+            None => self.stream.write_all(bytes),
+            Some(session) => {
+                while session.is_handshaking() {
+                    session.complete_io(&mut self.stream)?;
+                }
+                for piece in bytes.chunks(32 << 10) {
+                    session.writer().write_all(piece)?;
+                    while session.wants_write() {
+                        session.write_tls(&mut self.stream)?;
+                    }
+                }
+                Ok(())
+            }
+        }
     }
 
     /// As [`Wire::send_slowly`], to somebody who may have closed already.
@@ -116,7 +153,6 @@ impl Wire {
     pub(crate) fn fill(&mut self) -> bool {
         let mut piece = vec![0; 65_536];
         let n = self
-            .stream
             .read(&mut piece)
             .unwrap_or_else(|e| panic!("read: {e}"));
         if let Some(record) = &self.record {
@@ -157,8 +193,14 @@ impl Wire {
     /// Everything up to the end; an error such as a reset is the end too, and is told.
     pub(crate) fn rest(&mut self) -> (Vec<u8>, std::io::Result<()>) {
         let mut rest = std::mem::take(&mut self.buffer);
-        let result = self.stream.read_to_end(&mut rest).map(drop);
-        (rest, result)
+        let mut piece = vec![0; 65_536];
+        loop {
+            match self.read(&mut piece) {
+                Ok(0) => return (rest, Ok(())),
+                Ok(n) => rest.extend_from_slice(&piece[..n]),
+                Err(error) => return (rest, Err(error)),
+            }
+        }
     }
 
     /// The connection was closed in good order, with nothing more said.
@@ -228,7 +270,13 @@ impl Wire {
         message
     }
 
-    pub(crate) fn close_sending(&self) {
+    pub(crate) fn close_sending(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.send_close_notify();
+            while session.wants_write() {
+                session.write_tls(&mut self.stream).unwrap();
+            }
+        }
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
@@ -324,7 +372,7 @@ impl Wire {
             return true;
         }
         let mut piece = vec![0; 65_536];
-        let Ok(n) = self.stream.read(&mut piece) else {
+        let Ok(n) = self.read(&mut piece) else {
             return false;
         };
         if let Some(record) = &self.record {
@@ -341,6 +389,7 @@ pub(crate) struct Running {
     runtime: tokio::runtime::Runtime,
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
+    pub(crate) tls: Option<SocketAddr>,
     pub(crate) dir: tempfile::TempDir,
 }
 
@@ -349,6 +398,8 @@ pub(crate) struct Setup {
     service: String,
     host: &'static str,
     path: &'static str,
+    tables: String,
+    files: Vec<(String, String)>,
     peers: Vec<SocketAddr>,
     config: Config,
 }
@@ -366,6 +417,8 @@ impl Setup {
             service: String::new(),
             path: "/",
             host: "*",
+            tables: String::new(),
+            files: Vec::new(),
             peers: peers.iter().map(|u| u.address).collect(),
             config,
         }
@@ -396,6 +449,19 @@ impl Setup {
         self
     }
 
+    /// Further tables of the file.
+    pub(crate) fn tables(mut self, lines: &str) -> Self {
+        self.tables += lines;
+        self.tables.push('\n');
+        self
+    }
+
+    /// A file beside it.
+    pub(crate) fn file(mut self, name: &str, text: &str) -> Self {
+        self.files.push((name.to_owned(), text.to_owned()));
+        self
+    }
+
     /// Changes the configuration.
     pub(crate) fn config(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(&mut self.config);
@@ -413,6 +479,7 @@ impl Setup {
             "[[route]]\nid = \"r\"\nhost = \"{host}\"\nprefix = \"{path}\"\nservice = \"s\"\n"
         )
         .unwrap();
+        text += &self.tables;
         text
     }
 
@@ -435,6 +502,9 @@ impl Setup {
     pub(crate) fn start(self) -> Running {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("static.toml");
+        for (name, text) in &self.files {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
         std::fs::write(&file, self.manifest(&self.peers)).unwrap();
         let config = Config {
             source: Source::Static { file },
@@ -449,6 +519,7 @@ impl Setup {
         Running {
             address: router.traffic_address(),
             admin: router.admin_address(),
+            tls: router.tls_address(),
             router: Some(router),
             runtime,
             dir,

@@ -1,11 +1,11 @@
-//! Clusters, services and routes: what operators write.
+//! Clusters, services, routes and certificates: what operators write.
 
 use reqwest::Method;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Client, ClientError, send::Call};
 use crate::{
-    Cluster, Name, Route, Service,
+    Certificate, Cluster, Name, Route, Service,
     api::{Applied, ApplyRequest, Page, Versioned, Written},
 };
 
@@ -138,6 +138,45 @@ impl Client {
         if_match: Precondition,
     ) -> Result<Written, ClientError> {
         self.delete(&["routes", id.as_str()], if_match).await
+    }
+
+    /// `GET /v1/certificates`: one page, without keys.
+    pub async fn certificates(
+        &self,
+        page: &PageQuery,
+    ) -> Result<Page<Versioned<Certificate>>, ClientError> {
+        self.list(&["certificates"], page).await
+    }
+
+    /// Every certificate, without its key.
+    pub async fn all_certificates(&self) -> Result<Vec<Versioned<Certificate>>, ClientError> {
+        self.list_all(&["certificates"]).await
+    }
+
+    /// `GET /v1/certificates/{name}`, without its key.
+    pub async fn certificate(&self, name: &Name) -> Result<Versioned<Certificate>, ClientError> {
+        let call = Call::get(&["v1", "certificates", name.as_str()]);
+        self.call(call).await
+    }
+
+    /// `PUT /v1/certificates/{name}`. Without its key, it keeps the one it has.
+    pub async fn put_certificate(
+        &self,
+        certificate: &Certificate,
+        if_match: Precondition,
+    ) -> Result<Written, ClientError> {
+        let path = ["certificates", certificate.name.as_str()];
+        self.put(&path, certificate, if_match).await
+    }
+
+    /// `DELETE /v1/certificates/{name}`.
+    pub async fn delete_certificate(
+        &self,
+        name: &Name,
+        if_match: Precondition,
+    ) -> Result<Written, ClientError> {
+        let path = ["certificates", name.as_str()];
+        self.delete(&path, if_match).await
     }
 
     /// `POST /v1/apply[?dry_run=true]`: all of it, or nothing.

@@ -23,6 +23,7 @@ fn forwarded_by(text: &str, trusted: Option<&str>, drop_underscores: bool) -> St
         believed: believed.as_ref(),
         scheme: "http",
         request_id: b"id1",
+        client_cert: None,
         drop_underscores,
     };
     request(&mut out, text.as_bytes(), &head, add);

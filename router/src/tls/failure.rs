@@ -1,0 +1,118 @@
+//! Why a handshake failed: a closed set, for metrics.
+
+use std::io;
+
+use rustls::{Error, PeerIncompatible};
+
+/// Why a handshake failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// It took too long.
+    Timeout,
+    /// The other side closed the connection.
+    Closed,
+    /// What came is no TLS, or broken.
+    NotTls,
+    /// There is no certificate for the host that the client named, or none at all.
+    NoCertificate,
+    /// No version, cipher or the like that both sides know.
+    Incompatible,
+    /// The other side's certificate was missing or is not trusted.
+    Certificate,
+    /// The other side refused with an alert: it may not trust our certificate.
+    Alert,
+    /// There was no table yet.
+    NotReady,
+    /// Something else.
+    Other,
+}
+
+/// A failed handshake.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) reason: Reason,
+    pub(crate) error: io::Error,
+}
+
+impl Reason {
+    /// All of them, in the order of their numbers.
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Timeout,
+        Self::Closed,
+        Self::NotTls,
+        Self::NoCertificate,
+        Self::Incompatible,
+        Self::Certificate,
+        Self::Alert,
+        Self::NotReady,
+        Self::Other,
+    ];
+
+    /// As it stands in metrics.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Closed => "closed",
+            Self::NotTls => "not_tls",
+            Self::NoCertificate => "no_certificate",
+            Self::Incompatible => "incompatible",
+            Self::Certificate => "peer_certificate",
+            Self::Alert => "alert",
+            Self::NotReady => "not_ready",
+            Self::Other => "other",
+        }
+    }
+
+    fn of(error: &io::Error) -> Self {
+        let inner = error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<Error>());
+        match inner {
+            Some(inner) => Self::of_tls(inner),
+            None if error.kind() == io::ErrorKind::TimedOut => Self::Timeout,
+            None => Self::Closed,
+        }
+    }
+
+    fn of_tls(error: &Error) -> Self {
+        match error {
+            Error::InvalidMessage(_)
+            | Error::InappropriateMessage { .. }
+            | Error::InappropriateHandshakeMessage { .. }
+            | Error::PeerSentOversizedRecord
+            | Error::PeerMisbehaved(_)
+            | Error::DecryptError => Self::NotTls,
+            Error::PeerIncompatible(
+                PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon,
+            )
+            | Error::NoCertificatesPresented
+            | Error::InvalidCertificate(_) => Self::Certificate,
+            Error::PeerIncompatible(_) | Error::NoApplicationProtocol => Self::Incompatible,
+            Error::AlertReceived(_) => Self::Alert,
+            // The only thing that a server says so.
+            Error::General(text) if text.contains("certificate chain resolved") => {
+                Self::NoCertificate
+            }
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Failed {
+    /// There is nothing yet to serve a client with.
+    pub(crate) fn not_ready() -> Self {
+        Self {
+            reason: Reason::NotReady,
+            error: io::Error::other("there are no certificates yet"),
+        }
+    }
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self {
+            reason: Reason::of(&error),
+            error,
+        }
+    }
+}
