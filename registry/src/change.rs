@@ -3,10 +3,10 @@
 //! Every door turns what it got into [`Change`]s and hands them to [`crate::core::Core::submit`].
 //! What applying them does to the state is decided in [`crate::state`].
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use cardea_registry_api::{
-    Cluster, InstanceKey, Invalid, Name, Route, Service, api,
+    Certificate, Cluster, InstanceKey, Invalid, Name, Route, Service, api,
     api::{InstancePatch, Registration, Role, TokenInfo},
 };
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,8 @@ pub enum Kind {
     Service,
     /// [`Route`], by id.
     Route,
+    /// [`Certificate`], by name.
+    Certificate,
     /// [`cardea_registry_api::Instance`], by `cluster/service/id`.
     Instance,
     /// [`TokenRecord`], by name; never in the feed.
@@ -38,6 +40,7 @@ impl Kind {
             Self::Cluster => "cluster",
             Self::Service => "service",
             Self::Route => "route",
+            Self::Certificate => "certificate",
             Self::Instance => "instance",
             Self::Token => "token",
             Self::History => "history",
@@ -51,6 +54,7 @@ impl Kind {
             Self::Cluster,
             Self::Service,
             Self::Route,
+            Self::Certificate,
             Self::Instance,
             Self::Token,
             Self::History,
@@ -63,6 +67,23 @@ impl Kind {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// An object's JSON as it may be shown: a private key leaves the registry in the routers' feed only.
+pub(crate) fn shown(kind: Kind, json: &str) -> Cow<'_, str> {
+    if kind != Kind::Certificate {
+        return Cow::Borrowed(json);
+    }
+    let mut value = serde_json::from_str(json).unwrap_or_default();
+    hide_key(&mut value);
+    Cow::Owned(value.to_string())
+}
+
+/// Takes a certificate's private key out of its JSON.
+pub(crate) fn hide_key(certificate: &mut serde_json::Value) {
+    if let Some(fields) = certificate.as_object_mut() {
+        fields.remove("key");
     }
 }
 
@@ -148,6 +169,21 @@ pub enum Change {
     DeleteRoute {
         /// Which.
         id: Name,
+        /// What the writer saw.
+        expected: Expected,
+    },
+    /// Create or replace a certificate. One that comes without its key keeps the key it has, if that
+    /// still fits.
+    PutCertificate {
+        /// The whole object.
+        certificate: Box<Certificate>,
+        /// What the writer saw.
+        expected: Expected,
+    },
+    /// Delete a certificate.
+    DeleteCertificate {
+        /// Which.
+        name: Name,
         /// What the writer saw.
         expected: Expected,
     },
@@ -272,7 +308,7 @@ impl Outcome {
         };
         let json = |text: &Option<Arc<str>>| {
             text.as_deref()
-                .and_then(|text| serde_json::from_str(text).ok())
+                .and_then(|text| serde_json::from_str(&shown(self.kind, text)).ok())
         };
         Some(api::Action {
             kind: self.kind.as_str().to_owned(),

@@ -13,7 +13,7 @@ pub(crate) mod object;
 use std::sync::Arc;
 
 use cardea_registry_api::{
-    Cluster, Instance, InstanceKey, InstanceState, Name, Route, Service, Source,
+    Certificate, Cluster, Instance, InstanceKey, InstanceState, Name, Route, Service, Source,
     feed::{Line, SetChecksum},
     route::{HostPattern, PathPrefix},
 };
@@ -74,7 +74,7 @@ impl Totals {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Recent {
     pub(crate) revision: u64,
-    /// None: services and routes, which are in every cluster's feed.
+    /// None: services, routes and certificates, which are in every cluster's feed.
     pub(crate) cluster: Option<Name>,
     pub(crate) kind: Kind,
     pub(crate) key: Arc<str>,
@@ -98,6 +98,7 @@ pub struct State {
     routes: OrdMap<Name, Arc<Stored<Route>>>,
     routes_at: OrdMap<(HostPattern, PathPrefix), Name>,
     routes_of: OrdSet<(Name, Name)>,
+    certificates: OrdMap<Name, Arc<Stored<Certificate>>>,
     instances: OrdMap<InstanceKey, Arc<Stored<Instance>>>,
     /// Service, cluster → how many instances.
     instances_of: OrdMap<(Name, Name), u64>,
@@ -128,6 +129,7 @@ impl State {
             routes: OrdMap::new(),
             routes_at: OrdMap::new(),
             routes_of: OrdSet::new(),
+            certificates: OrdMap::new(),
             instances: OrdMap::new(),
             instances_of: OrdMap::new(),
             counts: OrdMap::new(),
@@ -163,6 +165,11 @@ impl State {
     /// A route.
     pub fn route(&self, id: &str) -> Option<&Arc<Stored<Route>>> {
         self.routes.get(id)
+    }
+
+    /// A certificate.
+    pub fn certificate(&self, name: &str) -> Option<&Arc<Stored<Certificate>>> {
+        self.certificates.get(name)
     }
 
     /// An instance.
@@ -202,6 +209,14 @@ impl State {
         after: Option<&Name>,
     ) -> impl Iterator<Item = &Arc<Stored<Route>>> + use<'_> {
         behind(&self.routes, after)
+    }
+
+    /// Certificates behind `after`, by name.
+    pub fn certificates(
+        &self,
+        after: Option<&Name>,
+    ) -> impl Iterator<Item = &Arc<Stored<Certificate>>> + use<'_> {
+        behind(&self.certificates, after)
     }
 
     /// Tokens behind `after`, by name.
@@ -264,11 +279,12 @@ impl State {
         (self.clusters.len()
             + self.services.len()
             + self.routes.len()
+            + self.certificates.len()
             + self.instances.len()
             + self.tokens.len()) as u64
     }
 
-    /// What a cluster's feed holds: services, routes and its instances.
+    /// What a cluster's feed holds: services, routes, certificates and its instances.
     pub fn totals(&self, cluster: &Name) -> Totals {
         let mut totals = self.shared;
         if let Some(own) = self.per_cluster.get(cluster) {
@@ -285,6 +301,7 @@ impl State {
         (self.clusters.values().map(|s| &s.line))
             .chain(self.services.values().map(|s| &s.line))
             .chain(self.routes.values().map(|s| &s.line))
+            .chain(self.certificates.values().map(|s| &s.line))
             .chain(self.tokens.values().map(|s| &s.line))
             .chain(self.instances.values().map(|s| &s.line))
     }
@@ -303,6 +320,10 @@ impl State {
                     .map(|(k, s)| (Kind::Route, k.to_string(), s.revision, s.json())),
             )
             .chain(
+                (self.certificates.iter())
+                    .map(|(k, s)| (Kind::Certificate, k.to_string(), s.revision, s.json())),
+            )
+            .chain(
                 (self.tokens.iter())
                     .map(|(k, s)| (Kind::Token, k.to_string(), s.revision, s.json())),
             )
@@ -319,6 +340,7 @@ impl State {
     ) -> impl Iterator<Item = &'a Arc<Line>> {
         (self.services.values().map(|s| &s.line))
             .chain(self.routes.values().map(|s| &s.line))
+            .chain(self.certificates.values().map(|s| &s.line))
             .chain(self.instances_in(cluster, None).map(|s| &s.line))
     }
 

@@ -6,6 +6,7 @@
 
 mod access;
 mod agent;
+mod certificates;
 mod ctl;
 mod database_outage;
 mod dependencies;

@@ -220,6 +220,8 @@ pub(crate) enum GetKind {
     Services,
     #[value(alias = "route")]
     Routes,
+    #[value(alias = "certificate", alias = "cert", alias = "certs")]
+    Certificates,
     #[value(alias = "instance")]
     Instances,
     #[value(alias = "router")]
@@ -239,6 +241,8 @@ pub(crate) enum DeletableKind {
     Cluster,
     Service,
     Route,
+    #[value(alias = "cert")]
+    Certificate,
     Instance,
 }
 

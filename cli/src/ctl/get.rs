@@ -45,6 +45,10 @@ pub(super) async fn run(session: &Session, args: GetArgs) -> Outcome {
                 session.print(&routes, |routes| rows::routes(routes))
             }
         }
+        GetKind::Certificates => match name()? {
+            Some(name) => one(session, client.certificate(&name).await, rows::certificates),
+            None => many(session, client.all_certificates().await, rows::certificates),
+        },
         GetKind::Instances => {
             if let Some(name) = named {
                 let key = instances::find(session, name).await?.key();

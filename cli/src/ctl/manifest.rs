@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, io::Read, path::Path};
 
-use cardea_registry_api::{Name, api::ApplyRequest, manifest::Manifest};
+use cardea_registry_api::{
+    Name,
+    api::ApplyRequest,
+    manifest::{self, Manifest},
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -48,12 +52,14 @@ fn text(path: &Path) -> Result<(String, String), Exit> {
 
 fn parse(name: &str, text: &str) -> Result<Manifest, String> {
     let form = form(name, text);
-    let value = match form {
+    let mut value = match form {
         Form::Toml => config::toml_value(name, text)?,
         Form::Json => serde_json::from_str(text).map_err(|e| format!("{name}: {e}"))?,
         Form::Yaml => yaml(text).map_err(|e| format!("{name}: {e}"))?,
     };
-    Manifest::from_value(value).map_err(|invalid| match form {
+    let dir = Path::new(name).parent().unwrap_or(Path::new(""));
+    let read = manifest::files::inline(&mut value, dir).and_then(|_| Manifest::from_value(value));
+    read.map_err(|invalid| match form {
         Form::Toml => config::with_lines(name, text, invalid),
         _ => lines(name, &invalid),
     })
@@ -93,7 +99,12 @@ fn yaml(text: &str) -> Result<Value, String> {
                     }
                 }
             }
-            _ => return Err("a document has `cluster`, `service` and `route` lists".to_owned()),
+            _ => {
+                return Err(
+                    "a document has `cluster`, `service`, `route` and `certificate` lists"
+                        .to_owned(),
+                );
+            }
         }
     }
     Ok(Value::Object(whole))
@@ -123,6 +134,11 @@ fn add(
                 .map(|route| format!("route `{}`", route.id)),
         )
         .chain(
+            part.certificates
+                .iter()
+                .map(|certificate| format!("certificate `{}`", certificate.name)),
+        )
+        .chain(
             part.instances
                 .iter()
                 .map(|keyed| format!("instance `{}`", keyed.key)),
@@ -137,6 +153,7 @@ fn add(
     whole.clusters.extend(part.clusters);
     whole.services.extend(part.services);
     whole.routes.extend(part.routes);
+    whole.certificates.extend(part.certificates);
     whole.instances.extend(part.instances);
     Ok(())
 }

@@ -36,6 +36,10 @@ pub(super) async fn delete(
             "service",
             client.service(&key).await.map_err(failed)?.revision,
         ),
+        DeletableKind::Certificate => (
+            "certificate",
+            client.certificate(&key).await.map_err(failed)?.revision,
+        ),
         _ => ("route", client.route(&key).await.map_err(failed)?.revision),
     };
     if write.dry_run {
@@ -46,6 +50,7 @@ pub(super) async fn delete(
     let written = match kind {
         DeletableKind::Cluster => client.delete_cluster(&key, seen).await,
         DeletableKind::Service => client.delete_service(&key, seen).await,
+        DeletableKind::Certificate => client.delete_certificate(&key, seen).await,
         _ => client.delete_route(&key, seen).await,
     };
     session.print(&written.map_err(failed)?, |written| {

@@ -1,7 +1,7 @@
 //! How objects look in tables.
 
 use cardea_registry_api::{
-    Cluster, Instance, Route, Service,
+    Certificate, Cluster, Instance, Route, Service,
     api::{ChangeRecord, RouterInfo, SnapshotInfo, Status, TokenInfo, Versioned},
     policy::Balance,
 };
@@ -87,6 +87,40 @@ pub(super) fn routes(items: &[Versioned<Route>]) -> String {
         ]
     };
     let headings = ["host", "prefix", "service", "route", "revision"];
+    render(&headings, items.iter().map(row).collect(), &["revision"])
+}
+
+pub(super) fn certificates(items: &[Versioned<Certificate>]) -> String {
+    let row = |item: &Versioned<Certificate>| {
+        let certificate = &item.object;
+        let (hosts, until, issuer) = match certificate.read() {
+            Ok((chain, hosts)) => {
+                let hosts: Vec<_> = hosts.iter().map(ToString::to_string).collect();
+                (
+                    hosts.join(" "),
+                    time(chain.facts.not_after),
+                    chain.facts.issuer,
+                )
+            }
+            Err(error) => (String::new(), String::new(), error.to_string()),
+        };
+        vec![
+            certificate.name.to_string(),
+            hosts,
+            until,
+            issuer,
+            if certificate.default { "default" } else { "" }.to_owned(),
+            item.revision.to_string(),
+        ]
+    };
+    let headings = [
+        "certificate",
+        "hosts",
+        "valid until",
+        "issuer",
+        "",
+        "revision",
+    ];
     render(&headings, items.iter().map(row).collect(), &["revision"])
 }
 

@@ -59,8 +59,8 @@ scopes! {
     Reports: Agent Operator Admin;
     /// Reads instances; an agent those of its services.
     ReadsInstances: Agent Viewer Operator Admin;
-    /// Reads the feed.
-    Follows: Router Viewer Operator Admin;
+    /// Reads the feed, with the private keys in it.
+    Follows: Router Admin;
     /// Speaks as a router.
     IsRouter: Router Operator Admin;
 }

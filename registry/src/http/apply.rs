@@ -87,6 +87,14 @@ fn unit(request: ApplyRequest) -> Result<(Vec<Change>, Vec<String>), ApiError> {
         });
         places.push(format!("instances[{i}].registration"));
     }
+    for (i, certificate) in request.certificates.into_iter().enumerate() {
+        let certificate = Box::new(certificate);
+        changes.push(Change::PutCertificate {
+            certificate,
+            expected,
+        });
+        places.push(format!("certificates[{i}]"));
+    }
     for (i, route) in request.routes.into_iter().enumerate() {
         changes.push(Change::PutRoute { route, expected });
         places.push(format!("routes[{i}]"));

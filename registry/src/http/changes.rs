@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     auth::scope::{Caller, Reads},
-    change::Kind,
+    change::{Kind, hide_key},
     core::StoreError,
 };
 
@@ -63,6 +63,7 @@ pub(super) async fn list(
         .map(|r| r.revision.to_string());
     for record in &mut records {
         hide_tokens(record, caller.role());
+        hide_keys(record);
     }
     page::values(records, next)
 }
@@ -89,5 +90,13 @@ fn hide_tokens(record: &mut ChangeRecord, role: Role) {
             }
             _ => *side = None,
         }
+    }
+}
+
+/// Private keys are nobody's business.
+fn hide_keys(record: &mut ChangeRecord) {
+    if record.kind == Kind::Certificate.as_str() {
+        let sides = [&mut record.before, &mut record.after];
+        sides.into_iter().flatten().for_each(hide_key);
     }
 }

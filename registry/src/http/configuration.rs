@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::{extract::State, response::Response};
 use cardea_registry_api::{
-    Cluster, Name, Route, Service,
+    Certificate, Cluster, Name, Route, Service,
     api::{Page, Versioned, Written},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -32,6 +32,7 @@ pub(super) fn calls() -> OpenApiRouter<Arc<App>> {
     clusters::calls()
         .merge(services::calls())
         .merge(routes::calls())
+        .merge(certificates::calls())
 }
 
 /// A kind of object that is put and deleted as a whole, under a name of its own.
@@ -144,18 +145,49 @@ impl Configured for Route {
     }
 }
 
+impl Configured for Certificate {
+    const KIND: Kind = Kind::Certificate;
+    const FIELD: &'static str = "name";
+
+    fn name(&self) -> &Name {
+        &self.name
+    }
+
+    fn find<'a>(state: &'a Everything, name: &str) -> Option<&'a Arc<Stored<Self>>> {
+        state.certificate(name)
+    }
+
+    fn behind<'a>(
+        state: &'a Everything,
+        after: Option<&Name>,
+    ) -> impl Iterator<Item = &'a Arc<Stored<Self>>> {
+        state.certificates(after)
+    }
+
+    fn put(self, expected: Expected) -> Change {
+        Change::PutCertificate {
+            certificate: Box::new(self),
+            expected,
+        }
+    }
+
+    fn delete(name: Name, expected: Expected) -> Change {
+        Change::DeleteCertificate { name, expected }
+    }
+}
+
 fn list<T: Configured>(app: &App, mut params: Params) -> Result<Response, ApiError> {
     let wanted = Wanted::take(&mut params);
     params.finish()?;
     let state = app.core.state();
     let behind = T::behind(&state, wanted.after.as_ref());
-    Ok(objects::list(&wanted, behind, T::name))
+    Ok(objects::list(&wanted, behind, T::KIND, T::name))
 }
 
 fn get<T: Configured>(app: &App, name: &Name, params: Params) -> Result<Response, ApiError> {
     params.finish()?;
     let state = app.core.state();
-    objects::one(T::find(&state, name.as_str()), T::KIND.as_str(), name)
+    objects::one(T::find(&state, name.as_str()), T::KIND, name)
 }
 
 async fn put<T: Configured>(
@@ -314,4 +346,18 @@ calls! {
     put "put_route";
     /// Deletes a route.
     delete "delete_route";
+}
+
+calls! {
+    certificates, Certificate: "/v1/certificates", "/v1/certificates/{certificate}",
+        "certificate" "Its name.";
+    /// Lists the certificates by name, without their keys.
+    list "list_certificates";
+    /// One certificate, without its key.
+    get "get_certificate" "The certificate; its ETag is its revision.";
+    /// Creates a certificate, or replaces it: then `If-Match` says which revision the caller saw. One that
+    /// comes without its key keeps the key it has, if that still fits.
+    put "put_certificate";
+    /// Deletes a certificate: routers serve it no more.
+    delete "delete_certificate";
 }

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     auth::scope::{Caller, ReadsInstances},
+    change::Kind,
     state::State as Everything,
 };
 
@@ -129,5 +130,5 @@ pub(super) async fn get(
 ) -> Result<Response, ApiError> {
     params.finish()?;
     caller.covers(&key.service)?;
-    objects::one(app.core.state().instance(&key), "instance", &key)
+    objects::one(app.core.state().instance(&key), Kind::Instance, &key)
 }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     auth::scope::Caller,
-    change::{Change, Written},
+    change::{Change, Kind, Written, shown},
     state::Stored,
 };
 
@@ -28,11 +28,13 @@ use crate::{
 pub(super) fn list<'a, T: 'a, K: Display>(
     wanted: &Wanted<Name>,
     behind: impl Iterator<Item = &'a Arc<Stored<T>>>,
+    kind: Kind,
     key: impl Fn(&'a T) -> K,
 ) -> Response {
     let mut page = PageWriter::new(wanted.limit);
     for stored in behind {
-        if !page.versioned(key(&stored.object), stored.revision, stored.json()) {
+        let json = shown(kind, stored.json());
+        if !page.versioned(key(&stored.object), stored.revision, &json) {
             break;
         }
     }
@@ -42,12 +44,13 @@ pub(super) fn list<'a, T: 'a, K: Display>(
 /// One object with its ETag.
 pub(super) fn one<T>(
     stored: Option<&Arc<Stored<T>>>,
-    kind: &str,
+    kind: Kind,
     key: impl Display,
 ) -> Result<Response, ApiError> {
-    let stored = stored.ok_or_else(|| ApiError::not_found(kind, key))?;
-    let mut body = Vec::with_capacity(stored.json().len() + 32);
-    page::write_versioned(&mut body, stored.revision, stored.json());
+    let stored = stored.ok_or_else(|| ApiError::not_found(kind.as_str(), key))?;
+    let json = shown(kind, stored.json());
+    let mut body = Vec::with_capacity(json.len() + 32);
+    page::write_versioned(&mut body, stored.revision, &json);
     let mut response = page::json(body);
     response
         .headers_mut()

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use cardea_registry_api::{
-    Cluster, Instance, InstanceKey, InstanceState, Invalid, Name, Route, Service, Source,
+    Certificate, Cluster, Instance, InstanceKey, InstanceState, Invalid, Name, Route, Service,
+    Source,
     api::{InstancePatch, Registration},
 };
 
@@ -49,6 +50,11 @@ impl State {
             Change::PutCluster { cluster, expected } => act.put_cluster(cluster, *expected),
             Change::PutService { service, expected } => act.put_service(service, *expected),
             Change::PutRoute { route, expected } => act.put_route(route, *expected),
+            Change::PutCertificate {
+                certificate,
+                expected,
+            } => act.put_certificate(certificate, *expected),
+            Change::DeleteCertificate { name, expected } => act.delete_certificate(name, *expected),
             Change::PutToken { token, expected } => act.put_token(token, *expected),
             Change::DeleteCluster { name, expected } => act.delete_cluster(name, *expected),
             Change::DeleteService { name, expected } => act.delete_service(name, *expected),
@@ -160,6 +166,42 @@ impl Act<'_> {
             route,
             "applied",
         )
+    }
+
+    fn put_certificate(
+        &mut self,
+        certificate: &Certificate,
+        expected: Expected,
+    ) -> Result<(), Rejection> {
+        certificate.check()?;
+        let old = self.state.certificate(certificate.name.as_str()).cloned();
+        there(Kind::Certificate, certificate.name.as_str(), old.as_ref()).expect(expected)?;
+        let mut new = certificate.clone();
+        if new.keyless() {
+            let missing = |why: &str| Rejection::Invalid(Invalid::field("key", why));
+            let old = old
+                .as_ref()
+                .ok_or_else(|| missing("a new certificate needs its private key"))?;
+            let (chain, _) = new.read()?;
+            chain.fits(&old.object.key).map_err(|_| {
+                missing("the key that is kept is not this certificate's: give the new one")
+            })?;
+            new.key = old.object.key.clone();
+        }
+        self.put(
+            Object::Certificate(Box::new(new.clone())),
+            old.as_deref(),
+            &new,
+            "applied",
+        )
+    }
+
+    fn delete_certificate(&mut self, name: &Name, expected: Expected) -> Result<(), Rejection> {
+        let kind = Kind::Certificate;
+        let old = self.state.certificate(name.as_str()).cloned();
+        there(kind, name.as_str(), old.as_ref()).expect_to_delete(expected)?;
+        self.delete(kind, name.as_str(), old.as_deref(), "deleted");
+        Ok(())
     }
 
     fn put_token(&mut self, token: &TokenRecord, expected: Expected) -> Result<(), Rejection> {

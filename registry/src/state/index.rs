@@ -41,6 +41,11 @@ impl State {
                 let id = object.id.clone();
                 self.routes.insert(id, pack(object, revision, stored));
             }
+            Object::Certificate(object) => {
+                let name = object.name.clone();
+                self.certificates
+                    .insert(name, pack(*object, revision, stored));
+            }
             Object::Token(object) => {
                 self.tokens_by_hash
                     .insert(object.sha256.as_str().into(), object.name.clone());
@@ -102,6 +107,13 @@ impl State {
                 }
                 None => false,
             },
+            Kind::Certificate => match self.certificates.remove(key) {
+                Some(old) => {
+                    self.shared.remove(&old.line);
+                    true
+                }
+                None => false,
+            },
             Kind::Token => match self.tokens.remove(key) {
                 Some(old) => {
                     self.tokens_by_hash.remove(old.object.sha256.as_str());
@@ -147,7 +159,7 @@ impl State {
         line: Option<&Arc<Line>>,
     ) {
         let totals = match (kind, &cluster) {
-            (Kind::Service | Kind::Route, _) => &mut self.shared,
+            (Kind::Service | Kind::Route | Kind::Certificate, _) => &mut self.shared,
             (Kind::Instance, Some(cluster)) => self.per_cluster.entry(cluster.clone()).or_default(),
             _ => return,
         };

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use cardea_registry_api::{
-    Cluster, Instance, InstanceId, Name, Route, Service,
+    Certificate, Cluster, Instance, InstanceId, Name, Route, Service,
     feed::{FeedError, Line, set_line},
 };
 
@@ -15,6 +15,7 @@ pub(crate) enum Object {
     Cluster(Cluster),
     Service(Box<Service>),
     Route(Route),
+    Certificate(Box<Certificate>),
     Instance(Box<Instance>),
     Token(TokenRecord),
 }
@@ -25,6 +26,7 @@ impl Object {
             Self::Cluster(_) => Kind::Cluster,
             Self::Service(_) => Kind::Service,
             Self::Route(_) => Kind::Route,
+            Self::Certificate(_) => Kind::Certificate,
             Self::Instance(_) => Kind::Instance,
             Self::Token(_) => Kind::Token,
         }
@@ -35,6 +37,7 @@ impl Object {
             Self::Cluster(object) => object.name.to_string(),
             Self::Service(object) => object.name.to_string(),
             Self::Route(object) => object.id.to_string(),
+            Self::Certificate(object) => object.name.to_string(),
             Self::Instance(object) => object.key().to_string(),
             Self::Token(object) => object.name.to_string(),
         }
@@ -54,6 +57,7 @@ impl Object {
             Self::Cluster(object) => set_line(kind, &key, object),
             Self::Service(object) => set_line(kind, &key, object),
             Self::Route(object) => set_line(kind, &key, object),
+            Self::Certificate(object) => set_line(kind, &key, object),
             Self::Instance(object) => set_line(kind, &key, object),
             Self::Token(object) => set_line(kind, &key, object),
         }
@@ -65,6 +69,7 @@ impl Object {
             Kind::Cluster => Self::Cluster(serde_json::from_str(json)?),
             Kind::Service => Self::Service(serde_json::from_str(json)?),
             Kind::Route => Self::Route(serde_json::from_str(json)?),
+            Kind::Certificate => Self::Certificate(serde_json::from_str(json)?),
             Kind::Instance => Self::Instance(serde_json::from_str(json)?),
             Kind::Token => Self::Token(serde_json::from_str(json)?),
             Kind::History | Kind::Newer => {

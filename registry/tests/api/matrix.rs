@@ -9,7 +9,7 @@ const WRITE: &[&str] = &["operator", "admin"];
 const ADMIN: &[&str] = &["admin"];
 const REPORT: &[&str] = &["agent", "operator", "admin"];
 const LOOK: &[&str] = &["agent", "viewer", "operator", "admin"];
-const FOLLOW: &[&str] = &["router", "viewer", "operator", "admin"];
+const FOLLOW: &[&str] = &["router", "admin"];
 const ROUTER: &[&str] = &["router", "operator", "admin"];
 
 /// Each call of the API, who may, and a body with which it goes through as far as roles are asked.
@@ -50,7 +50,12 @@ fn calls() -> Vec<(&'static str, &'static str, &'static [&'static str], Value)> 
         ),
         ("DELETE", "/v1/tokens/new", ADMIN, none.clone()),
     ];
+    let made = rcgen::generate_simple_self_signed(["a.local".to_owned()]).unwrap();
+    let certificate = json!({
+        "name": "c", "chain": made.cert.pem(), "key": made.signing_key.serialize_pem(),
+    });
     for (list, one, body) in [
+        ("/v1/certificates", "/v1/certificates/c", certificate),
         ("/v1/clusters", "/v1/clusters/c", json!({"name": "c"})),
         ("/v1/services", "/v1/services/s", json!({"name": "s"})),
         (
