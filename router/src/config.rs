@@ -38,6 +38,8 @@ pub struct Config {
     pub drop_underscores: bool,
     /// What a client may send, and how slowly.
     pub limits: Limits,
+    /// How HTTP/2 is spoken with clients.
+    pub http2: Http2,
     /// How long a graceful stop may take.
     pub drain: Duration,
     /// How long a tunnel (WebSocket) outlives the removal or draining of its instance.
@@ -127,6 +129,34 @@ pub struct Limits {
     pub connections: usize,
 }
 
+/// How HTTP/2 is spoken with clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Http2 {
+    /// Requests that one connection may have open at a time.
+    pub streams: u32,
+    /// How many bytes of one request's body a client may send ahead of the service, in bytes. A
+    /// connection may send as much for each of its streams.
+    pub window: u32,
+    /// The most bytes of one answer that wait for the client's connection to take them.
+    pub send_buffer: usize,
+    /// After how long a silent client is asked whether it is still there.
+    pub ping_interval: Duration,
+    /// How long it has to answer.
+    pub ping_timeout: Duration,
+}
+
+impl Default for Http2 {
+    fn default() -> Self {
+        Self {
+            streams: 128,
+            window: 256 << 10,
+            send_buffer: 64 << 10,
+            ping_interval: Duration::from_secs(30),
+            ping_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -148,6 +178,7 @@ impl Default for Config {
             believe_ids: BelieveIds::Anyone,
             drop_underscores: false,
             limits: Limits::default(),
+            http2: Http2::default(),
             drain: Duration::from_secs(30),
             tunnel_ceiling: Duration::from_mins(10),
             commit: String::new(),
@@ -236,7 +267,24 @@ impl Config {
             "limits.connections",
             "at least 1",
         );
+        ensure(
+            (1..=10_000).contains(&self.http2.streams),
+            "http2.streams",
+            "between 1 and 10000",
+        );
+        ensure(
+            (65_535..=16 << 20).contains(&self.http2.window),
+            "http2.window",
+            "between 65535 bytes, HTTP/2's own start, and 16 MiB",
+        );
+        ensure(
+            (16 << 10..=16 << 20).contains(&self.http2.send_buffer),
+            "http2.send_buffer",
+            "between 16 KiB and 16 MiB",
+        );
         for (field, time) in [
+            ("http2.ping_interval", self.http2.ping_interval),
+            ("http2.ping_timeout", self.http2.ping_timeout),
             ("limits.header_timeout", self.limits.header_timeout),
             ("limits.idle_timeout", self.limits.idle_timeout),
             ("limits.keepalive", self.limits.keepalive),

@@ -23,6 +23,7 @@ mod explain;
 mod fixtures;
 mod health;
 mod http1;
+mod http2;
 mod listen;
 mod metrics;
 mod networks;
@@ -53,7 +54,7 @@ mod worker;
 
 pub use balance::{Balancers, PickInput, key};
 pub use budget::Budget;
-pub use config::{AccessLog, BelieveIds, Config, Limits, Source, Upgrade};
+pub use config::{AccessLog, BelieveIds, Config, Http2, Limits, Source, Upgrade};
 pub use explain::{
     ChosenRoute, ExplainedPeer, ExplainedUpstream, Explanation, LostRoute, Question, Refusal,
     explain,

@@ -96,6 +96,8 @@ pub(crate) struct RequestLabels {
 pub(crate) enum Protocol {
     /// HTTP/1.1 and HTTP/1.0.
     Http1,
+    /// HTTP/2.
+    Http2,
     /// WebSocket and whatever else a client upgraded to.
     Upgrade,
 }
@@ -105,6 +107,7 @@ impl Protocol {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Http1 => "http1",
+            Self::Http2 => "http2",
             Self::Upgrade => "upgrade",
         }
     }
@@ -119,11 +122,40 @@ pub(crate) struct TlsCounts {
     pub(crate) failed: [Counter; tls::Reason::ALL.len()],
 }
 
+/// Why an HTTP/2 connection or stream was ended from this side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Http2Refusal {
+    /// Too many frames, or given-up requests, that lead to nothing.
+    Flood,
+    /// No HTTP/2, or a request that cannot be passed on beyond doubt.
+    Malformed,
+    /// A header block that did not end in time.
+    SlowHead,
+    /// The client did not answer a ping.
+    Silent,
+    /// The worker has as many requests as it may have.
+    Overload,
+}
+
+impl Http2Refusal {
+    /// Every one, in the order of its number.
+    pub(crate) const ALL: [(Self, &'static str); 5] = [
+        (Self::Flood, "flood"),
+        (Self::Malformed, "malformed"),
+        (Self::SlowHead, "slow_head"),
+        (Self::Silent, "silent"),
+        (Self::Overload, "overload"),
+    ];
+}
+
 /// What one worker shares with those who ask.
 #[derive(Debug, Default)]
 pub(crate) struct WorkerShare {
     routes: Mutex<Vec<Arc<RouteSeries>>>,
     pub(crate) connections: Counter,
+    pub(crate) http2_connections: Counter,
+    /// By [`Http2Refusal`].
+    pub(crate) http2_refused: [Counter; Http2Refusal::ALL.len()],
     pub(crate) tunnels: Counter,
     pub(crate) log_dropped: Counter,
     /// Connections that were closed before they were served, by reason.

@@ -22,7 +22,7 @@
 //! What happens on the wire is the engine's business ([`crate::http1`]); what is decided is decided
 //! by pure functions over values (`plan`, `retry`).
 
-use std::{future::poll_fn, task::Poll, time::Instant};
+use std::{future::poll_fn, rc::Rc, task::Poll, time::Instant};
 
 use crate::{
     client::Client,
@@ -34,6 +34,7 @@ use crate::{
         render,
         request::Framing,
     },
+    http2,
     peer::Picked,
     refusal,
     switches::{Feature, on},
@@ -65,6 +66,8 @@ pub(crate) struct Connection {
     pub(crate) scheme: &'static str,
     pub(crate) timer: Timer,
     pub(crate) client: Client,
+    /// No request has been read yet.
+    fresh: bool,
 }
 
 /// What becomes of a connection after a request.
@@ -78,15 +81,18 @@ pub(crate) enum After {
     Cut,
     /// Something else than HTTP is spoken from now on.
     Tunnel(Box<tunnel::Ends>),
+    /// HTTP/2 is spoken from the beginning on; so much of it has been read.
+    Http2(Vec<u8>),
 }
 
 /// Serves a client until its connection ends.
-pub(crate) async fn serve(worker: &Worker, wire: Wire, scheme: &'static str, client: Client) {
+pub(crate) async fn serve(worker: &Rc<Worker>, wire: Wire, scheme: &'static str, client: Client) {
     let mut conn = Connection {
         wire,
         scheme,
         timer: worker.timers.timer().await,
         client,
+        fresh: true,
     };
     conn.timer.set(worker.config.limits.header_timeout);
     let mut fresh = true;
@@ -107,6 +113,7 @@ pub(crate) async fn serve(worker: &Worker, wire: Wire, scheme: &'static str, cli
                 return;
             }
             After::Tunnel(ends) => return tunnel::run(worker, conn, *ends).await,
+            After::Http2(first) => return http2::serve(Rc::clone(worker), conn, first).await,
         }
     }
 }
@@ -160,8 +167,14 @@ async fn serve_while_busy(worker: &Worker, conn: &mut Connection, x: &mut Exchan
 /// One request, from its first byte to the last of its answer.
 async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange) -> After {
     // Read.
+    let fresh = std::mem::replace(&mut conn.fresh, false);
     let refused = match receive::head(worker, conn, x).await {
         Ok(()) => None,
+        Err(receive::End::Refused(_))
+            if fresh && conn.wire.is_plain() && http2::is_preface(x.inbound.data()) =>
+        {
+            return After::Http2(x.inbound.data().to_vec());
+        }
         Err(receive::End::Gone) => return After::Close,
         Err(receive::End::Refused(refusal)) => Some(refusal),
     };

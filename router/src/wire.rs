@@ -63,6 +63,11 @@ pub(crate) trait Duplex: fmt::Debug {
     fn tls(&self) -> Option<&tls::Facts> {
         None
     }
+
+    /// Whether it is a stream of an HTTP/2 connection.
+    fn is_http2(&self) -> bool {
+        false
+    }
 }
 
 /// The reading half.
@@ -202,6 +207,16 @@ impl Wire {
             Self::Other(other) => other.cut(),
         }
     }
+
+    /// Whether it is a TCP connection with nothing in between.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(self, Self::Tcp(_))
+    }
+
+    /// Whether it is a stream of an HTTP/2 connection.
+    pub(crate) fn is_http2(&self) -> bool {
+        matches!(self, Self::Other(other) if other.is_http2())
+    }
 }
 
 /// No call is made unless an event has arrived.
@@ -243,6 +258,15 @@ impl ReadHalf<'_> {
         match self {
             Self::Tcp(half) => poll_gone(half.as_ref(), cx),
             Self::Other(other) => other.poll_gone(cx),
+        }
+    }
+
+    /// Whether the other side has given this up while it is sending, where that can be known without
+    /// reading: on a stream.
+    pub(crate) fn gave_up(&self, cx: &mut Context<'_>) -> bool {
+        match self {
+            Self::Tcp(_) => false,
+            Self::Other(other) => matches!(other.poll_gone(cx), Poll::Ready(true)),
         }
     }
 }

@@ -83,6 +83,8 @@ pub(crate) struct Worker {
     stopping: Cell<bool>,
     hurried: Cell<bool>,
     open: Cell<usize>,
+    /// Streams of HTTP/2 connections.
+    streams: Cell<usize>,
     closed: Notify,
 }
 
@@ -112,6 +114,7 @@ impl Worker {
             stopping: Cell::new(false),
             hurried: Cell::new(false),
             open: Cell::new(0),
+            streams: Cell::new(0),
             closed: Notify::new(),
         };
         (Rc::new(worker), parts.sockets)
@@ -152,6 +155,16 @@ impl Worker {
     fn speaks_tls(&self, stream: &tokio::net::TcpStream) -> bool {
         let at = self.tls_port.and_then(|_| stream.local_addr().ok());
         at.is_some() && at.map(|at| at.port()) == self.tls_port
+    }
+
+    /// Takes a place for a request of an HTTP/2 connection, unless there are as many as there may
+    /// be connections: each of them needs what a busy connection does.
+    pub(crate) fn hold_stream(self: &Rc<Self>) -> Option<HeldStream> {
+        let streams = self.streams.get();
+        (streams < self.config.limits.connections).then(|| {
+            self.streams.set(streams + 1);
+            HeldStream(Rc::clone(self))
+        })
     }
 
     /// Whether the worker is draining: connections close after the request they are at.
@@ -291,6 +304,16 @@ fn open(
             pipeline::serve(&guard.0, Wire::Tcp(stream), "http", client).await;
         }
     });
+}
+
+/// A place for a request of an HTTP/2 connection.
+#[derive(Debug)]
+pub(crate) struct HeldStream(pub(crate) Rc<Worker>);
+
+impl Drop for HeldStream {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get().saturating_sub(1));
+    }
 }
 
 /// An open client connection, counted.

@@ -15,6 +15,8 @@ mod failures;
 mod harness;
 #[path = "wire/heads.rs"]
 mod heads;
+#[path = "wire/http2.rs"]
+mod http2;
 #[path = "wire/lifecycle.rs"]
 mod lifecycle;
 #[path = "wire/proxies.rs"]

@@ -7,6 +7,10 @@ use cardea_router::{AccessLog, BelieveIds, Config, Network, Source};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+mod http2;
+
+use http2::Http2;
+
 /// What can be said about a router.
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
 #[serde(default)]
@@ -68,6 +72,8 @@ pub(crate) struct RouterSettings {
     pub(crate) proxies: Proxies,
     #[command(flatten)]
     pub(crate) limits: Limits,
+    #[command(flatten)]
+    pub(crate) http2: Http2,
 }
 
 /// How one process takes over from another.
@@ -194,6 +200,7 @@ mirror! {
         listen, admin, cluster, id, threads, drain, tunnel_ceiling,
         limits.head, limits.header_timeout, limits.idle_timeout, limits.keepalive,
         limits.connections, upgrade.patience,
+        http2.streams, http2.window, http2.send_buffer, http2.ping_interval, http2.ping_timeout,
     }
 }
 

@@ -77,16 +77,42 @@ impl Decoder {
                     data.end += n;
                 }
                 at += n;
-                self.left -= n as u64;
-                if self.left == 0 {
-                    self.state = State::DataCr;
-                }
+                self.took(n);
                 continue;
             }
+            at += self.skip_framing(&input[at..], trailers)?;
+        }
+        Ok(Piece { data, used: at })
+    }
+
+    /// Reads on to the next content, or to the end of the body: how many bytes that took.
+    pub(crate) fn skip_framing(
+        &mut self,
+        input: &[u8],
+        trailers: &mut Vec<u8>,
+    ) -> Result<usize, BadChunk> {
+        let mut at = 0;
+        while at < input.len() && !matches!(self.state, State::Data | State::Done) {
             self.step(input[at], trailers)?;
             at += 1;
         }
-        Ok(Piece { data, used: at })
+        Ok(at)
+    }
+
+    /// How many bytes of content come next.
+    pub(crate) fn content_left(&self) -> u64 {
+        match self.state {
+            State::Data => self.left,
+            _ => 0,
+        }
+    }
+
+    /// So many bytes of content, of those that come next, were taken.
+    pub(crate) fn took(&mut self, n: usize) {
+        self.left -= n as u64;
+        if self.left == 0 {
+            self.state = State::DataCr;
+        }
     }
 
     fn step(&mut self, byte: u8, trailers: &mut Vec<u8>) -> Result<(), BadChunk> {
@@ -180,6 +206,18 @@ pub(crate) fn append(out: &mut Vec<u8>, data: &[u8]) {
     out.extend_from_slice(&head[at..]);
     out.extend_from_slice(data);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Writes `data`, which is not empty, as one chunk to the beginning of `space`, which has room for
+/// it: how many bytes that are.
+pub(crate) fn write(space: &mut [u8], data: &[u8]) -> usize {
+    let (line, at) = size_line(data.len());
+    let line = &line[at..];
+    let end = line.len() + data.len();
+    space[..line.len()].copy_from_slice(line);
+    space[line.len()..end].copy_from_slice(data);
+    space[end..end + 2].copy_from_slice(b"\r\n");
+    end + 2
 }
 
 /// Makes the data at `data` a chunk where it lies; there must be room around it.

@@ -24,7 +24,8 @@ pub(crate) enum Method {
 }
 
 impl Method {
-    fn read(name: &str) -> Self {
+    /// What `name` is; names are case-sensitive.
+    pub(crate) fn read(name: &str) -> Self {
         match name {
             "GET" => Self::Get,
             "HEAD" => Self::Head,

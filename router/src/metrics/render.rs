@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::atomic::Ordering};
 
-use super::{BOUNDS_US, Histogram, Metrics, Protocol, RequestLabels, lock};
+use super::{BOUNDS_US, Counter, Histogram, Http2Refusal, Metrics, Protocol, RequestLabels, lock};
 use crate::{
     arrival::Reason,
     tls::{self, Version},
@@ -168,6 +168,7 @@ impl Metrics {
         head(out, name, "gauge", "Client connections that are open.");
         for (protocol, count) in [
             (Protocol::Http1, sum(|w| w.connections.get())),
+            (Protocol::Http2, sum(|w| w.http2_connections.get())),
             (Protocol::Upgrade, sum(|w| w.tunnels.get())),
         ] {
             let _ = writeln!(out, "{name}{{protocol=\"{}\"}} {count}", protocol.as_str());
@@ -182,6 +183,21 @@ impl Metrics {
         for reason in Reason::ALL {
             let refused: u64 = self.workers.iter().map(|w| w.refused(reason).get()).sum();
             let _ = writeln!(out, "{name}{{reason=\"{}\"}} {refused}", reason.as_str());
+        }
+        let name = "cardea_router_http2_refused_total";
+        head(
+            out,
+            name,
+            "counter",
+            "HTTP/2 connections and streams that were ended for their own behaviour.",
+        );
+        for (refusal, reason) in Http2Refusal::ALL {
+            let refused = self
+                .workers
+                .iter()
+                .map(|w| &w.http2_refused[refusal as usize]);
+            let refused: u64 = refused.map(Counter::get).sum();
+            let _ = writeln!(out, "{name}{{reason=\"{reason}\"}} {refused}");
         }
         let name = "cardea_router_access_log_dropped_total";
         head(out, name, "counter", "Access-log lines that were dropped.");

@@ -352,6 +352,9 @@ async fn read_while_uploading(
                 Err(error) => Err(read_failed(&error)),
             });
         }
+        if from_client.gave_up(cx) {
+            return Poll::Ready(Err(Trouble::ClientGone));
+        }
         let moved = upload.poll_move(
             cx,
             &mut from_client,

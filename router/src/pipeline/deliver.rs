@@ -159,6 +159,9 @@ async fn relay<'w>(
                 uploading = None;
             }
         }
+        if from_client.gave_up(cx) {
+            return Poll::Ready(Err(Broken::To));
+        }
         let patience = Patience {
             from: peer,
             to: client,

@@ -81,6 +81,8 @@ pub(crate) fn request(
                     method: x.request.method,
                     protocol: if seen.tunnel {
                         Protocol::Upgrade
+                    } else if conn.wire.is_http2() {
+                        Protocol::Http2
                     } else {
                         Protocol::Http1
                     },
@@ -108,7 +110,9 @@ pub(crate) fn request(
         method: x.request.method_name.of(raw),
         host: x.request.host.of(raw),
         path: x.request.path.of(raw),
-        protocol: if x.request.http11 {
+        protocol: if conn.wire.is_http2() {
+            "HTTP/2"
+        } else if x.request.http11 {
             "HTTP/1.1"
         } else {
             "HTTP/1.0"

@@ -1,6 +1,6 @@
 //! A client's connection, from the handshake on.
 
-use std::cell::Cell;
+use std::{cell::Cell, rc::Rc};
 
 use tokio::net::TcpStream;
 
@@ -16,7 +16,7 @@ use crate::{
 const LOGGED: u32 = 10;
 
 /// Agrees with a client on how to speak, and serves it.
-pub(crate) async fn serve(worker: &Worker, tcp: TcpStream, client: Client) {
+pub(crate) async fn serve(worker: &Rc<Worker>, tcp: TcpStream, client: Client) {
     let Some(certificates) = worker
         .table()
         .and_then(|table| table.0.certificates.clone())

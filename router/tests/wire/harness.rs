@@ -173,6 +173,23 @@ impl Wire {
         self.buffer.drain(..n).collect()
     }
 
+    /// So many bytes; none if the connection ends before, however it does.
+    pub(crate) fn try_take(&mut self, n: usize) -> Option<Vec<u8>> {
+        while self.buffer.len() < n {
+            let mut piece = vec![0; 65_536];
+            match self.stream.read(&mut piece) {
+                Ok(0) => return None,
+                Ok(n) => self.buffer.extend_from_slice(&piece[..n]),
+                Err(error) => {
+                    let late = error.kind() == std::io::ErrorKind::WouldBlock;
+                    assert!(!late, "nothing came");
+                    return None;
+                }
+            }
+        }
+        Some(self.buffer.drain(..n).collect())
+    }
+
     pub(crate) fn take_until(&mut self, end: &str) -> String {
         loop {
             let found = self

@@ -1,0 +1,46 @@
+//! HTTP/2, by the `h2` library, which does frames, header compression and windows. This side of it
+//! makes **each stream a virtual HTTP/1.1 connection** ([`crate::wire::Duplex`]), so that there is
+//! one pipeline: routing, retries, health, limits, metrics and logs know nothing of streams. See
+//! `docs/adr/0004-http2-streams-as-connections.md`.
+//!
+//! ```text
+//!   client ── frames ── carrier.rs (counts by meter.rs) ── h2 ── server.rs
+//!                                                                 │ a stream
+//!                                              inbound.rs: request.rs → HTTP/1.1 bytes ─► pipeline
+//!                                                          answer.rs  ◄─ HTTP/1.1 bytes ◄─ pipeline
+//! ```
+//!
+//! Bodies pass in both directions through [`source`] (a stream's DATA as HTTP/1.1 bytes) and
+//! [`sink`] (HTTP/1.1 bytes as DATA). Neither holds more than the stream's window.
+
+use std::io;
+
+mod answer;
+mod carrier;
+mod inbound;
+mod meter;
+mod request;
+mod server;
+mod sink;
+mod source;
+
+pub(crate) use server::serve;
+
+/// What a client that knows that HTTP/2 is spoken here begins with.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Whether what is no HTTP/1 request is the beginning of HTTP/2.
+pub(crate) fn is_preface(data: &[u8]) -> bool {
+    // The HTTP/1 parser gives up at the version at the earliest.
+    data.len() > b"PRI * HTTP/".len() && (PREFACE.starts_with(data) || data.starts_with(PREFACE))
+}
+
+/// An error of the library as one of a connection.
+fn broken(error: h2::Error) -> io::Error {
+    if error.is_io() {
+        return error
+            .into_io()
+            .unwrap_or_else(|| io::ErrorKind::BrokenPipe.into());
+    }
+    io::Error::new(io::ErrorKind::ConnectionReset, error)
+}

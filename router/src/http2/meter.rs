@@ -1,0 +1,186 @@
+//! What a client makes the router do that leads to nothing: pings, settings, streams that are reset
+//! as soon as they are opened. Each costs credit, answers earn it, and time gives a little back.
+//! The library bounds the memory that such frames could take; this bounds the time.
+
+use std::cell::{Cell, RefCell};
+
+/// What a connection may have, and begins with.
+const MOST: u32 = 4000;
+/// What comes back by itself, in a second.
+const A_SECOND: u64 = 200;
+/// Frames that make the router answer at once.
+const ANSWERED_FRAME: u32 = 5;
+/// Any other frame that carries nothing.
+const EMPTY_FRAME: u32 = 1;
+/// A request that was given up at once.
+const HASTY_RESET: u32 = 10;
+/// How early that is, in milliseconds.
+pub(crate) const HASTE: u64 = 1000;
+/// A frame of an answer.
+const ANSWER: u32 = 10;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const CONTINUATION: u8 = 9;
+/// On DATA and HEADERS; the same bit means ACK on SETTINGS and PING.
+const END_STREAM_OR_ACK: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// A client connection's meter. Times are milliseconds of the worker's clock.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    credit: Cell<u32>,
+    refilled: Cell<u64>,
+    heard: Cell<u64>,
+    spent: Cell<bool>,
+    frames: RefCell<Frames>,
+}
+
+impl Meter {
+    pub(crate) fn new(now: u64) -> Self {
+        Self {
+            credit: Cell::new(MOST),
+            refilled: Cell::new(now),
+            heard: Cell::new(now),
+            spent: Cell::new(false),
+            frames: RefCell::new(Frames::default()),
+        }
+    }
+
+    /// Bytes that the client sent.
+    pub(crate) fn read(&self, bytes: &[u8], now: u64) {
+        self.heard.set(now);
+        let mut cost = 0;
+        self.frames.borrow_mut().read(bytes, now, |frame| {
+            cost += frame.cost();
+        });
+        self.spend(cost, now);
+    }
+
+    /// A stream was reset by the client so many milliseconds after it was opened.
+    pub(crate) fn reset(&self, age: u64, now: u64) {
+        if age < HASTE {
+            self.spend(HASTY_RESET, now);
+        }
+    }
+
+    /// A part of an answer went out.
+    pub(crate) fn answered(&self) {
+        let credit = self.credit.get().saturating_add(ANSWER).min(MOST);
+        self.credit.set(credit);
+    }
+
+    fn spend(&self, cost: u32, now: u64) {
+        if cost == 0 {
+            return;
+        }
+        let credit = self.credit.get();
+        if credit >= cost {
+            self.credit.set(credit - cost);
+            return;
+        }
+        let since = now.saturating_sub(self.refilled.get());
+        self.refilled.set(now);
+        let back = u32::try_from(since * A_SECOND / 1000).unwrap_or(MOST);
+        match credit.saturating_add(back).min(MOST).checked_sub(cost) {
+            Some(left) => self.credit.set(left),
+            None => self.spent.set(true),
+        }
+    }
+
+    /// Whether the client has asked for too much that leads to nothing.
+    pub(crate) fn spent(&self) -> bool {
+        self.spent.get()
+    }
+
+    /// When the client was last heard of.
+    pub(crate) fn heard(&self) -> u64 {
+        self.heard.get()
+    }
+
+    /// Since when a header block has been incomplete, if one is.
+    pub(crate) fn head_since(&self) -> Option<u64> {
+        self.frames.borrow().head_since
+    }
+}
+
+/// A frame's head.
+#[derive(Debug, Clone, Copy)]
+struct Frame {
+    len: u32,
+    kind: u8,
+    flags: u8,
+}
+
+impl Frame {
+    fn cost(self) -> u32 {
+        let plain = self.flags & END_STREAM_OR_ACK == 0;
+        match self.kind {
+            DATA if self.len > 0 || !plain => 0,
+            SETTINGS | PING if plain => ANSWERED_FRAME,
+            HEADERS | SETTINGS | PING => 0,
+            _ => EMPTY_FRAME,
+        }
+    }
+}
+
+/// Finds the frames in a stream of bytes.
+#[derive(Debug)]
+struct Frames {
+    /// Bytes until the next frame.
+    skip: usize,
+    head: [u8; 9],
+    have: usize,
+    /// A header block is open: it ends with the frame that says so.
+    open: bool,
+    head_since: Option<u64>,
+}
+
+impl Default for Frames {
+    fn default() -> Self {
+        Self {
+            skip: super::PREFACE.len(),
+            head: [0; 9],
+            have: 0,
+            open: false,
+            head_since: None,
+        }
+    }
+}
+
+impl Frames {
+    fn read(&mut self, mut bytes: &[u8], now: u64, mut each: impl FnMut(Frame)) {
+        loop {
+            let skip = self.skip.min(bytes.len());
+            self.skip -= skip;
+            bytes = &bytes[skip..];
+            if self.skip == 0 && self.have == 0 && !self.open {
+                self.head_since = None;
+            }
+            if bytes.is_empty() {
+                return;
+            }
+            let n = (self.head.len() - self.have).min(bytes.len());
+            self.head[self.have..self.have + n].copy_from_slice(&bytes[..n]);
+            self.have += n;
+            bytes = &bytes[n..];
+            if self.have < self.head.len() {
+                return;
+            }
+            self.have = 0;
+            let [a, b, c, kind, flags, ..] = self.head;
+            let len = u32::from_be_bytes([0, a, b, c]);
+            self.skip = len as usize;
+            if matches!(kind, HEADERS | CONTINUATION) {
+                self.open = flags & END_HEADERS == 0;
+                self.head_since.get_or_insert(now);
+            }
+            each(Frame { len, kind, flags });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
