@@ -17,6 +17,12 @@ pub(crate) fn millis(at: Instant) -> u64 {
     }
 }
 
+/// Nanoseconds of `at` on this process's clock.
+pub(crate) fn nanos(at: Instant) -> u64 {
+    let after = at.saturating_duration_since(*ANCHOR);
+    HEADROOM_MS * 1_000_000 + u64::try_from(after.as_nanos()).unwrap_or(u64::MAX >> 16)
+}
+
 /// Unix milliseconds, for people and disks.
 pub(crate) fn unix_millis() -> i64 {
     jiff::Timestamp::now().as_millisecond()

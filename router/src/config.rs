@@ -2,9 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use cardea_registry_api::{FieldError, Invalid, Name};
-
-use crate::networks::Networks;
+use cardea_registry_api::{FieldError, Invalid, Name, network::Networks};
 
 /// Everything a router needs to know.
 #[derive(Debug, Clone)]

@@ -9,6 +9,7 @@ use crate::{
         response::ResponseHead,
     },
     peer::PeerNumber,
+    plugin::Scratch,
     request_id::RequestId,
 };
 
@@ -27,6 +28,8 @@ pub(crate) struct Exchange {
     /// The request as it goes upstream: the head, and as much of the body as may be sent again.
     pub(crate) outbound: Vec<u8>,
     pub(crate) upload: Body,
+    /// What plugins write about it.
+    pub(crate) scratch: Scratch,
     /// Peers that were asked.
     pub(crate) tried: Vec<PeerNumber>,
     /// What the peer sent.
@@ -47,6 +50,7 @@ impl Exchange {
             id: RequestId::default(),
             outbound: Vec::with_capacity(4096),
             upload: Body::default(),
+            scratch: Scratch::default(),
             tried: Vec::with_capacity(4),
             upstream: Buffer::new(SMALL),
             response: ResponseHead::default(),

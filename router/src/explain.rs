@@ -12,6 +12,10 @@ use serde::Serialize;
 use crate::{
     balance::{Balancers, PickInput, key},
     peer::{Peer, PeerReport},
+    plugin::{
+        Mode, Own, Scratch,
+        asked::{Asked, Headers},
+    },
     table::{NoRoute, RouteEntry, Table},
     upstream::{Member, Upstream},
 };
@@ -43,8 +47,26 @@ pub struct Explanation {
     pub refusal: Option<Refusal>,
     /// Routes that fit in part, and what they lost by.
     pub lost: Vec<LostRoute>,
+    /// What the route's plugins say, in the order of their stages.
+    pub plugins: Vec<ExplainedPlugin>,
+    /// The path that the service would see, where plugins rewrite it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rewritten: Option<String>,
     /// The upstream.
     pub upstream: Option<ExplainedUpstream>,
+}
+
+/// What a plugin says about a request.
+#[derive(Debug, Serialize)]
+pub struct ExplainedPlugin {
+    /// The plugin.
+    pub plugin: String,
+    /// Its kind.
+    pub kind: &'static str,
+    /// What it says.
+    pub verdict: String,
+    /// It only says so.
+    pub shadow: bool,
 }
 
 /// The route that takes a request.
@@ -131,6 +153,8 @@ pub fn explain(table: &Table, question: &Question, now: Instant) -> Explanation 
         route: None,
         refusal: None,
         lost: lost(table, host, target, chosen.ok()),
+        plugins: Vec::new(),
+        rewritten: None,
         upstream: None,
     };
     match chosen {
@@ -143,9 +167,10 @@ pub fn explain(table: &Table, question: &Question, now: Instant) -> Explanation 
                     entry.route.prefix
                 ),
             });
-            let upstream = table.upstream(entry);
+            let group = ask_plugins(table, entry, question, now, &mut explanation);
+            let upstream = group.unwrap_or_else(|| table.upstream(entry));
             let explained = explain_upstream(upstream, question, now);
-            if explained.would_pick.is_none() {
+            if explained.would_pick.is_none() && explanation.refusal.is_none() {
                 explanation.refusal = Some(Refusal {
                     status: 503,
                     reason: format!("service `{}` has no peer to try", upstream.service()),
@@ -165,6 +190,64 @@ pub fn explain(table: &Table, question: &Question, now: Instant) -> Explanation 
         }
     }
     explanation
+}
+
+/// What the route's plugins say; the group that they choose.
+fn ask_plugins<'t>(
+    table: &'t Table,
+    entry: &RouteEntry,
+    question: &Question,
+    now: Instant,
+    explanation: &mut Explanation,
+) -> Option<&'t std::sync::Arc<Upstream>> {
+    let chain = entry.chain.as_ref()?;
+    let target = question.target.as_str();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let client = question.client.unwrap_or(IpAddr::from([127, 0, 0, 1]));
+    let client_text = client.to_string();
+    let asked = Asked {
+        method: question.method.as_bytes(),
+        host: question.host.as_bytes(),
+        path: path.as_bytes(),
+        query: query.as_bytes(),
+        headers: Headers::List(&question.headers),
+        client,
+        client_text: client_text.as_bytes(),
+        scheme: "http",
+        request_id: b"explain",
+        head: 0,
+        body: Some(0),
+        has_body: false,
+        lot: rand::random(),
+    };
+    let usable = |slot| table.upstream_at(slot).is_some_and(|u| u.is_usable());
+    let mut scratch = Scratch::default();
+    let nanos = crate::clock::nanos(now);
+    let decision = chain.decide(&asked, usable, nanos, &mut scratch, Mode::Asking);
+    let said = decision
+        .said
+        .each(chain)
+        .map(|(head, verdict)| ExplainedPlugin {
+            plugin: head.name.to_string(),
+            kind: head.kind.as_str(),
+            verdict: verdict.to_owned(),
+            shadow: head.shadow,
+        });
+    explanation.plugins = said.collect();
+    if !scratch.path.is_empty() {
+        explanation.rewritten = Some(String::from_utf8_lossy(&scratch.path).into_owned());
+    }
+    explanation.refusal = decision.own.as_ref().map(|own| match own {
+        Own::Refusal(refusal) => Refusal {
+            status: refusal.status,
+            reason: format!("a plugin: {}", refusal.message),
+        },
+        Own::Answer(answer) => Refusal {
+            status: answer.status,
+            reason: "a plugin answers".to_owned(),
+        },
+    });
+    table.upstream_at(decision.slot?)
 }
 
 fn host_reason(host: &HostPattern) -> &'static str {

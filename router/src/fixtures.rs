@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use cardea_registry_api::{
-    Instance, InstanceKey, InstanceState, Name, Route, Service, api::Registration,
+    Instance, InstanceKey, InstanceState, Name, Plugin, Route, Service, api::Registration,
 };
 
 use crate::{
@@ -46,13 +46,25 @@ pub(crate) fn instance(service: &str, number: usize, weight: u16) -> Instance {
 }
 
 /// Objects and the tables made of them.
-#[derive(Default)]
 pub(crate) struct World {
     pub(crate) objects: Objects,
     pub(crate) dirty: Dirty,
     pub(crate) builder: Builder,
     pub(crate) shared: Arc<Shared>,
     revision: u64,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        let shared = Arc::<Shared>::default();
+        Self {
+            objects: Objects::default(),
+            dirty: Dirty::default(),
+            builder: Builder::new(name("dc"), Arc::clone(&shared.tallies)),
+            shared,
+            revision: 0,
+        }
+    }
 }
 
 impl World {
@@ -75,6 +87,11 @@ impl World {
     pub(crate) fn route(&mut self, route: Route) {
         self.objects
             .set(Object::Route(Arc::new(route)), &mut self.dirty);
+    }
+
+    pub(crate) fn plugin(&mut self, plugin: Plugin) {
+        self.objects
+            .set(Object::Plugin(Arc::new(plugin)), &mut self.dirty);
     }
 
     pub(crate) fn instance(&mut self, instance: Instance) {

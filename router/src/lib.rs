@@ -26,10 +26,10 @@ mod http1;
 mod http2;
 mod listen;
 mod metrics;
-mod networks;
 mod peer;
 mod phase;
 mod pipeline;
+mod plugin;
 mod pool;
 pub mod proxy_protocol;
 mod refusal;
@@ -54,6 +54,7 @@ mod worker;
 
 pub use balance::{Balancers, PickInput, key};
 pub use budget::Budget;
+pub use cardea_registry_api::network::{BadNetwork, Network, Networks};
 pub use config::{AccessLog, BelieveIds, Config, Http2, Limits, Source, Upgrade};
 pub use explain::{
     ChosenRoute, ExplainedPeer, ExplainedUpstream, Explanation, LostRoute, Question, Refusal,
@@ -61,7 +62,6 @@ pub use explain::{
 };
 pub use health::Trial;
 pub use listen::Passed;
-pub use networks::{BadNetwork, Network, Networks};
 pub use peer::{Failure, Peer, PeerNumber, PeerReport, Picked, Standing};
 pub use running::{Died, Event, Router};
 pub use shared::{Concern, Readiness, Shared};

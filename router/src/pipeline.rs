@@ -36,6 +36,7 @@ use crate::{
     },
     http2,
     peer::Picked,
+    plugin::{Decision, Own, Permit},
     refusal,
     switches::{Feature, on},
     timer::Timer,
@@ -192,10 +193,11 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
     let chunks = framing == Framing::Chunked;
     x.upload.begin(framing, chunks, worker.config.limits.body);
     x.outbound.clear();
+    x.scratch.clear();
     // Match and plan, with one table from here to the end.
     let table = worker.table();
-    let planned = plan::plan(table.as_deref().map(|held| &*held.0), x, conn);
-    let plan = match planned.and_then(|plan| prepare(worker, conn, x).map(|()| plan)) {
+    let planned = plan::plan(table.as_deref().map(|held| &*held.0), x, conn, worker);
+    let mut plan = match planned {
         Ok(plan) => plan,
         Err(refusal) => {
             let after = refuse::answer(worker, conn, x, &mut seen, refusal).await;
@@ -203,6 +205,16 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
             return after;
         }
     };
+    let prepared = match plan.decision.own.take() {
+        Some(own) => Err(own),
+        None => prepare(worker, conn, x, &plan.decision).map_err(Own::Refusal),
+    };
+    if let Err(own) = prepared {
+        let after = refuse::own(worker, conn, x, &mut seen, &own).await;
+        observe::request(worker, conn, x, Some((&plan, None)), &seen);
+        return after;
+    }
+    let permit = plan.decision.permit.take();
     // Pick, forward, perhaps again; then reply.
     let mut body: Option<Lent<'_, Buffer>> = None;
     let (picked, after) = match forward::forward(worker, conn, x, &plan, &mut body, &mut seen).await
@@ -220,21 +232,22 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
     };
     // Observe.
     observe::request(worker, conn, x, Some((&plan, picked.as_ref())), &seen);
-    let after = tunnel_if_asked(after, picked);
+    let after = tunnel_if_asked(after, picked, permit);
     if let Some(body) = body.as_mut().filter(|body| !body.is_empty()) {
         x.take_back(body);
     }
     after
 }
 
-/// A tunnel takes its peer along: it counts as in flight until the tunnel ends.
-fn tunnel_if_asked(after: After, picked: Option<Picked>) -> After {
-    match (after, picked) {
-        (After::Tunnel(mut ends), Some(picked)) => {
-            ends.picked = Some(picked);
+/// A tunnel takes its peer and its permit along: both count until the tunnel ends.
+fn tunnel_if_asked(after: After, picked: Option<Picked>, permit: Option<Permit>) -> After {
+    match after {
+        After::Tunnel(mut ends) => {
+            ends.picked = picked;
+            ends.permit = permit;
             After::Tunnel(ends)
         }
-        (after, _) => after,
+        after => after,
     }
 }
 
@@ -261,11 +274,19 @@ fn name_request(worker: &Worker, x: &mut Exchange) {
 }
 
 /// Makes the request as it goes upstream: its head, and what has arrived of its body.
-fn prepare(worker: &Worker, conn: &Connection, x: &mut Exchange) -> Result<(), refusal::Refusal> {
+fn prepare(
+    worker: &Worker,
+    conn: &Connection,
+    x: &mut Exchange,
+    decision: &Decision<'_>,
+) -> Result<(), refusal::Refusal> {
     if let (Framing::Length(length), Some(limit)) = (x.request.framing, worker.config.limits.body)
         && length > limit
     {
         return Err(refusal::BODY_TOO_LARGE);
+    }
+    if let Some(limit) = decision.body {
+        x.upload.limit_to(limit);
     }
     let add = render::Additions {
         client: conn.client.text.as_bytes(),
@@ -274,6 +295,10 @@ fn prepare(worker: &Worker, conn: &Connection, x: &mut Exchange) -> Result<(), r
         request_id: x.id.as_bytes(),
         client_cert: conn.wire.tls().and_then(tls::Facts::client_cert),
         drop_underscores: worker.config.drop_underscores,
+        path: &x.scratch.path,
+        host: &x.scratch.host,
+        gone: decision.request_gone,
+        lines: &x.scratch.request,
     };
     x.outbound.clear();
     render::request(&mut x.outbound, x.inbound.raw(), &x.request, add);

@@ -93,3 +93,32 @@ pub(crate) const TIMED_OUT: Refusal = Refusal::new(
 /// Not HTTP/1.0 or HTTP/1.1.
 pub(crate) const VERSION_NOT_SERVED: Refusal =
     Refusal::new(505, "version_not_served", "speak HTTP/1.1 or HTTP/1.0");
+/// A plugin says that this client may not ask.
+pub(crate) const FORBIDDEN: Refusal = Refusal::new(403, "forbidden", "you may not ask for this");
+/// A plugin says that this method is not allowed here.
+pub(crate) const METHOD_NOT_ALLOWED: Refusal =
+    Refusal::new(405, "method_not_allowed", "this method is not allowed here");
+/// A plugin does not take bodies of this media type.
+pub(crate) const MEDIA_TYPE: Refusal = Refusal::new(
+    415,
+    "media_type",
+    "bodies of this media type are not taken here",
+);
+/// A limit is reached.
+pub(crate) const TOO_MANY_REQUESTS: Refusal = Refusal::new(
+    429,
+    "too_many_requests",
+    "more is asked for than is allowed; try again later",
+);
+/// A plugin made a path or host that cannot be sent.
+pub(crate) const REWRITTEN_UNFIT: Refusal = Refusal::new(
+    400,
+    "rewritten_unfit",
+    "this request cannot be rewritten as it would have to be",
+);
+/// A plugin that must not be left out is not known to this program.
+pub(crate) const PLUGIN_UNKNOWN: Refusal = Refusal::new(
+    503,
+    "plugin_unknown",
+    "this router is too old for a plugin of this route",
+);

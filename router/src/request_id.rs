@@ -62,6 +62,11 @@ impl Generator {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
+    /// A random number, for lots.
+    pub(crate) fn draw(&self) -> u64 {
+        self.next()
+    }
+
     fn next(&self) -> u64 {
         let state = self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.0.set(state);

@@ -23,6 +23,7 @@ use crate::{
     clock,
     metrics::Histogram,
     phase::Tenure,
+    plugin::compile::Tallies,
     table::{Origin, Table},
 };
 
@@ -40,6 +41,8 @@ pub struct Shared {
     pub(crate) tenure: Tenure,
     /// Told when the source says that the table is the newest.
     news: Notify,
+    /// What plugins said.
+    pub(crate) tallies: Arc<Tallies>,
     concerns: Mutex<Concerns>,
 }
 

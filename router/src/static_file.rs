@@ -62,9 +62,9 @@ impl StaticFile {
     pub(crate) fn new(path: PathBuf, cluster: Name, shared: Arc<Shared>) -> Result<Self, Invalid> {
         let mut file = Self {
             path,
+            builder: Builder::new(cluster.clone(), Arc::clone(&shared.tallies)),
             cluster,
             shared,
-            builder: Builder::default(),
             objects: Objects::default(),
             revision: 0,
             looks: None,

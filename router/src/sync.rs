@@ -112,7 +112,7 @@ impl Sync {
         let mut sync = Self {
             client,
             identity: Arc::new(Identity::new(&settings.router)),
-            builder: Builder::default(),
+            builder: Builder::new(settings.cluster.clone(), Arc::clone(&shared.tallies)),
             kept: Arc::new(Kept {
                 replica: Mutex::new(Replica::new(settings.cluster.clone())),
                 unwritten: AtomicBool::new(false),

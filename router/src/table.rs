@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use cardea_registry_api::{Name, Route};
 
-use crate::{tls::Certificates, upstream::Upstream};
+use crate::{plugin::Chain, tls::Certificates, upstream::Upstream};
 
 pub(crate) mod builder;
 pub(crate) mod objects;
@@ -23,7 +23,8 @@ mod path;
 mod routes;
 
 pub use path::BadPath;
-pub(crate) use routes::Routes;
+pub(crate) use path::Path;
+pub(crate) use routes::{Place, Routes};
 
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,8 @@ pub struct RouteEntry {
     pub route: Route,
     /// Which of the table's upstreams; see [`Table::upstream`].
     pub(crate) slot: usize,
+    /// The plugins that look at its requests; none: there are none.
+    pub(crate) chain: Option<Arc<Chain>>,
 }
 
 /// Why a request has no route.
@@ -109,13 +112,19 @@ impl Table {
             .unwrap_or_else(|| unreachable!("the builder fills the slot of every route"))
     }
 
+    /// The upstream in a slot: of a group.
+    pub(crate) fn upstream_at(&self, slot: usize) -> Option<&Arc<Upstream>> {
+        self.slots.get(slot)?.as_ref()
+    }
+
     /// All routes.
     pub fn routes(&self) -> &[RouteEntry] {
         self.routes.entries()
     }
 
-    /// All upstreams.
+    /// The services' upstreams.
     pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
-        self.slots.iter().flatten()
+        let all = self.slots.iter().flatten();
+        all.filter(|upstream| upstream.is_whole())
     }
 }

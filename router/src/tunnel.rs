@@ -16,6 +16,7 @@ use crate::{
     http1::buffer::{Buffer, Lender},
     peer::Picked,
     pipeline::Connection,
+    plugin::Permit,
     wire::{ReadHalf, Wire, WriteHalf},
     worker::Worker,
 };
@@ -31,6 +32,8 @@ pub(crate) struct Ends {
     to_client: Vec<u8>,
     /// Counts as in flight while the tunnel lives.
     pub(crate) picked: Option<Picked>,
+    /// Counts as running while the tunnel lives.
+    pub(crate) permit: Option<Permit>,
 }
 
 impl Ends {
@@ -41,6 +44,7 @@ impl Ends {
             to_peer: x.inbound.data().to_vec(),
             to_client: x.upstream.data().to_vec(),
             picked: None,
+            permit: None,
         };
         x.inbound.clear();
         x.upstream.clear();

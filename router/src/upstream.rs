@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use cardea_registry_api::{
     InstanceState, Name, Service,
+    plugin::Override,
     policy::{Balance, Health, Retries, Timeouts},
 };
 
@@ -23,6 +24,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Upstream {
     index: u32,
+    whole: bool,
     version: u64,
     service: Name,
     policy: Arc<Policy>,
@@ -46,15 +48,18 @@ pub struct Member {
     pub weight: u16,
     /// Its state; only `up` takes new requests.
     pub state: InstanceState,
+    /// The service's groups that it is in, a bit for each.
+    pub(crate) groups: u64,
 }
 
 impl Member {
-    pub(crate) fn new(peer: Arc<Peer>, weight: u16, state: InstanceState) -> Self {
+    pub(crate) fn new(peer: Arc<Peer>, weight: u16, state: InstanceState, groups: u64) -> Self {
         Self {
             number: peer.number(),
             peer,
             weight,
             state,
+            groups,
         }
     }
 
@@ -92,6 +97,28 @@ impl Policy {
     /// Whether an idempotent request answered so may be tried on another peer.
     pub fn retries_status(&self, status: u16) -> bool {
         self.retries.statuses.contains(&status)
+    }
+}
+
+impl Policy {
+    /// The same with a plugin's changes.
+    pub(crate) fn with(&self, overrides: &Override) -> Self {
+        let mut changed = Self {
+            balance: self.balance.clone(),
+            timeouts: self.timeouts.clone(),
+            retries: self.retries.clone(),
+            health: self.health.clone(),
+            rules: self.rules,
+        };
+        let (timeouts, retries) = (&mut changed.timeouts, &mut changed.retries);
+        timeouts.connect = overrides.connect.unwrap_or(timeouts.connect);
+        timeouts.first_byte = overrides.first_byte.unwrap_or(timeouts.first_byte);
+        timeouts.idle = overrides.idle.unwrap_or(timeouts.idle);
+        retries.attempts = overrides.attempts.unwrap_or(retries.attempts);
+        if let Some(statuses) = &overrides.retry_statuses {
+            retries.statuses.clone_from(statuses);
+        }
+        changed
     }
 }
 
@@ -133,6 +160,8 @@ impl Security {
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) index: u32,
+    /// All peers of the service, with its own policy.
+    pub(crate) whole: bool,
     pub(crate) version: u64,
     pub(crate) service: Name,
     pub(crate) policy: Arc<Policy>,
@@ -148,6 +177,7 @@ impl Upstream {
         debug_assert!(parts.members.is_sorted_by_key(Member::number));
         Self {
             index: parts.index,
+            whole: parts.whole,
             version: parts.version,
             service: parts.service,
             policy: parts.policy,
@@ -168,6 +198,11 @@ impl Upstream {
     /// A small number that is this service's for the process's life: for arrays of counters.
     pub fn index(&self) -> u32 {
         self.index
+    }
+
+    /// Whether it is the service's, and not a group of it or one with a plugin's policy.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole
     }
 
     /// Grows with every change to any upstream.
@@ -203,6 +238,12 @@ impl Upstream {
     /// How many peers are meant to take new requests.
     pub fn takers(&self) -> usize {
         self.takers
+    }
+
+    /// Whether there is a peer that is not known to be down.
+    pub(crate) fn is_usable(&self) -> bool {
+        let mut members = self.members.iter();
+        members.any(|m| m.takes_requests() && m.peer.takes_requests() && m.peer.word().usable())
     }
 
     /// The member with this peer.

@@ -19,6 +19,8 @@ mod heads;
 mod http2;
 #[path = "wire/lifecycle.rs"]
 mod lifecycle;
+#[path = "wire/plugins.rs"]
+mod plugins;
 #[path = "wire/proxies.rs"]
 mod proxies;
 #[path = "wire/proxy_protocol.rs"]

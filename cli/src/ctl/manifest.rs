@@ -118,6 +118,13 @@ fn add(
     manifest: Manifest,
     cluster: &Name,
 ) -> Result<(), String> {
+    if let Some(plugin) = manifest.plugins.first() {
+        return Err(format!(
+            "{name}: plugin `{}`: the registry does not keep plugins yet; routers take them from a \
+             file (router --static). Take the [[plugin]] tables out",
+            plugin.name
+        ));
+    }
     let part = manifest.into_request(cluster);
     let objects = part
         .clusters
@@ -188,6 +195,16 @@ mod tests {
         assert!(error.contains("did you mean `service`?"), "{error}");
         let error = parse("x.toml", "[[service]\n").unwrap_err();
         assert!(error.starts_with("x.toml:1: "), "{error}");
+    }
+
+    #[test]
+    fn plugins_are_refused_rather_than_lost() {
+        let plugin = "[[plugin]]\nname = \"p\"\n[plugin.respond]\n";
+        let manifest = parse("-", &format!("{TOML}{plugin}")).unwrap();
+        let (mut whole, mut seen) = (ApplyRequest::default(), BTreeMap::new());
+        let cluster: Name = "default".parse().unwrap();
+        let error = add(&mut whole, &mut seen, "x.toml", manifest, &cluster).unwrap_err();
+        assert!(error.starts_with("x.toml: plugin `p`: the registry does not keep plugins"));
     }
 
     #[test]

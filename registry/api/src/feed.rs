@@ -28,6 +28,8 @@ pub mod kind {
     pub const SERVICE: &str = "service";
     /// [`crate::Route`], by id.
     pub const ROUTE: &str = "route";
+    /// [`crate::Plugin`], by name.
+    pub const PLUGIN: &str = "plugin";
     /// [`crate::Instance`], by `cluster/service/id`.
     pub const INSTANCE: &str = "instance";
     /// [`crate::Certificate`], by name, with its key.

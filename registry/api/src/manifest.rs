@@ -1,6 +1,6 @@
 //! Files of objects: what `cardea router --static` serves and `cardea ctl apply -f` takes.
 //!
-//! `[[cluster]]`, `[[service]]` (with `[[service.instance]]` inside), `[[route]]` and
+//! `[[cluster]]`, `[[service]]` (with `[[service.instance]]` inside), `[[route]]`, `[[plugin]]` and
 //! `[[certificate]]` tables, in TOML, YAML or JSON. Reading is strict: unknown names are refused with
 //! the nearest known one.
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     Address, Certificate, Cluster, Instance, InstanceId, InstanceKey, InstanceState, Invalid, Name,
-    Route, Service, Source,
+    Plugin, Route, Service, Source,
     api::{ApplyRequest, KeyedRegistration, Registration, default_state, default_weight},
     invalid::Check,
     route::{HostPattern, PathPrefix},
@@ -29,6 +29,8 @@ pub struct Manifest {
     pub services: Vec<Service>,
     /// Routes, each with an id.
     pub routes: Vec<Route>,
+    /// Plugins.
+    pub plugins: Vec<Plugin>,
     /// Instances by service.
     pub instances: Vec<(Name, ManifestInstance)>,
     /// Certificates; see [`files`] for those that are kept in files of their own.
@@ -105,9 +107,10 @@ impl Manifest {
                     "cluster" => manifest.add_cluster(item),
                     "service" => manifest.add_service(item),
                     "route" => manifest.add_route(item),
+                    "plugin" => manifest.add_plugin(item),
                     "certificate" => manifest.add_certificate(item),
                     _ => {
-                        let known = ["cluster", "service", "route", "certificate"];
+                        let known = ["cluster", "service", "route", "plugin", "certificate"];
                         let hint = strict::nearest(&name, known).map_or_else(
                             || format!("known here: {}", known.join(", ")),
                             |near| format!("did you mean `{near}`?"),
@@ -186,6 +189,13 @@ impl Manifest {
         Ok(())
     }
 
+    fn add_plugin(&mut self, item: Value) -> Result<(), Invalid> {
+        let plugin: Plugin = strict::from_value(item)?;
+        plugin.check()?;
+        self.plugins.push(plugin);
+        Ok(())
+    }
+
     fn check_unique(&self) -> Result<(), Invalid> {
         let mut check = Check::default();
         let mut names = BTreeSet::new();
@@ -213,6 +223,15 @@ impl Manifest {
                 certificates.insert(&certificate.name),
                 &field,
                 format!("`{}` stands twice", certificate.name),
+            );
+        }
+        let mut plugins = BTreeSet::new();
+        for (i, plugin) in self.plugins.iter().enumerate() {
+            let field = format!("plugin[{i}].name");
+            check.ensure(
+                plugins.insert(&plugin.name),
+                &field,
+                format!("`{}` stands twice", plugin.name),
             );
         }
         let mut ids = BTreeSet::new();

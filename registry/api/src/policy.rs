@@ -9,6 +9,7 @@ use crate::{
     Invalid, Span,
     certificate::{Pem, authorities},
     invalid::Check,
+    name::parse_from_str,
 };
 
 /// How a peer is picked. Written `"round-robin"`, `"least-loaded"` or `{ hash = "header:x-user" }`.
@@ -71,6 +72,18 @@ impl FromStr for HashKey {
                 "`{text}` is no hash key: write header:NAME, cookie:NAME, query:NAME, client or path"
             )),
         }
+    }
+}
+
+impl Serialize for HashKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for HashKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parse_from_str(deserializer)
     }
 }
 

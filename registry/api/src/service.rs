@@ -1,9 +1,11 @@
 //! Services: named backends with an owner.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Invalid, Name,
+    Instance, Invalid, Name,
     cluster::MAX_TEXT,
     invalid::Check,
     policy::{Balance, Health, Retries, Timeouts, UpstreamTls},
@@ -36,7 +38,20 @@ pub struct Service {
     /// That its instances are asked through TLS. Default: they are not.
     #[serde(default)]
     pub tls: Option<UpstreamTls>,
+    /// Named parts of its instances, by labels; see [`Service::groups_of`].
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, BTreeMap<String, String>>))]
+    pub groups: BTreeMap<Name, Selector>,
 }
+
+/// Labels that an instance of a group has, all of them; `version` is also the instance's version and
+/// `zone` its zone.
+pub type Selector = BTreeMap<String, String>;
+
+/// The group of requests that are for no other.
+pub const BASELINE: &str = "baseline";
+/// The most groups of a service.
+pub const MAX_GROUPS: usize = 63;
 
 impl Service {
     /// A service with every default.
@@ -50,7 +65,39 @@ impl Service {
             retries: Retries::default(),
             health: Health::default(),
             tls: None,
+            groups: BTreeMap::new(),
         }
+    }
+
+    /// The names of its groups: those it names, and `baseline`.
+    pub fn group_names(&self) -> impl Iterator<Item = &str> {
+        let named = self.groups.keys().map(Name::as_str);
+        named.filter(|name| *name != BASELINE).chain([BASELINE])
+    }
+
+    /// Which groups an instance is in, a bit for each of [`Service::group_names`] in order. Unless the
+    /// service says otherwise, `baseline` is what is in no other group.
+    pub fn groups_of(&self, instance: &Instance) -> u64 {
+        let takes = |selector: &Selector| {
+            selector.iter().all(|(label, value)| {
+                instance.labels.get(label) == Some(value)
+                    || label == "version" && instance.version == *value
+                    || label == "zone"
+                        && instance.zone.as_ref().is_some_and(|z| z.as_str() == value)
+            })
+        };
+        let (mut bits, mut next) = (0, 1u64);
+        for (name, selector) in &self.groups {
+            if name.as_str() != BASELINE {
+                bits |= if takes(selector) { next } else { 0 };
+                next <<= 1;
+            }
+        }
+        let baseline = match self.groups.get(BASELINE) {
+            Some(selector) => takes(selector),
+            None => bits == 0,
+        };
+        bits | if baseline { next } else { 0 }
     }
 
     /// Checks what the types alone cannot.
@@ -68,6 +115,22 @@ impl Service {
         check.merge("health", self.health.check());
         if let Some(tls) = &self.tls {
             check.merge("tls", tls.check());
+        }
+        check.ensure(
+            self.groups.len() <= MAX_GROUPS,
+            "groups",
+            format!("at most {MAX_GROUPS}"),
+        );
+        for (name, selector) in &self.groups {
+            let sane = |text: &String| text.len() <= 256;
+            check.ensure(
+                (1..=16).contains(&selector.len())
+                    && selector
+                        .iter()
+                        .all(|(label, value)| sane(label) && sane(value)),
+                &format!("groups.{name}"),
+                "1 to 16 labels with their values, such as { version = \"v2\" }",
+            );
         }
         check.finish()
     }

@@ -2,6 +2,8 @@
 
 use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 
+use crate::plugin::{Chain, Said};
+
 /// A finished request.
 #[derive(Debug)]
 pub(crate) struct Entry<'a> {
@@ -24,6 +26,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) route: &'a str,
     pub(crate) service: &'a str,
     pub(crate) peer: Option<&'a str>,
+    /// What the route's plugins said.
+    pub(crate) plugins: Option<(&'a Chain, Said)>,
     pub(crate) status: u16,
     pub(crate) upstream_status: u16,
     pub(crate) took: Duration,
@@ -97,6 +101,18 @@ impl Entry<'_> {
         text(out, "service", self.service.as_bytes());
         if let Some(peer) = self.peer {
             text(out, "peer", peer.as_bytes());
+        }
+        if let Some((chain, said)) = self.plugins {
+            text(out, "plugins", b"");
+            for (i, (head, verdict)) in said.each(chain).enumerate() {
+                let parts: [&[u8]; 4] = [
+                    if i > 0 { b" " } else { b"" },
+                    head.name.as_str().as_bytes(),
+                    if head.shadow { b"~" } else { b"=" },
+                    verdict.as_bytes(),
+                ];
+                parts.iter().for_each(|part| out.extend_from_slice(part));
+            }
         }
         if let Some(error) = self.error {
             text(out, "error", error.as_bytes());

@@ -17,6 +17,7 @@ fn entry<'a>(client: &'a SocketAddr, path: &'a [u8]) -> Entry<'a> {
         route: "r",
         service: "s",
         peer: Some("10.0.0.1:80"),
+        plugins: None,
         status: 200,
         upstream_status: 200,
         took: Duration::from_micros(1234),

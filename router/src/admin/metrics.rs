@@ -111,7 +111,27 @@ pub(super) fn render(admin: &Admin, out: &mut String) {
             peers,
         );
     }
+    plugins(admin, out);
     counters(admin, out);
+}
+
+/// What plugins said. Their names and verdicts are those of configured objects: a closed set.
+fn plugins(admin: &Admin, out: &mut String) {
+    let mut samples = Vec::new();
+    admin.shared.tallies.each(|plugin, kind, verdict, count| {
+        let labels = format!(
+            "{{cluster=\"{}\",plugin=\"{plugin}\",kind=\"{kind}\",verdict=\"{verdict}\"}}",
+            admin.cluster
+        );
+        samples.push((labels, count as f64));
+    });
+    family(
+        out,
+        "counter",
+        "cardea_router_plugin_verdicts_total",
+        "What plugins decided about requests; those in shadow only say so.",
+        samples,
+    );
 }
 
 fn counters(admin: &Admin, out: &mut String) {

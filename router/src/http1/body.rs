@@ -88,6 +88,11 @@ impl Body {
         self.armed = false;
     }
 
+    /// Takes fewer bytes of content than it began with would.
+    pub(crate) fn limit_to(&mut self, limit: u64) {
+        self.limit = self.limit.min(limit);
+    }
+
     /// Whether everything was taken from the side it comes from (and handed out).
     pub(crate) fn done(&self) -> bool {
         self.done && self.pending.is_empty() && (!self.chunks || self.tail_sent == self.tail.len())

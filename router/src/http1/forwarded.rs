@@ -3,13 +3,14 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use cardea_registry_api::network::Networks;
+
 use crate::{
     client::AddressText,
     http1::{
         head::{Known, Span},
         request::{RequestHead, host_name},
     },
-    networks::Networks,
 };
 
 /// What is believed about a request's way to the router; nothing by default.

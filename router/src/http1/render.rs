@@ -29,6 +29,14 @@ pub(crate) struct Additions<'a> {
     pub(crate) client_cert: Option<&'a str>,
     /// Names with `_` stay behind.
     pub(crate) drop_underscores: bool,
+    /// The path in place of the request's; empty: the request's own.
+    pub(crate) path: &'a [u8],
+    /// The authority in place of the request's; empty: the request's own.
+    pub(crate) host: &'a [u8],
+    /// Names of fields that stay behind.
+    pub(crate) gone: &'a [Box<[u8]>],
+    /// Lines that join the others.
+    pub(crate) lines: &'a [u8],
 }
 
 /// What tells a service about its client's certificate, in the form that Envoy made common.
@@ -38,16 +46,11 @@ const CLIENT_CERT: &[u8] = b"X-Forwarded-Client-Cert";
 pub(crate) fn request(out: &mut Vec<u8>, raw: &[u8], head: &RequestHead, add: Additions<'_>) {
     out.extend_from_slice(head.method_name.of(raw));
     out.push(b' ');
-    let target = head.path_query.of(raw);
-    if target
-        .first()
-        .is_none_or(|first| !matches!(first, b'/' | b'*'))
-    {
-        out.push(b'/');
-    }
-    out.extend_from_slice(target);
+    append_target(out, raw, head, add.path);
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    if !head.fields.iter().any(|f| f.known == Known::Host) {
+    if !add.host.is_empty() {
+        line(out, b"Host", add.host);
+    } else if !head.fields.iter().any(|f| f.known == Known::Host) {
         line(out, b"Host", head.host.of(raw));
     }
     copy_fields(
@@ -56,8 +59,12 @@ pub(crate) fn request(out: &mut Vec<u8>, raw: &[u8], head: &RequestHead, add: Ad
         &head.fields,
         head.fields_end,
         |field| match field.known {
-            Known::Other => !add.drop_underscores || !field.name.of(raw).contains(&b'_'),
-            Known::Host | Known::ContentLength | Known::Date => true,
+            Known::Other => {
+                let name = field.name.of(raw);
+                (!add.drop_underscores || !name.contains(&b'_')) && !is_gone(name, add.gone)
+            }
+            Known::Host => add.host.is_empty(),
+            Known::ContentLength | Known::Date => true,
             Known::Traceparent | Known::Tracestate => head.traceparent.is_some(),
             Known::XForwardedOther => {
                 let own = add.client_cert.is_some()
@@ -89,7 +96,33 @@ pub(crate) fn request(out: &mut Vec<u8>, raw: &[u8], head: &RequestHead, add: Ad
     if on(Feature::RequestId) {
         line(out, b"X-Request-Id", add.request_id);
     }
+    out.extend_from_slice(add.lines);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the target: the request's own, or with another path.
+fn append_target(out: &mut Vec<u8>, raw: &[u8], head: &RequestHead, path: &[u8]) {
+    if !path.is_empty() {
+        out.extend_from_slice(path);
+        let query = head.query(raw);
+        if !query.is_empty() {
+            out.push(b'?');
+            out.extend_from_slice(query);
+        }
+        return;
+    }
+    let target = head.path_query.of(raw);
+    if target
+        .first()
+        .is_none_or(|first| !matches!(first, b'/' | b'*'))
+    {
+        out.push(b'/');
+    }
+    out.extend_from_slice(target);
+}
+
+fn is_gone(name: &[u8], gone: &[Box<[u8]>]) -> bool {
+    gone.iter().any(|one| name.eq_ignore_ascii_case(one))
 }
 
 /// Appends who the client is and what it asked for: as it is seen here, or as a trusted proxy says.
@@ -127,6 +160,15 @@ pub(crate) struct Delivery {
     pub(crate) say_keep_alive: bool,
 }
 
+/// What plugins change about an answer's head.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ReplyEdits<'a> {
+    /// Names of fields that stay behind.
+    pub(crate) gone: &'a [Box<[u8]>],
+    /// Lines that join the others.
+    pub(crate) lines: &'a [u8],
+}
+
 /// Appends a response's head as it goes to the client.
 pub(crate) fn response(
     out: &mut Vec<u8>,
@@ -134,6 +176,7 @@ pub(crate) fn response(
     head: &ResponseHead,
     delivery: Delivery,
     request_id: &[u8],
+    edits: ReplyEdits<'_>,
 ) {
     status_line(out, raw, head);
     // A 204 has no length, by definition (RFC 9110, 8.6).
@@ -153,7 +196,7 @@ pub(crate) fn response(
             | Known::TransferEncoding
             | Known::XRequestId => false,
             Known::ContentLength => lengths && !std::mem::replace(&mut length_seen, true),
-            _ => true,
+            _ => edits.gone.is_empty() || !is_gone(field.name.of(raw), edits.gone),
         },
     );
     if delivery.chunks {
@@ -167,6 +210,7 @@ pub(crate) fn response(
     if on(Feature::RequestId) {
         line(out, b"X-Request-Id", request_id);
     }
+    out.extend_from_slice(edits.lines);
     out.extend_from_slice(b"\r\n");
 }
 

@@ -7,7 +7,7 @@ use crate::{
     http1::{
         body::{Broken, Patience, Side},
         buffer::{Buffer, Lent},
-        render::{self, Delivery},
+        render::{self, Delivery, ReplyEdits},
         request::Framing,
     },
     peer::Failure,
@@ -46,6 +46,14 @@ pub(crate) async fn answer<'w>(
         close: !keep,
         say_keep_alive: keep && !x.request.http11,
     };
+    let edits = if plan.route.chain.is_some() {
+        ReplyEdits {
+            gone: plan.decision.reply_gone,
+            lines: &x.scratch.reply,
+        }
+    } else {
+        ReplyEdits::default()
+    };
     x.reply.clear();
     render::response(
         &mut x.reply,
@@ -53,6 +61,7 @@ pub(crate) async fn answer<'w>(
         &x.response,
         delivery,
         x.id.as_bytes(),
+        edits,
     );
     x.download.begin(framing, chunks, None);
     if x.download

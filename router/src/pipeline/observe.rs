@@ -123,6 +123,7 @@ pub(crate) fn request(
         peer: forwarded
             .and_then(|(_, picked)| picked)
             .map(|picked| picked.peer().authority()),
+        plugins: forwarded.and_then(|(plan, _)| plan.said()),
         status,
         upstream_status: seen.upstream_status,
         took,

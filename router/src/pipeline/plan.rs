@@ -1,18 +1,24 @@
 //! Match and plan: which route takes the request, and how it is to be forwarded.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use cardea_registry_api::policy::{Balance, HashKey};
 
 use crate::{
     balance::{PickInput, key},
+    clock,
     exchange::Exchange,
     http1::request::Framing,
     metrics::RouteLabels,
     pipeline::Connection,
+    plugin::{
+        Chain, Decision, Mode, Said,
+        asked::{Asked, Headers},
+    },
     refusal::{self, Refusal},
     table::{NoRoute, RouteEntry, Table},
     upstream::Upstream,
+    worker::Worker,
 };
 
 /// How a request is to be forwarded. The stages between match and pick edit it; the executor does
@@ -25,9 +31,18 @@ pub(crate) struct Plan<'t> {
     pub(crate) upstream: &'t Arc<Upstream>,
     /// What the pick depends on.
     pub(crate) pick: PickInput,
+    /// What the route's plugins decided.
+    pub(crate) decision: Decision<'t>,
 }
 
 impl Plan<'_> {
+    /// What the route's plugins said, if they said anything.
+    pub(crate) fn said(&self) -> Option<(&Chain, Said)> {
+        let chain = self.route.chain.as_deref()?;
+        let said = self.decision.said;
+        (!said.is_empty()).then_some((chain, said))
+    }
+
     /// The labels of the route's metrics.
     pub(crate) fn labels(&self) -> RouteLabels<'_> {
         RouteLabels {
@@ -41,8 +56,9 @@ impl Plan<'_> {
 /// Finds the route and makes its plan.
 pub(crate) fn plan<'t>(
     table: Option<&'t Table>,
-    x: &Exchange,
+    x: &mut Exchange,
     conn: &Connection,
+    worker: &Worker,
 ) -> Result<Plan<'t>, Refusal> {
     let table = table.ok_or(refusal::NOT_READY)?;
     let raw = x.inbound.raw();
@@ -59,7 +75,12 @@ pub(crate) fn plan<'t>(
     if misdirected {
         return Err(refusal::MISDIRECTED);
     }
-    let upstream = table.upstream(route);
+    let decision = match &route.chain {
+        None => Decision::default(),
+        Some(chain) => ask_plugins(table, chain, x, conn, worker),
+    };
+    let group = decision.slot.and_then(|slot| table.upstream_at(slot));
+    let upstream = group.unwrap_or_else(|| table.upstream(route));
     let policy = upstream.policy();
     let fits = match x.request.framing {
         Framing::None => true,
@@ -76,7 +97,44 @@ pub(crate) fn plan<'t>(
             },
             replayable: fits && x.request.method.idempotent() && policy.retries.attempts > 0,
         },
+        decision,
     })
+}
+
+/// Asks the route's plugins.
+fn ask_plugins<'t>(
+    table: &Table,
+    chain: &'t Chain,
+    x: &mut Exchange,
+    conn: &Connection,
+    worker: &Worker,
+) -> Decision<'t> {
+    let client = sender(x, conn);
+    let raw = x.inbound.raw();
+    let said = x.believed.client.as_ref();
+    let path = x.request.path.of(raw);
+    let asked = Asked {
+        method: x.request.method_name.of(raw),
+        host: x.request.host.of(raw),
+        path: if path.is_empty() { b"/" } else { path },
+        query: x.request.query(raw),
+        headers: Headers::Head(&x.request, raw),
+        client,
+        client_text: said.map_or(conn.client.text.as_bytes(), |said| said.text.as_bytes()),
+        scheme: x.believed.scheme.unwrap_or(conn.scheme),
+        request_id: x.id.as_bytes(),
+        head: x.request.len,
+        body: match x.request.framing {
+            Framing::None => Some(0),
+            Framing::Length(length) => Some(length),
+            Framing::Chunked | Framing::UntilClose => None,
+        },
+        has_body: x.request.framing != Framing::None,
+        lot: worker.ids.draw(),
+    };
+    let usable = |slot| table.upstream_at(slot).is_some_and(|u| u.is_usable());
+    let now = clock::nanos(Instant::now());
+    chain.decide(&asked, usable, now, &mut x.scratch, Mode::Real)
 }
 
 /// Whose request it is.

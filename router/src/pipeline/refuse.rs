@@ -10,6 +10,7 @@ use crate::{
         request::Method,
     },
     pipeline::{After, Connection, observe::Seen},
+    plugin::Own,
     refusal::{self, Refusal},
     worker::Worker,
 };
@@ -35,7 +36,19 @@ pub(crate) async fn answer(
     seen: &mut Seen,
     refusal: Refusal,
 ) -> After {
-    let broken = matches!(refusal.status, 400 | 408 | 413);
+    own(worker, conn, x, seen, &Own::Refusal(refusal)).await
+}
+
+/// Answers a request that was understood, as a plugin says or because it is refused. What a plugin
+/// adds to the answer's head is in the scratch.
+pub(crate) async fn own(
+    worker: &Worker,
+    conn: &mut Connection,
+    x: &mut Exchange,
+    seen: &mut Seen,
+    own: &Own<'_>,
+) -> After {
+    let broken = matches!(own, Own::Refusal(refusal) if matches!(refusal.status, 400 | 408 | 413));
     let mut complete = x.upload.done();
     if !broken && !complete && x.outbound.is_empty() {
         // Refused before the request was taken over; a body that has arrived as a whole is skipped.
@@ -46,7 +59,7 @@ pub(crate) async fn answer(
             && x.upload.done();
     }
     let keep = !broken && complete && x.request.keeps_alive() && !worker.stopping();
-    send(worker, conn, x, seen, refusal, keep).await;
+    send(worker, conn, x, seen, own, keep).await;
     if keep && seen.error != Some("client_gone") {
         return After::Keep;
     }
@@ -62,7 +75,7 @@ pub(crate) async fn unreadable(
     seen: &mut Seen,
     refusal: Refusal,
 ) -> After {
-    send(worker, conn, x, seen, refusal, false).await;
+    send(worker, conn, x, seen, &Own::Refusal(refusal), false).await;
     linger(conn).await;
     After::Close
 }
@@ -72,22 +85,47 @@ async fn send(
     conn: &mut Connection,
     x: &mut Exchange,
     seen: &mut Seen,
-    refusal: Refusal,
+    own: &Own<'_>,
     keep: bool,
 ) {
-    seen.status = refusal.status;
-    seen.error = seen.error.or(Some(refusal.code));
     let delivery = Delivery {
         chunks: false,
         close: !keep,
         say_keep_alive: keep && !x.request.http11,
     };
+    let id = x.id.as_bytes();
+    let content = match own {
+        Own::Refusal(refusal) => {
+            seen.error = seen.error.or(Some(refusal.code));
+            Content {
+                status: refusal.status,
+                media_type: b"application/json",
+                body: [
+                    b"{\"error\":{\"code\":\"",
+                    refusal.code.as_bytes(),
+                    b"\",\"message\":\"",
+                    refusal.message.as_bytes(),
+                    b"\",\"request_id\":\"",
+                    id,
+                    b"\"}}\n",
+                ],
+            }
+        }
+        Own::Answer(answer) => Content {
+            status: answer.status,
+            media_type: answer.content_type.as_bytes(),
+            body: [&answer.body, b"", b"", b"", b"", b"", b""],
+        },
+    };
+    seen.status = content.status;
     x.reply.clear();
+    let lines = &x.scratch.reply;
     head_and_body(
         &mut x.reply,
-        refusal,
+        &content,
         delivery,
-        x.id.as_bytes(),
+        id,
+        lines,
         x.request.method,
     );
     conn.timer.set(worker.config.limits.idle_timeout);
@@ -97,61 +135,85 @@ async fn send(
     }
 }
 
+/// What is answered.
+#[derive(Debug)]
+struct Content<'a> {
+    status: u16,
+    /// Empty: there is nothing that has a type.
+    media_type: &'a [u8],
+    body: [&'a [u8]; 7],
+}
+
 fn head_and_body(
     out: &mut Vec<u8>,
-    refusal: Refusal,
+    content: &Content<'_>,
     delivery: Delivery,
     id: &[u8],
+    lines: &[u8],
     method: Method,
 ) {
-    let parts: [&[u8]; 7] = [
-        b"{\"error\":{\"code\":\"",
-        refusal.code.as_bytes(),
-        b"\",\"message\":\"",
-        refusal.message.as_bytes(),
-        b"\",\"request_id\":\"",
-        id,
-        b"\"}}\n",
-    ];
-    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let length: usize = content.body.iter().map(|part| part.len()).sum();
     out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(itoa::Buffer::new().format(refusal.status).as_bytes());
+    out.extend_from_slice(itoa::Buffer::new().format(content.status).as_bytes());
     out.push(b' ');
-    out.extend_from_slice(reason(refusal.status).as_bytes());
-    out.extend_from_slice(b"\r\nContent-Type: application/json\r\n");
+    out.extend_from_slice(reason(content.status).as_bytes());
+    out.extend_from_slice(b"\r\n");
+    if !content.media_type.is_empty() {
+        line(out, b"Content-Type", content.media_type);
+    }
     date(out);
-    if refusal.status == 503 {
+    if content.status == 503 {
         line(out, b"Retry-After", b"1");
     }
-    line(
-        out,
-        b"Content-Length",
-        itoa::Buffer::new().format(length).as_bytes(),
-    );
+    if !matches!(content.status, 204 | 304) {
+        line(
+            out,
+            b"Content-Length",
+            itoa::Buffer::new().format(length).as_bytes(),
+        );
+    }
     render::connection(out, delivery);
     line(out, b"X-Request-Id", id);
+    out.extend_from_slice(lines);
     out.extend_from_slice(b"\r\n");
-    if method != Method::Head {
-        parts.iter().for_each(|part| out.extend_from_slice(part));
+    if method != Method::Head && !matches!(content.status, 204 | 304) {
+        content
+            .body
+            .iter()
+            .for_each(|part| out.extend_from_slice(part));
     }
 }
 
 fn reason(status: u16) -> &'static str {
     match status {
+        200 => "OK",
+        204 => "No Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
         400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
         404 => "Not Found",
+        405 => "Method Not Allowed",
         408 => "Request Timeout",
+        410 => "Gone",
         413 => "Content Too Large",
         414 => "URI Too Long",
+        415 => "Unsupported Media Type",
         417 => "Expectation Failed",
         421 => "Misdirected Request",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
         501 => "Not Implemented",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
-        _ => "Error",
+        _ => "",
     }
 }
 

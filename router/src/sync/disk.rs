@@ -76,6 +76,7 @@ impl Image {
                 Object::Service(service) => set_line(&kind, &key, service)?,
                 Object::Route(route) => set_line(&kind, &key, route)?,
                 Object::Certificate(certificate) => set_line(&kind, &key, certificate)?,
+                Object::Plugin(plugin) => set_line(&kind, &key, plugin)?,
                 Object::Instance(instance) => set_line(&kind, &key, instance)?,
             };
             checksum.add(line.hash);

@@ -11,16 +11,17 @@ use std::{
     time::Instant,
 };
 
-use cardea_registry_api::{InstanceId, Name, Service, policy::UpstreamTls};
+use cardea_registry_api::{InstanceId, Name, Service, plugin::Override, policy::UpstreamTls};
 
 use crate::{
     budget::Budget,
     clock,
     health::guard::Guard,
     peer::{Peer, PeerNumber},
+    plugin::compile::{Plugins, Tallies},
     shared::Shared,
     table::{
-        Origin, Routes, Table,
+        self, Origin, Routes, Table,
         objects::{Dirty, Objects},
     },
     tls::{Certificates, Maker, Terms},
@@ -28,27 +29,42 @@ use crate::{
 };
 
 /// Makes tables and keeps what outlives them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Builder {
+    cluster: Name,
+    plugins: Plugins,
     route_indexes: HashMap<Name, u32>,
-    slots: HashMap<Name, usize>,
+    /// Where services are among `places`.
+    by_name: HashMap<Name, usize>,
     places: Vec<Place>,
+    /// By slot.
     upstreams: Vec<Option<Arc<Upstream>>>,
     routes: Arc<Routes>,
     refused: Vec<(Name, String)>,
     maker: Maker,
     certificates: Option<Arc<Certificates>>,
     refused_certificates: Vec<(Name, String)>,
+    refused_plugins: Vec<(Name, String)>,
     /// Services that routes name.
     routed: BTreeSet<Name>,
     next_peer: PeerNumber,
     version: u64,
 }
 
+#[cfg(feature = "bench")]
+impl Default for Builder {
+    fn default() -> Self {
+        let cluster = "dc".parse();
+        Self::new(cluster.unwrap_or_else(|_| unreachable!()), Arc::default())
+    }
+}
+
 /// What of a service outlives its upstreams.
 #[derive(Debug)]
 struct Place {
     name: Name,
+    /// The slot of all its peers.
+    slot: usize,
     guard: Arc<Guard>,
     budget: Arc<Budget>,
     policy: Arc<Policy>,
@@ -57,6 +73,22 @@ struct Place {
     security: Security,
     broken: Option<String>,
     peers: HashMap<InstanceId, Arc<Peer>>,
+    /// The groups that its members were last sorted into.
+    groups: Arc<Service>,
+    /// Upstreams of some of its peers, or with another policy: for plugins.
+    views: Vec<View>,
+}
+
+/// A part of a service's peers, or all of them with another policy.
+#[derive(Debug)]
+struct View {
+    slot: usize,
+    /// Which group; none: all.
+    group: Option<Box<str>>,
+    /// A plugin's changes to the policy.
+    overrides: Option<(Name, Arc<Override>)>,
+    /// Some route has it.
+    wanted: bool,
 }
 
 /// What a table is of.
@@ -87,6 +119,28 @@ impl Built {
 }
 
 impl Builder {
+    /// Nothing yet. `cluster` is whose routers' plugins count; what plugins say is counted in
+    /// `tallies`.
+    pub(crate) fn new(cluster: Name, tallies: Arc<Tallies>) -> Self {
+        Self {
+            cluster,
+            plugins: Plugins::new(tallies),
+            route_indexes: HashMap::new(),
+            by_name: HashMap::new(),
+            places: Vec::new(),
+            upstreams: Vec::new(),
+            routes: Arc::default(),
+            refused: Vec::new(),
+            maker: Maker::default(),
+            certificates: None,
+            refused_certificates: Vec::new(),
+            refused_plugins: Vec::new(),
+            routed: BTreeSet::new(),
+            next_peer: 0,
+            version: 0,
+        }
+    }
+
     /// Makes the table of `objects`, which differ by `dirty` from those of the last call.
     pub(crate) fn build(
         &mut self,
@@ -97,7 +151,7 @@ impl Builder {
     ) -> Built {
         let mut touched: BTreeSet<Name> = dirty.policies.clone();
         touched.extend(dirty.instances.keys().cloned());
-        if dirty.routes {
+        if dirty.routes || dirty.plugins {
             touched.extend(self.index_routes(objects));
         }
         if dirty.certificates || self.certificates.is_none() {
@@ -124,7 +178,7 @@ impl Builder {
         }
     }
 
-    /// Objects that cannot be served, and why.
+    /// Objects that cannot be served as they are, and why.
     pub(crate) fn refused(&self) -> impl Iterator<Item = (String, String)> {
         let named = |kind: &'static str| {
             move |(name, why): &(Name, String)| (format!("{kind} {name}"), why.clone())
@@ -134,9 +188,11 @@ impl Builder {
             let why = place.broken.as_ref()?;
             Some((format!("service {}", place.name), format!("tls: {why}")))
         });
+        let plugins = self.refused_plugins.iter().map(named("plugin"));
         self.refused
             .iter()
             .map(named("route"))
+            .chain(plugins)
             .chain(certificates)
             .chain(broken)
     }
@@ -151,43 +207,76 @@ impl Builder {
         }
     }
 
-    /// Services that routes began or ceased to name.
-    fn index_routes(&mut self, objects: &Objects) -> Vec<Name> {
+    /// Services that routes began or ceased to name, and those that plugins look at.
+    fn index_routes(&mut self, objects: &Objects) -> BTreeSet<Name> {
+        let bad_plugins = self.plugins.update(objects.plugins());
         let routed: BTreeSet<Name> = objects.routes().map(|r| r.service.clone()).collect();
         for service in &routed {
-            self.slot(service);
+            self.place(service);
         }
-        let indexes = &mut self.route_indexes;
-        let slots = &self.slots;
+        for view in self.places.iter_mut().flat_map(|place| &mut place.views) {
+            view.wanted = false;
+        }
+        let Self {
+            cluster,
+            plugins,
+            route_indexes,
+            by_name,
+            places,
+            upstreams,
+            ..
+        } = self;
         let (routes, refused) = Routes::build(objects.routes().map(Arc::as_ref), |route| {
-            let next = u32::try_from(indexes.len()).unwrap_or(u32::MAX);
-            let index = *indexes.entry(route.id.clone()).or_insert(next);
-            (index, slots[&route.service])
+            let next = u32::try_from(route_indexes.len()).unwrap_or(u32::MAX);
+            let index = *route_indexes.entry(route.id.clone()).or_insert(next);
+            let place = &mut places[by_name[&route.service]];
+            let made = plugins.of_route(cluster, route, |group, overrides| {
+                place.view(Some(group), overrides, upstreams)
+            });
+            let slot = match &made.overrides {
+                None => place.slot,
+                overrides => place.view(None, overrides.as_ref(), upstreams),
+            };
+            table::Place {
+                index,
+                slot,
+                chain: made.chain,
+            }
         });
         self.routes = Arc::new(routes);
         self.refused = refused;
+        self.refused_plugins = bad_plugins;
         let before = std::mem::replace(&mut self.routed, routed);
-        before.symmetric_difference(&self.routed).cloned().collect()
+        let mut touched: BTreeSet<Name> =
+            before.symmetric_difference(&self.routed).cloned().collect();
+        let viewed = self.places.iter().filter(|place| !place.views.is_empty());
+        touched.extend(viewed.map(|place| place.name.clone()));
+        touched
     }
 
-    fn slot(&mut self, service: &Name) -> usize {
-        if let Some(slot) = self.slots.get(service) {
-            return *slot;
+    /// Where a service is among the places.
+    fn place(&mut self, service: &Name) -> usize {
+        if let Some(at) = self.by_name.get(service) {
+            return *at;
         }
-        let slot = self.places.len();
-        self.slots.insert(service.clone(), slot);
-        self.upstreams.push(None);
+        let at = self.places.len();
+        self.by_name.insert(service.clone(), at);
+        let plain = Service::named(service.clone());
         self.places.push(Place {
             name: service.clone(),
+            slot: self.upstreams.len(),
             guard: Arc::default(),
             budget: Arc::default(),
-            policy: Arc::new(Policy::from(&Service::named(service.clone()))),
+            policy: Arc::new(Policy::from(&plain)),
             tls: None,
             security: Security::Plain,
             broken: None,
             peers: HashMap::new(),
+            groups: Arc::new(plain),
+            views: Vec::new(),
         });
-        slot
+        self.upstreams.push(None);
+        at
     }
 
     fn rebuild(
@@ -198,42 +287,119 @@ impl Builder {
         now: Instant,
         leavers: &mut Vec<Arc<Peer>>,
     ) {
-        let slot = self.slot(service);
-        let place = &mut self.places[slot];
-        let policy = match objects.service(service) {
-            Some(service) => Policy::from(&**service),
-            None => Policy::from(&Service::named(service.clone())),
+        let at = self.place(service);
+        let place = &mut self.places[at];
+        let configured = match objects.service(service) {
+            Some(service) => Arc::clone(service),
+            None => Arc::new(Service::named(service.clone())),
         };
         place.secure(objects.service(service).and_then(|s| s.tls.as_ref()));
+        let policy = Policy::from(&*configured);
         if *place.policy != policy {
             place.policy = Arc::new(policy);
         }
+        let regroup = place.groups.groups != configured.groups;
+        place.groups = configured;
         let mut edits = Edits::default();
         for id in changed.into_iter().flatten() {
             place.change(id, objects, &mut self.next_peer, now, &mut edits);
         }
-        let old = self.upstreams[slot]
+        let old = self.upstreams[place.slot]
             .as_deref()
             .map_or(&[][..], Upstream::members);
-        let members = edits.apply(old);
+        let mut members = edits.apply(old);
+        if regroup {
+            for member in &mut members {
+                let id = &member.peer.key().id;
+                member.groups = objects
+                    .instance(&place.name, id)
+                    .map_or(0, |instance| place.groups.groups_of(instance));
+            }
+        }
         let wanted = self.routed.contains(service)
             || objects.service(service).is_some()
             || objects.has_instances(service);
         leavers.extend(edits.leavers);
-        self.upstreams[slot] = wanted.then(|| {
-            let upstream = Upstream::new(Parts {
-                index: u32::try_from(slot).unwrap_or(u32::MAX),
-                version: self.version,
-                service: place.name.clone(),
-                policy: Arc::clone(&place.policy),
-                security: place.security.clone(),
-                budget: Arc::clone(&place.budget),
-                guard: Arc::clone(&place.guard),
-                members,
+        for view in &place.views {
+            self.upstreams[view.slot] = (wanted && view.wanted).then(|| {
+                place.upstream(
+                    view.slot,
+                    self.version,
+                    view.members(place, &members),
+                    view.overrides.as_ref(),
+                )
             });
-            upstream.prepare();
-            Arc::new(upstream)
+        }
+        self.upstreams[place.slot] =
+            wanted.then(|| place.upstream(place.slot, self.version, members, None));
+    }
+}
+
+impl View {
+    fn members(&self, place: &Place, all: &[Member]) -> Vec<Member> {
+        let Some(group) = &self.group else {
+            return all.to_vec();
+        };
+        let mut names = place.groups.group_names();
+        let bit = names.position(|name| *name == **group);
+        let bit = bit.map_or(0, |at| 1u64 << at);
+        let members = all.iter().filter(|member| member.groups & bit != 0);
+        members.cloned().collect()
+    }
+}
+
+impl Place {
+    /// The slot of a view, which some route wants.
+    fn view(
+        &mut self,
+        group: Option<&str>,
+        overrides: Option<&(Name, Arc<Override>)>,
+        upstreams: &mut Vec<Option<Arc<Upstream>>>,
+    ) -> usize {
+        let known = self.views.iter_mut().find(|view| {
+            view.group.as_deref() == group
+                && view.overrides.as_ref().map(|(name, _)| name) == overrides.map(|(name, _)| name)
         });
+        if let Some(view) = known {
+            view.wanted = true;
+            view.overrides = overrides.cloned();
+            return view.slot;
+        }
+        let slot = upstreams.len();
+        upstreams.push(None);
+        self.views.push(View {
+            slot,
+            group: group.map(Into::into),
+            overrides: overrides.cloned(),
+            wanted: true,
+        });
+        slot
+    }
+
+    /// An upstream of the members; `overrides` and a slot of its own: a view.
+    fn upstream(
+        &self,
+        slot: usize,
+        version: u64,
+        members: Vec<Member>,
+        overrides: Option<&(Name, Arc<Override>)>,
+    ) -> Arc<Upstream> {
+        let upstream = Upstream::new(Parts {
+            index: u32::try_from(slot).unwrap_or(u32::MAX),
+            whole: slot == self.slot,
+            version,
+            service: self.name.clone(),
+            policy: match overrides {
+                None => Arc::clone(&self.policy),
+                Some((_, overrides)) => Arc::new(self.policy.with(overrides)),
+            },
+            security: self.security.clone(),
+            budget: Arc::clone(&self.budget),
+            guard: Arc::clone(&self.guard),
+            members,
+        });
+        upstream.prepare();
+        Arc::new(upstream)
     }
 }
 
@@ -298,9 +464,10 @@ impl Place {
             return;
         };
         let (weight, state) = (instance.effective_weight(), instance.effective_state());
+        let groups = self.groups.groups_of(instance);
         let peer = match known {
             Some(peer) if *peer.address() == instance.address => {
-                let member = Member::new(Arc::clone(&peer), weight, state);
+                let member = Member::new(Arc::clone(&peer), weight, state, groups);
                 edits.changed.insert(peer.number(), Some(member));
                 peer
             }
@@ -317,7 +484,7 @@ impl Place {
                 self.peers.insert(id.clone(), Arc::clone(&peer));
                 edits
                     .joined
-                    .push(Member::new(Arc::clone(&peer), weight, state));
+                    .push(Member::new(Arc::clone(&peer), weight, state, groups));
                 peer
             }
         };

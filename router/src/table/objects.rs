@@ -6,7 +6,7 @@ use std::{
 };
 
 use cardea_registry_api::{
-    Certificate, Instance, InstanceId, InstanceKey, Name, Route, Service, feed::kind,
+    Certificate, Instance, InstanceId, InstanceKey, Name, Plugin, Route, Service, feed::kind,
     manifest::Manifest,
 };
 
@@ -16,6 +16,7 @@ pub(crate) struct Objects {
     services: BTreeMap<Name, Arc<Service>>,
     routes: BTreeMap<Name, Arc<Route>>,
     certificates: BTreeMap<Name, Arc<Certificate>>,
+    plugins: BTreeMap<Name, Arc<Plugin>>,
     instances: HashMap<Name, BTreeMap<InstanceId, Arc<Instance>>>,
 }
 
@@ -25,6 +26,7 @@ pub(crate) struct Objects {
 pub(crate) struct Dirty {
     pub(crate) routes: bool,
     pub(crate) certificates: bool,
+    pub(crate) plugins: bool,
     pub(crate) policies: BTreeSet<Name>,
     pub(crate) instances: HashMap<Name, BTreeSet<InstanceId>>,
 }
@@ -35,6 +37,7 @@ pub(crate) enum Object {
     Service(Arc<Service>),
     Route(Arc<Route>),
     Certificate(Arc<Certificate>),
+    Plugin(Arc<Plugin>),
     Instance(Arc<Instance>),
 }
 
@@ -44,6 +47,7 @@ pub(crate) enum Key {
     Service(Name),
     Route(Name),
     Certificate(Name),
+    Plugin(Name),
     Instance(Name, InstanceId),
 }
 
@@ -67,6 +71,7 @@ impl Object {
                 .map_err(|e| e.to_string())
                 .map(|route: Route| Self::Route(Arc::new(route))),
             kind::CERTIFICATE => read_certificate(json).map(|c| Self::Certificate(Arc::new(c))),
+            kind::PLUGIN => read_plugin(json).map(|plugin| Self::Plugin(Arc::new(plugin))),
             kind::INSTANCE => serde_json::from_str(json)
                 .map_err(|e| e.to_string())
                 .and_then(|instance: Instance| {
@@ -93,6 +98,7 @@ impl Object {
             Self::Service(service) => Key::Service(service.name.clone()),
             Self::Route(route) => Key::Route(route.id.clone()),
             Self::Certificate(certificate) => Key::Certificate(certificate.name.clone()),
+            Self::Plugin(plugin) => Key::Plugin(plugin.name.clone()),
             Self::Instance(instance) => {
                 Key::Instance(instance.service.clone(), instance.id.clone())
             }
@@ -104,6 +110,7 @@ impl Object {
             Self::Service(_) => kind::SERVICE,
             Self::Route(_) => kind::ROUTE,
             Self::Certificate(_) => kind::CERTIFICATE,
+            Self::Plugin(_) => kind::PLUGIN,
             Self::Instance(_) => kind::INSTANCE,
         }
     }
@@ -114,9 +121,20 @@ impl Object {
             Self::Service(service) => service.name.to_string(),
             Self::Route(route) => route.id.to_string(),
             Self::Certificate(certificate) => certificate.name.to_string(),
+            Self::Plugin(plugin) => plugin.name.to_string(),
             Self::Instance(instance) => instance.key().to_string(),
         }
     }
+}
+
+/// A plugin of the feed. One of a kind that this program does not know has no policy here, and stands
+/// all the same: whether it may be left out is its own to say.
+fn read_plugin(json: &str) -> Result<Plugin, String> {
+    let plugin: Plugin = serde_json::from_str(json).map_err(|e| e.to_string())?;
+    if plugin.kind().is_some() {
+        plugin.check().map_err(|e| e.to_string())?;
+    }
+    Ok(plugin)
 }
 
 impl Key {
@@ -126,6 +144,7 @@ impl Key {
             kind::SERVICE => key.parse().ok().map(Self::Service),
             kind::ROUTE => key.parse().ok().map(Self::Route),
             kind::CERTIFICATE => key.parse().ok().map(Self::Certificate),
+            kind::PLUGIN => key.parse().ok().map(Self::Plugin),
             kind::INSTANCE => {
                 let key: InstanceKey = key.parse().ok()?;
                 Some(Self::Instance(key.service, key.id))
@@ -143,6 +162,7 @@ impl Dirty {
             }
             Key::Route(_) => self.routes = true,
             Key::Certificate(_) => self.certificates = true,
+            Key::Plugin(_) => self.plugins = true,
             Key::Instance(service, id) => {
                 self.instances.entry(service).or_default().insert(id);
             }
@@ -151,7 +171,11 @@ impl Dirty {
 
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
-        !self.routes && !self.certificates && self.policies.is_empty() && self.instances.is_empty()
+        !self.routes
+            && !self.certificates
+            && !self.plugins
+            && self.policies.is_empty()
+            && self.instances.is_empty()
     }
 }
 
@@ -163,11 +187,13 @@ impl Objects {
         let services = manifest.services.iter().cloned().map(Arc::new);
         let routes = manifest.routes.iter().cloned().map(Arc::new);
         let certificates = manifest.certificates.iter().cloned().map(Arc::new);
+        let plugins = manifest.plugins.iter().cloned().map(Arc::new);
         let instances = manifest.instances_in(cluster).into_iter().map(Arc::new);
         services
             .map(Object::Service)
             .chain(routes.map(Object::Route))
             .chain(certificates.map(Object::Certificate))
+            .chain(plugins.map(Object::Plugin))
             .chain(instances.map(Object::Instance))
             .for_each(|object| objects.set(object, &mut dirty));
         objects
@@ -189,6 +215,10 @@ impl Objects {
                 let old = self.certificates.insert(new.name.clone(), Arc::clone(&new));
                 old.is_some_and(|old| old == new)
             }
+            Object::Plugin(new) => {
+                let old = self.plugins.insert(new.name.clone(), Arc::clone(&new));
+                old.is_some_and(|old| old == new)
+            }
             Object::Instance(new) => {
                 let service = self.instances.entry(new.service.clone()).or_default();
                 let old = service.insert(new.id.clone(), Arc::clone(&new));
@@ -206,6 +236,7 @@ impl Objects {
             Key::Service(name) => self.services.remove(name).is_some(),
             Key::Route(id) => self.routes.remove(id).is_some(),
             Key::Certificate(name) => self.certificates.remove(name).is_some(),
+            Key::Plugin(name) => self.plugins.remove(name).is_some(),
             Key::Instance(service, id) => {
                 let Some(instances) = self.instances.get_mut(service) else {
                     return;
@@ -245,6 +276,7 @@ impl Objects {
             Key::Service(name) => self.services.contains_key(name),
             Key::Route(id) => self.routes.contains_key(id),
             Key::Certificate(name) => self.certificates.contains_key(name),
+            Key::Plugin(name) => self.plugins.contains_key(name),
             Key::Instance(service, id) => self
                 .instances
                 .get(service)
@@ -257,16 +289,19 @@ impl Objects {
         let services = self.services.values().cloned().map(Object::Service);
         let routes = self.routes.values().cloned().map(Object::Route);
         let certificates = self.certificates.values().cloned();
+        let plugins = self.plugins.values().cloned().map(Object::Plugin);
         let instances = self.instances.values().flat_map(BTreeMap::values).cloned();
         services
             .chain(routes)
+            .chain(plugins)
             .chain(certificates.map(Object::Certificate))
             .chain(instances.map(Object::Instance))
     }
 
     pub(crate) fn len(&self) -> usize {
         let instances: usize = self.instances.values().map(BTreeMap::len).sum();
-        self.services.len() + self.routes.len() + self.certificates.len() + instances
+        let certificates = self.certificates.len();
+        self.services.len() + self.routes.len() + self.plugins.len() + certificates + instances
     }
 
     pub(crate) fn service(&self, name: &Name) -> Option<&Arc<Service>> {
@@ -279,6 +314,10 @@ impl Objects {
 
     pub(crate) fn certificates(&self) -> impl Iterator<Item = &Arc<Certificate>> {
         self.certificates.values()
+    }
+
+    pub(crate) fn plugins(&self) -> impl Iterator<Item = &Arc<Plugin>> {
+        self.plugins.values()
     }
 
     pub(crate) fn instance(&self, service: &Name, id: &InstanceId) -> Option<&Arc<Instance>> {

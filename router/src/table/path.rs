@@ -84,6 +84,28 @@ impl<'a> Path<'a> {
         }
     }
 
+    /// Where the path goes on behind its first `count` segments: at the separator, or at its end.
+    pub(crate) fn behind(self, count: usize) -> usize {
+        let mut decoder = Decoder(self.bytes);
+        let (mut seen, mut within, mut last) = (0, false, 0);
+        while seen < count || within {
+            let Ok(Some(symbol)) = decoder.next() else {
+                return self.bytes.len();
+            };
+            if symbol == Symbol::Separator {
+                if within && seen == count {
+                    return last;
+                }
+                within = false;
+            } else if !within {
+                within = true;
+                seen += 1;
+            }
+            last = self.bytes.len() - decoder.0.len();
+        }
+        last
+    }
+
     fn refuse_tricks(self) -> Result<(), BadPath> {
         let mut decoder = Decoder(self.bytes);
         // Of the current segment: how many bytes before its parameters, and whether all were dots.

@@ -1,15 +1,18 @@
 //! The index over routes: a hash on the host, then a trie over path segments in one hash map, so
 //! that a lookup costs what the path is long, however many routes there are.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use cardea_registry_api::{Name, Route, route::HostPattern};
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::table::{
-    NoRoute, RouteEntry,
-    path::{BadPath, Path},
+use crate::{
+    plugin::Chain,
+    table::{
+        NoRoute, RouteEntry,
+        path::{BadPath, Path},
+    },
 };
 
 /// The longest host that can be configured; a longer one only matches `*`.
@@ -53,15 +56,26 @@ pub(crate) struct Candidate<'a> {
     pub(crate) path_fits: bool,
 }
 
+/// What belongs to a route besides itself.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// Its number.
+    pub(crate) index: u32,
+    /// The slot of its upstream.
+    pub(crate) slot: usize,
+    /// Its plugins.
+    pub(crate) chain: Option<Arc<Chain>>,
+}
+
 /// A route that cannot be in the index, and why.
 pub(crate) type Refused = (Name, String);
 
 impl Routes {
-    /// Indexes `routes`; `number` gives an id's index and a service's slot. Routes that cannot be
+    /// Indexes `routes`; `number` says what belongs to each. Routes that cannot be
     /// indexed are named; the others stand.
     pub(crate) fn build<'a>(
         routes: impl IntoIterator<Item = &'a Route>,
-        mut number: impl FnMut(&Route) -> (u32, usize),
+        mut number: impl FnMut(&Route) -> Place,
     ) -> (Self, Vec<Refused>) {
         let mut all = Self::default();
         let mut refused = Vec::new();
@@ -96,13 +110,14 @@ impl Routes {
                 refused.push((route.id.clone(), why));
                 continue;
             }
-            let (index, slot) = number(route);
+            let Place { index, slot, chain } = number(route);
             all.nodes[node].entry = Some(all.entries.len());
             all.entries.push(RouteEntry {
                 id: route.id.clone(),
                 index,
                 route: route.clone(),
                 slot,
+                chain,
             });
         }
         for (host, root) in hosts {

@@ -210,7 +210,7 @@ proptest! {
                 routes.push(new);
             }
         }
-        let (index, refused) = Routes::build(&routes, |_| (0, 0));
+        let (index, refused) = Routes::build(&routes, |_| place());
         prop_assert!(refused.is_empty(), "{refused:?}");
         for (host, path) in requests {
             let got = index.find(host.as_bytes(), path.as_bytes()).ok().map(|e| e.id.as_str());
@@ -221,7 +221,7 @@ proptest! {
     #[test]
     fn no_request_makes_it_panic(host in prop::collection::vec(any::<u8>(), 0..300), path in prop::collection::vec(any::<u8>(), 0..300)) {
         let routes = [route("a", "*.a", "/a/b", "s"), route("b", "*", "/", "s")];
-        let (index, _) = Routes::build(&routes, |_| (0, 0));
+        let (index, _) = Routes::build(&routes, |_| place());
         let _ = index.find(&host, &path);
     }
 
@@ -258,5 +258,13 @@ proptest! {
             (all, world.upstream("s").guard().counts())
         };
         prop_assert_eq!(view(&world), view(&fresh));
+    }
+}
+
+fn place() -> super::Place {
+    super::Place {
+        index: 0,
+        slot: 0,
+        chain: None,
     }
 }

@@ -417,7 +417,7 @@ pub(crate) struct Setup {
     path: &'static str,
     tables: String,
     files: Vec<(String, String)>,
-    peers: Vec<SocketAddr>,
+    peers: Vec<(SocketAddr, &'static str)>,
     config: Config,
 }
 
@@ -436,14 +436,20 @@ impl Setup {
             host: "*",
             tables: String::new(),
             files: Vec::new(),
-            peers: peers.iter().map(|u| u.address).collect(),
+            peers: peers.iter().map(|u| (u.address, "")).collect(),
             config,
         }
     }
 
     /// Another peer at this address.
     pub(crate) fn peer(mut self, address: SocketAddr) -> Self {
-        self.peers.push(address);
+        self.peers.push((address, ""));
+        self
+    }
+
+    /// Another peer with these lines in its table.
+    pub(crate) fn labelled(mut self, upstream: &Upstream, lines: &'static str) -> Self {
+        self.peers.push((upstream.address, lines));
         self
     }
 
@@ -485,10 +491,11 @@ impl Setup {
         self
     }
 
-    fn manifest(&self, peers: &[SocketAddr]) -> String {
+    fn manifest(&self, peers: &[(SocketAddr, &str)]) -> String {
         let mut text = format!("[[service]]\nname = \"s\"\n{}", self.service);
-        for peer in peers {
-            write!(text, "[[service.instance]]\naddress = \"{peer}\"\n").unwrap();
+        for (peer, lines) in peers {
+            let table = "[[service.instance]]";
+            write!(text, "{table}\naddress = \"{peer}\"\n{lines}\n").unwrap();
         }
         let Self { host, path, .. } = self;
         write!(
@@ -503,10 +510,10 @@ impl Setup {
     /// As [`Setup::start`]; what it gives besides takes a peer out of the router's file.
     pub(crate) fn start_with_removal(self) -> (Running, impl Fn(SocketAddr)) {
         let without = |gone| {
-            let left: Vec<_> = self.peers.iter().copied().filter(|p| *p != gone).collect();
+            let left: Vec<_> = self.peers.iter().copied().filter(|p| p.0 != gone).collect();
             (gone, self.manifest(&left))
         };
-        let manifests: Vec<_> = self.peers.iter().copied().map(without).collect();
+        let manifests: Vec<_> = self.peers.iter().map(|p| without(p.0)).collect();
         let running = self.start();
         let file = running.dir.path().join("static.toml");
         let remove = move |gone| {
@@ -585,9 +592,37 @@ impl Running {
     }
 
     pub(crate) fn metrics(&self) -> String {
+        self.admin("/metrics")
+    }
+
+    fn admin(&self, path: &str) -> String {
         let mut client = Wire::connect(self.admin);
-        client.send("GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        client.send(format!(
+            "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        ));
         String::from_utf8(client.response().body).unwrap()
+    }
+
+    fn write(&self, change: impl FnOnce(String) -> String) {
+        let file = self.dir.path().join("static.toml");
+        let new = self.dir.path().join("new.toml");
+        let text = change(std::fs::read_to_string(&file).unwrap());
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(&new, &file).unwrap();
+    }
+
+    /// Edits the static file, and waits until the router serves from it.
+    pub(crate) fn edit(&self, change: impl FnOnce(String) -> String) {
+        let revision = || self.metric("cardea_router_config_revision ");
+        let before = revision();
+        self.write(change);
+        until("the edited file is served", || revision() > before);
+    }
+
+    /// Makes a bad edit, and waits until the router says so with this text.
+    pub(crate) fn edit_badly(&self, change: impl FnOnce(String) -> String, says: &str) {
+        self.write(change);
+        until(says, || self.admin("/v1/table").contains(says));
     }
 
     /// The value of the metric whose line begins so.

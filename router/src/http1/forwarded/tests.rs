@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::networks::Network;
+use cardea_registry_api::network::Network;
 
 fn trusted() -> Networks {
     let texts = ["10.0.0.0/8", "fd00::/8"];

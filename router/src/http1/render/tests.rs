@@ -1,8 +1,7 @@
+use cardea_registry_api::network::{Network, Networks};
+
 use super::*;
-use crate::{
-    http1::request::Method,
-    networks::{Network, Networks},
-};
+use crate::http1::request::Method;
 
 fn forwarded(text: &str) -> String {
     forwarded_by(text, None, false)
@@ -25,6 +24,10 @@ fn forwarded_by(text: &str, trusted: Option<&str>, drop_underscores: bool) -> St
         request_id: b"id1",
         client_cert: None,
         drop_underscores,
+        path: b"",
+        host: b"",
+        gone: &[],
+        lines: b"",
     };
     request(&mut out, text.as_bytes(), &head, add);
     String::from_utf8(out).unwrap()
@@ -148,7 +151,14 @@ fn responses_lose_what_concerns_one_connection() {
         close: true,
         say_keep_alive: false,
     };
-    response(&mut out, text.as_bytes(), &head, delivery, b"id1");
+    response(
+        &mut out,
+        text.as_bytes(),
+        &head,
+        delivery,
+        b"id1",
+        ReplyEdits::default(),
+    );
     assert_eq!(
         String::from_utf8(out).unwrap(),
         "HTTP/1.1 200 Fine\r\nDate: then\r\nContent-Length: 3\r\nServer: s\r\nB: 2\r\nConnection: close\r\n\

@@ -199,7 +199,7 @@ fn objects_of_another_cluster_or_under_another_name_are_bad() {
     foreign.cluster = name("elsewhere");
     registry.put(kind::INSTANCE, "elsewhere/s/i5", &foreign);
     registry.put(kind::INSTANCE, "dc/s/i6", &instance("s", 7, 100));
-    registry.put("plugin", "p", &serde_json::json!({"from": "the future"}));
+    registry.put("teleport", "p", &serde_json::json!({"from": "the future"}));
     let mut replica = replica();
     replica.apply(&registry.full()).unwrap();
     assert_eq!(replica.objects().len(), 3);

@@ -1,0 +1,230 @@
+//! Plugins: typed policies, and what they are bound to.
+//!
+//! A plugin is bound to everything, a cluster, a service or a route. Of the plugins of one kind that
+//! reach a route, the narrowest binding wins; those of different kinds add up and work in a fixed
+//! order of stages ([`Kind::ALL`]). One plugin holds exactly one policy: `[plugin.gray]`,
+//! `[plugin.limit]` and so on.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Invalid, Name, invalid::Check};
+
+pub mod answer;
+pub mod choose;
+pub mod edit;
+pub mod guard;
+pub mod when;
+
+pub use answer::{Redirect, Respond};
+pub use choose::{Ab, AbVariant, Assign, Experiment, Gray, GrayRule, Missing};
+pub use edit::{HeaderEdits, Override, Part, PathRewrite, Rewrite, Template, Variable};
+pub use guard::{Limit, LimitKeyRate, Per, Restrict};
+pub use when::{Percent, When};
+
+/// A typed policy and what it is bound to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Plugin {
+    /// Its name, unique: the `plugin` label of metrics.
+    pub name: Name,
+    /// Bound to this cluster's routers.
+    #[serde(default)]
+    pub cluster: Option<Name>,
+    /// Bound to this service.
+    #[serde(default)]
+    pub service: Option<Name>,
+    /// Bound to this route.
+    #[serde(default)]
+    pub route: Option<Name>,
+    /// Switched off, it is as if it were not there. Default true.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// Decides, counts and logs, but does nothing. Default false.
+    #[serde(default)]
+    pub shadow: bool,
+    /// What a router does that does not know its policy: refuse the requests it is for (true) or
+    /// leave it out (false, the default).
+    #[serde(default)]
+    pub required: bool,
+    /// Who may ask for what.
+    #[serde(default)]
+    pub restrict: Option<Restrict>,
+    /// How much may be asked for.
+    #[serde(default)]
+    pub limit: Option<Limit>,
+    /// Sends callers elsewhere.
+    #[serde(default)]
+    pub redirect: Option<Redirect>,
+    /// A fixed answer.
+    #[serde(default)]
+    pub respond: Option<Respond>,
+    /// Variants of a URI, compared.
+    #[serde(default)]
+    pub ab: Option<Ab>,
+    /// Which group of instances answers.
+    #[serde(default)]
+    pub gray: Option<Gray>,
+    /// What is changed about requests and answers.
+    #[serde(default)]
+    pub rewrite: Option<Rewrite>,
+    /// Other time-outs and retries than the service's.
+    #[serde(default, rename = "override")]
+    pub overrides: Option<Override>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The kinds of plugins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// [`Restrict`]
+    Restrict,
+    /// [`Limit`]
+    Limit,
+    /// [`Redirect`]
+    Redirect,
+    /// [`Respond`]
+    Respond,
+    /// [`Ab`]
+    Ab,
+    /// [`Gray`]
+    Gray,
+    /// [`Rewrite`]
+    Rewrite,
+    /// [`Override`]
+    Override,
+}
+
+impl Kind {
+    /// All kinds, in the order in which they look at a request. A request that one refuses or
+    /// answers does not reach those behind it.
+    pub const ALL: [Self; 8] = [
+        Self::Restrict,
+        Self::Limit,
+        Self::Redirect,
+        Self::Respond,
+        Self::Ab,
+        Self::Gray,
+        Self::Rewrite,
+        Self::Override,
+    ];
+
+    /// As it is written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Restrict => "restrict",
+            Self::Limit => "limit",
+            Self::Redirect => "redirect",
+            Self::Respond => "respond",
+            Self::Ab => "ab",
+            Self::Gray => "gray",
+            Self::Rewrite => "rewrite",
+            Self::Override => "override",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How narrow a binding is: of two plugins of a kind, the greater one wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Breadth {
+    /// Everything.
+    Globe,
+    /// One cluster.
+    Cluster,
+    /// One service.
+    Service,
+    /// One route.
+    Route,
+}
+
+impl Plugin {
+    /// The kinds of the policies in it; exactly one after [`Plugin::check`].
+    pub fn kinds(&self) -> impl Iterator<Item = Kind> {
+        [
+            (self.restrict.is_some(), Kind::Restrict),
+            (self.limit.is_some(), Kind::Limit),
+            (self.redirect.is_some(), Kind::Redirect),
+            (self.respond.is_some(), Kind::Respond),
+            (self.ab.is_some(), Kind::Ab),
+            (self.gray.is_some(), Kind::Gray),
+            (self.rewrite.is_some(), Kind::Rewrite),
+            (self.overrides.is_some(), Kind::Override),
+        ]
+        .into_iter()
+        .filter_map(|(there, kind)| there.then_some(kind))
+    }
+
+    /// The kind of its policy; none: a newer kind than this program knows.
+    pub fn kind(&self) -> Option<Kind> {
+        self.kinds().next()
+    }
+
+    /// How narrow it is bound.
+    pub fn breadth(&self) -> Breadth {
+        if self.route.is_some() {
+            Breadth::Route
+        } else if self.service.is_some() {
+            Breadth::Service
+        } else if self.cluster.is_some() {
+            Breadth::Cluster
+        } else {
+            Breadth::Globe
+        }
+    }
+
+    /// Whether it reaches a route in a cluster.
+    pub fn reaches(&self, cluster: &Name, route: &Name, service: &Name) -> bool {
+        let fits = |bound: &Option<Name>, to: &Name| bound.as_ref().is_none_or(|b| b == to);
+        fits(&self.cluster, cluster) && fits(&self.route, route) && fits(&self.service, service)
+    }
+
+    /// Checks what the types alone cannot. What depends on other objects is checked by the registry.
+    pub fn check(&self) -> Result<(), Invalid> {
+        let mut check = Check::default();
+        let bounds = [&self.cluster, &self.service, &self.route];
+        check.ensure(
+            bounds.into_iter().flatten().count() <= 1,
+            "route",
+            "bind it to one of `cluster`, `service` and `route`, or to none for everything",
+        );
+        let kinds: Vec<Kind> = self.kinds().collect();
+        check.ensure(
+            kinds.len() == 1,
+            kinds.get(1).map_or("", |kind| kind.as_str()),
+            if kinds.is_empty() {
+                format!("has no policy: give it one of {}", Self::known())
+            } else {
+                "one policy a plugin: make another plugin of this one".to_owned()
+            },
+        );
+        macro_rules! each {
+            ($($field:ident),*) => {
+                $(if let Some(policy) = &self.$field {
+                    check.merge(stringify!($field), policy.check());
+                })*
+            };
+        }
+        each!(restrict, limit, redirect, respond, ab, gray, rewrite);
+        if let Some(policy) = &self.overrides {
+            check.merge("override", policy.check());
+        }
+        check.finish()
+    }
+
+    fn known() -> String {
+        Kind::ALL.map(|kind| format!("`{kind}`")).join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests;

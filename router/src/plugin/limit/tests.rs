@@ -1,0 +1,179 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::plugin::asked::Headers;
+
+const SECOND: u64 = 1_000_000_000;
+
+fn limiter(toml: &str) -> Limiter {
+    let limit: Limit = toml::from_str(toml).unwrap();
+    limit.check().unwrap();
+    Limiter::new(&limit, Counts::new(limit.key.is_some())).unwrap()
+}
+
+fn fine(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Fine(_))
+}
+
+fn by(limiter: &Limiter, user: &str, now: u64) -> Verdict {
+    let list = [("x-user".to_owned(), user.to_owned())];
+    let asked = Asked {
+        headers: Headers::List(&list),
+        ..Asked::default()
+    };
+    limiter.ask(&asked, now, true)
+}
+
+/// Requests per second that get through of `offered` per second, over ten seconds.
+fn through(limiter: &Limiter, offered: u64) -> f64 {
+    let asked = Asked::default();
+    let admitted = (0..offered * 10)
+        .filter(|n| fine(&limiter.ask(&asked, SECOND + n * SECOND / offered, true)))
+        .count();
+    // The burst of five comes once.
+    (admitted - 5) as f64 / 10.0
+}
+
+#[test]
+fn at_ten_times_the_rate_the_rate_gets_through() {
+    for rate in [10u64, 333, 5000, 70_000] {
+        let limiter = limiter(&format!("rate = {rate}\nburst = 5"));
+        let got = through(&limiter, rate * 10);
+        let off = (got / rate as f64 - 1.0).abs();
+        assert!(off < 0.02, "{rate}: {got}");
+    }
+    let limiter = limiter("rate = 600\nper = \"minute\"\nburst = 5");
+    assert!((through(&limiter, 100) - 10.0).abs() <= 0.2);
+}
+
+#[test]
+fn a_burst_goes_through_at_once_and_then_the_rate() {
+    let limiter = limiter("rate = 10\nburst = 5");
+    let asked = Asked::default();
+    let at_once = (0..20).filter(|_| fine(&limiter.ask(&asked, SECOND, true)));
+    assert_eq!(at_once.count(), 5);
+    let Verdict::TooMuch(much) = limiter.ask(&asked, SECOND, true) else {
+        panic!("the burst is used up");
+    };
+    assert_eq!(
+        much,
+        TooMuch {
+            retry_after: 1,
+            limit: 5
+        }
+    );
+    assert!(fine(&limiter.ask(&asked, SECOND + SECOND / 10, true)));
+    assert!(!fine(&limiter.ask(&asked, SECOND + SECOND / 10, true)));
+}
+
+#[test]
+fn asking_uses_nothing_up() {
+    let limiter = limiter("rate = 1\nconcurrent = 1");
+    let asked = Asked::default();
+    for _ in 0..5 {
+        assert!(fine(&limiter.ask(&asked, SECOND, false)));
+    }
+    let first = limiter.ask(&asked, SECOND, true);
+    assert!(fine(&first) && !fine(&limiter.ask(&asked, SECOND, false)));
+}
+
+#[test]
+fn so_many_at_a_time() {
+    let limiter = limiter("concurrent = 2");
+    let asked = Asked::default();
+    let one = limiter.ask(&asked, SECOND, true);
+    let two = limiter.ask(&asked, SECOND, true);
+    assert!(fine(&one) && fine(&two) && !fine(&limiter.ask(&asked, SECOND, true)));
+    drop(one);
+    let three = limiter.ask(&asked, SECOND, true);
+    assert!(fine(&three) && !fine(&limiter.ask(&asked, SECOND, true)));
+    drop((two, three));
+    assert_eq!(limiter.counts.running.load(Relaxed), 0);
+}
+
+#[test]
+fn a_refused_rate_takes_no_permit() {
+    let limiter = limiter("rate = 1\nconcurrent = 2");
+    let asked = Asked::default();
+    drop(limiter.ask(&asked, SECOND, true));
+    assert!(!fine(&limiter.ask(&asked, SECOND, true)));
+    assert_eq!(limiter.counts.running.load(Relaxed), 0);
+}
+
+#[test]
+fn each_key_has_a_limit_of_its_own() {
+    let limiter = limiter(
+        "key = \"header:x-user\"\nrate = 1\n[[keys]]\nis = \"vip\"\nrate = 3\n[[keys]]\nis = \"root\"",
+    );
+    let times = |user: &str| {
+        (0..10)
+            .filter(|_| fine(&by(&limiter, user, SECOND)))
+            .count()
+    };
+    assert_eq!(times("a"), 1);
+    assert_eq!(times("b"), 1);
+    assert_eq!(times("vip"), 3);
+    assert_eq!(times("root"), 10);
+    // Who has no key is not limited.
+    assert!(matches!(
+        limiter.ask(&Asked::default(), SECOND, true),
+        Verdict::Aside
+    ));
+}
+
+#[test]
+fn a_flood_of_keys_neither_grows_nor_frees_the_hot_one() {
+    let limiter = limiter("key = \"header:x-user\"\nrate = 10\nburst = 1");
+    let mut hot = 0;
+    // Ten seconds in steps of 1 ms: the hot key each step, and ten keys that never come again.
+    for step in 0..10_000u64 {
+        let now = SECOND + step * SECOND / 1000;
+        hot += usize::from(fine(&by(&limiter, "hot", now)));
+        for other in 0..10 {
+            assert!(fine(&by(&limiter, &format!("{step}-{other}"), now)));
+        }
+    }
+    assert!((98..=102).contains(&hot), "{hot}");
+    assert_eq!(limiter.counts.keys.as_ref().unwrap().len(), KEYS);
+}
+
+#[test]
+fn many_threads_share_one_limit() {
+    let limiter = limiter("rate = 1000\nburst = 1000");
+    let admitted: usize = std::thread::scope(|scope| {
+        let count = || {
+            let asked = Asked::default();
+            (0..1000)
+                .filter(|_| fine(&limiter.ask(&asked, SECOND, true)))
+                .count()
+        };
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(count)).collect();
+        threads.into_iter().map(|t| t.join().unwrap()).sum()
+    });
+    assert_eq!(admitted, 1000);
+}
+
+proptest! {
+    /// Whenever requests come, in no span of time more get through than the burst and the rate allow.
+    #[test]
+    fn never_more_than_the_rate_and_the_burst(
+        gaps in prop::collection::vec(0u64..300_000_000, 1..200),
+        rate in 1u32..50,
+        burst in 1u32..20,
+    ) {
+        let limiter = limiter(&format!("rate = {rate}\nburst = {burst}"));
+        let mut now = SECOND;
+        let mut through: Vec<u64> = Vec::new();
+        for gap in gaps {
+            now += gap;
+            if fine(&limiter.ask(&Asked::default(), now, true)) {
+                through.push(now);
+            }
+        }
+        for (i, from) in through.iter().enumerate() {
+            let seconds = (now - from) as f64 / SECOND as f64;
+            let most = f64::from(burst) + f64::from(rate) * seconds + 1e-3;
+            prop_assert!((through.len() - i) as f64 <= most);
+        }
+    }
+}
