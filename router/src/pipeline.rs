@@ -113,7 +113,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, wire: Wire, scheme: &'static str,
                 conn.wire.cut();
                 return;
             }
-            After::Tunnel(ends) => return tunnel::run(worker, conn, *ends).await,
+            After::Tunnel(ends) => return Box::pin(tunnel::run(worker, conn, *ends)).await,
             After::Http2(first) => return http2::serve(Rc::clone(worker), conn, first).await,
         }
     }

@@ -219,12 +219,16 @@ fn reason(status: u16) -> &'static str {
 
 /// Closes the sending side, and waits for the client to notice.
 pub(crate) async fn linger(conn: &mut Connection) {
+    // Rare, and its state would make every connection's larger.
+    Box::pin(skip_rest(conn)).await;
+}
+
+async fn skip_rest(conn: &mut Connection) {
     if conn.wire.shutdown().await.is_err() {
         return;
     }
     conn.timer.set(LINGER);
-    // Small on purpose: it is part of every connection's state.
-    let mut skipped = [0; 256];
+    let mut skipped = [0; 4096];
     let mut left = LINGER_BYTES;
     while let Ok(n) = conn.wire.read(&conn.timer, &mut skipped).await {
         left = left.saturating_sub(n);
