@@ -228,6 +228,7 @@ impl RouterSettings {
             ..Config::default()
         };
         self.lay_over(&mut config);
+        config.listen_tls = self.listen_tls;
         config.limits.body = self.limits.body;
         config.limits.tunnel_max_age = self.limits.tunnel_max_age.map(Span::duration);
         config.proxy_protocol = self.proxies.proxy_protocol.into_iter().collect();

@@ -213,3 +213,13 @@ fn a_token_is_read_from_its_file() {
     let error = token(None, Some(empty.path())).unwrap_err();
     assert_eq!(error.errors[0].field, "token_file");
 }
+
+#[test]
+fn a_port_for_tls_reaches_the_router() {
+    let address = "127.0.0.1:8443".parse().ok();
+    let settings = RouterSettings {
+        listen_tls: address,
+        ..RouterSettings::defaults()
+    };
+    assert_eq!(settings.into_config().unwrap().listen_tls, address);
+}
