@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use cardea_registry_api::policy::ActiveCheck;
+use cardea_registry_api::policy::{ActiveCheck, Protocol};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -30,6 +30,7 @@ use crate::{
     wire::Duplex,
 };
 
+mod http2;
 #[cfg(test)]
 mod tests;
 
@@ -50,6 +51,7 @@ pub(crate) struct Checks {
 struct Watched {
     peer: Arc<Peer>,
     check: Arc<ActiveCheck>,
+    protocol: Protocol,
     security: Security,
     tally: Tally,
     running: bool,
@@ -127,9 +129,12 @@ impl Checks {
             for member in upstream.members().iter().filter(|m| m.takes_requests()) {
                 let number = member.number();
                 let security = upstream.security();
-                let known = before
-                    .remove(&number)
-                    .filter(|w| *w.check == *active && w.security.number() == security.number());
+                let protocol = upstream.policy().protocol;
+                let known = before.remove(&number).filter(|w| {
+                    *w.check == *active
+                        && w.security.number() == security.number()
+                        && w.protocol == protocol
+                });
                 let watched = known.unwrap_or_else(|| {
                     // The first check comes soon, but not for all at once.
                     let first = active
@@ -141,6 +146,7 @@ impl Checks {
                         peer: Arc::clone(&member.peer),
                         check: Arc::clone(check.get_or_insert_with(|| Arc::new(active.clone()))),
                         security: security.clone(),
+                        protocol,
                         tally: Tally {
                             down: member.peer.word().checks_down(),
                             against: 0,
@@ -175,7 +181,7 @@ impl Checks {
                 continue;
             }
             watched.running = true;
-            let check = Arc::clone(&watched.check);
+            let (check, protocol) = (Arc::clone(&watched.check), watched.protocol);
             let (peer, security) = (Arc::clone(&watched.peer), watched.security.clone());
             running.spawn(async move {
                 let target = Target {
@@ -183,6 +189,7 @@ impl Checks {
                     authority: peer.authority(),
                     host: peer.address().host(),
                     security: &security,
+                    protocol,
                 };
                 (number, run(target, &check).await)
             });
@@ -227,6 +234,7 @@ struct Target<'a> {
     authority: &'a str,
     host: &'a str,
     security: &'a Security,
+    protocol: Protocol,
 }
 
 /// One check of one peer.
@@ -240,28 +248,37 @@ async fn run(target: Target<'_>, check: &ActiveCheck) -> Result<(), String> {
         let stream = TcpStream::connect(address)
             .await
             .map_err(|e| format!("connect: {e}"))?;
+        if target.protocol == Protocol::H2c
+            && let Some(path) = &check.path
+        {
+            let host = check.host.as_deref().unwrap_or(authority);
+            return judge(check, path, http2::ask(stream, path, host).await?);
+        }
         let mut stream = Line::new(stream, target.security, target.host).await?;
         match &check.path {
             None => stream.end().await,
             Some(path) => {
                 let host = check.host.as_deref().unwrap_or(authority);
                 let status = ask(&mut stream, path, host).await?;
-                let passes = if check.statuses.is_empty() {
-                    (200..400).contains(&status)
-                } else {
-                    check.statuses.contains(&status)
-                };
-                if passes {
-                    Ok(())
-                } else {
-                    Err(format!("{path} answered {status}"))
-                }
+                judge(check, path, status)
             }
         }
     };
     tokio::time::timeout(timeout, work)
         .await
         .unwrap_or_else(|_| Err(format!("no answer within {}", check.timeout)))
+}
+
+/// What a status says about a peer.
+fn judge(check: &ActiveCheck, path: &str, status: u16) -> Result<(), String> {
+    let passes = if check.statuses.is_empty() {
+        (200..400).contains(&status)
+    } else {
+        check.statuses.contains(&status)
+    };
+    passes
+        .then_some(())
+        .ok_or_else(|| format!("{path} answered {status}"))
 }
 
 /// A connection to a peer.

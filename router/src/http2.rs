@@ -10,6 +10,9 @@
 //!                                                          answer.rs  ◄─ HTTP/1.1 bytes ◄─ pipeline
 //! ```
 //!
+//! To peers that are asked in HTTP/2 it is the other way round: [`outbound`] is a connection that the
+//! pipeline writes an HTTP/1.1 request to, on a stream of a connection that [`links`] shares.
+//!
 //! Bodies pass in both directions through [`source`] (a stream's DATA as HTTP/1.1 bytes) and
 //! [`sink`] (HTTP/1.1 bytes as DATA). Neither holds more than the stream's window.
 
@@ -18,12 +21,15 @@ use std::io;
 mod answer;
 mod carrier;
 mod inbound;
+pub(crate) mod links;
 mod meter;
+mod outbound;
 mod request;
 mod server;
 mod sink;
 mod source;
 
+pub(crate) use outbound::{Asked, Outbound};
 pub(crate) use server::serve;
 
 /// What a client that knows that HTTP/2 is spoken here begins with.

@@ -21,6 +21,7 @@ mod exchange;
 mod explain;
 #[cfg(test)]
 mod fixtures;
+mod grpc;
 mod health;
 mod http1;
 mod http2;

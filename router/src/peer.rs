@@ -57,6 +57,8 @@ pub enum Failure {
     Protocol,
     /// The response had a status that `health.statuses` names.
     Status(u16),
+    /// The response had a gRPC status that `health.grpc_statuses` names.
+    GrpcStatus(u8),
 }
 
 impl Failure {
@@ -71,6 +73,7 @@ impl Failure {
             Self::Reset => "reset",
             Self::Protocol => "protocol",
             Self::Status(_) => "status",
+            Self::GrpcStatus(_) => "grpc_status",
         }
     }
 }
@@ -79,6 +82,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status) => write!(f, "status {status}"),
+            Self::GrpcStatus(status) => write!(f, "gRPC status {status}"),
             other => f.write_str(other.kind()),
         }
     }

@@ -66,6 +66,12 @@ pub(crate) const HEAD_TOO_LARGE: Refusal = Refusal::new(
 /// `TRACE` and `CONNECT`.
 pub(crate) const METHOD_NOT_SERVED: Refusal =
     Refusal::new(501, "method_not_served", "this method is not served here");
+/// A WebSocket to a service that is asked in HTTP/2.
+pub(crate) const UPGRADE_NOT_SERVED: Refusal = Refusal::new(
+    501,
+    "upgrade_not_served",
+    "the service is asked in HTTP/2, where connections are not upgraded",
+);
 /// No peer answered as it should.
 pub(crate) const ALL_FAILED: Refusal = Refusal::new(
     502,

@@ -55,8 +55,12 @@ impl Ends {
 /// Copies until both sides are done, one fails, or the time of a peer that leaves is over.
 pub(crate) async fn run(worker: &Worker, mut conn: Connection, mut ends: Ends) {
     worker.metrics.share.tunnels.add(1);
-    worker.metrics.share.connections.sub(1);
-    let _counted = Counted(worker);
+    // A stream is no connection of its own.
+    let whole = !conn.wire.is_http2();
+    if whole {
+        worker.metrics.share.connections.sub(1);
+    }
+    let _counted = Counted { worker, whole };
     let mut leaving: Option<Instant> = None;
     // A side that is told that the other has ended, and neither ends nor says anything, is gone.
     let half_open = worker.config.limits.idle_timeout;
@@ -108,12 +112,17 @@ pub(crate) async fn run(worker: &Worker, mut conn: Connection, mut ends: Ends) {
     }
 }
 
-struct Counted<'w>(&'w Worker);
+struct Counted<'w> {
+    worker: &'w Worker,
+    whole: bool,
+}
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.metrics.share.tunnels.sub(1);
-        self.0.metrics.share.connections.add(1);
+        self.worker.metrics.share.tunnels.sub(1);
+        if self.whole {
+            self.worker.metrics.share.connections.add(1);
+        }
     }
 }
 

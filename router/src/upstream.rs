@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use cardea_registry_api::{
     InstanceState, Name, Service,
     plugin::Override,
-    policy::{Balance, Health, Retries, Timeouts},
+    policy::{Balance, Health, Protocol, Retries, Timeouts},
 };
 
 use crate::{
@@ -77,6 +77,8 @@ impl Member {
 /// A service's policy.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Policy {
+    /// What its peers are asked in.
+    pub protocol: Protocol,
     /// How a peer is picked.
     pub balance: Balance,
     /// How long to wait.
@@ -94,6 +96,11 @@ impl Policy {
         self.health.statuses.contains(&status)
     }
 
+    /// Whether an answer with this gRPC status counts against the peer.
+    pub fn is_grpc_failure(&self, status: u8) -> bool {
+        self.health.grpc_statuses.contains(&status)
+    }
+
     /// Whether an idempotent request answered so may be tried on another peer.
     pub fn retries_status(&self, status: u16) -> bool {
         self.retries.statuses.contains(&status)
@@ -104,6 +111,7 @@ impl Policy {
     /// The same with a plugin's changes.
     pub(crate) fn with(&self, overrides: &Override) -> Self {
         let mut changed = Self {
+            protocol: self.protocol,
             balance: self.balance.clone(),
             timeouts: self.timeouts.clone(),
             retries: self.retries.clone(),
@@ -125,6 +133,7 @@ impl Policy {
 impl From<&Service> for Policy {
     fn from(service: &Service) -> Self {
         Self {
+            protocol: service.protocol,
             balance: service.balance.clone(),
             timeouts: service.timeouts.clone(),
             retries: service.retries.clone(),

@@ -70,6 +70,20 @@ pub(crate) trait Duplex: fmt::Debug {
     }
 }
 
+/// The error of a connection whose other side says that it has done nothing for the request.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the request was not processed")]
+pub(crate) struct Unprocessed;
+
+impl Unprocessed {
+    /// Whether an error is this one.
+    pub(crate) fn is(error: &io::Error) -> bool {
+        error
+            .get_ref()
+            .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Self>)
+    }
+}
+
 /// The reading half.
 #[derive(Debug)]
 pub(crate) enum ReadHalf<'w> {

@@ -24,6 +24,7 @@ use crate::{
     config::Config,
     exchange::Exchange,
     http1::buffer::{Buffer, LARGE, Lender},
+    http2::links::Links,
     metrics::LocalMetrics,
     pipeline,
     pool::Pool,
@@ -72,6 +73,8 @@ pub(crate) struct Worker {
     table: RefCell<Option<Rc<HeldTable>>>,
     pub(crate) balancers: RefCell<Balancers>,
     pub(crate) pool: Pool,
+    /// HTTP/2 connections to peers.
+    pub(crate) links: Links,
     pub(crate) timers: Rc<Timers>,
     pub(crate) exchanges: Lender<Box<Exchange>>,
     pub(crate) large: Lender<Buffer>,
@@ -103,6 +106,7 @@ impl Worker {
             table: RefCell::new(None),
             balancers: RefCell::new(Balancers::new(parts.seed)),
             pool: Pool::default(),
+            links: Links::default(),
             timers: Timers::new(now),
             exchanges: Lender::new(Exchange::new, |exchange| exchange.reset()),
             large: Lender::new(|| Buffer::new(LARGE), Buffer::clear),
@@ -374,6 +378,7 @@ async fn drain(worker: &Worker, connections: &TaskTracker, stopping: &Stopping) 
         () = stopping.end.cancelled() => {}
     }
     worker.pool.clear();
+    worker.links.clear();
 }
 
 /// What has to be done from time to time; never ends.
@@ -384,6 +389,7 @@ async fn keep_house(worker: &Worker) {
             swept = now;
             worker.time.set((now, crate::clock::unix_millis()));
             worker.pool.sweep(worker.timers.now());
+            worker.links.sweep(worker.timers.now());
             dropped(worker, worker.log.flush());
         }
         if now.duration_since(trimmed) >= TRIM_EVERY {
@@ -392,7 +398,10 @@ async fn keep_house(worker: &Worker) {
             worker.large.trim();
         }
         // A worker without clients sleeps once its log is written and its pools are empty.
-        !worker.pool.is_empty() || !worker.log.is_empty() || worker.exchanges.holds_some()
+        !worker.pool.is_empty()
+            || !worker.links.is_empty()
+            || !worker.log.is_empty()
+            || worker.exchanges.holds_some()
     };
     worker.timers.run(each_tick).await;
 }

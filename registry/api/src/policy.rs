@@ -251,6 +251,9 @@ pub struct Health {
     pub fail_timeout: Span,
     /// Response statuses that count as failures. Default 502, 503, 504.
     pub statuses: Vec<u16>,
+    /// gRPC statuses that count as failures, such as 14 (UNAVAILABLE). Default: none: they come from
+    /// the application, which may say so about what is behind it.
+    pub grpc_statuses: Vec<u8>,
     /// At most this share of an upstream's peers may be marked down at a time, in percent; the last
     /// usable peer never is. Default 50.
     pub max_ejected_percent: u8,
@@ -266,11 +269,25 @@ impl Default for Health {
             max_fails: 3,
             fail_timeout: Span::secs(10),
             statuses: vec![502, 503, 504],
+            grpc_statuses: Vec::new(),
             max_ejected_percent: 50,
             slow_start: Span::secs(0),
             active: None,
         }
     }
+}
+
+/// What a service's instances are asked in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    #[serde(rename = "http/1.1")]
+    Http1,
+    /// HTTP/2 without TLS, known beforehand: what gRPC servers speak inside a cluster.
+    #[serde(rename = "h2c")]
+    H2c,
 }
 
 /// A check that the router sends to each peer on a timer.
@@ -375,6 +392,12 @@ impl Health {
             "a percentage, 0 to 100",
         );
         statuses(&mut check, &self.statuses);
+        check.ensure(
+            self.grpc_statuses.len() <= 16
+                && self.grpc_statuses.iter().all(|s| (1..=16).contains(s)),
+            "grpc_statuses",
+            "gRPC statuses, 1 to 16",
+        );
         if let Some(active) = &self.active {
             check.merge("active", active.check());
         }

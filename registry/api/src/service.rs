@@ -8,7 +8,7 @@ use crate::{
     Instance, Invalid, Name,
     cluster::MAX_TEXT,
     invalid::Check,
-    policy::{Balance, Health, Retries, Timeouts, UpstreamTls},
+    policy::{Balance, Health, Protocol, Retries, Timeouts, UpstreamTls},
 };
 
 /// A named backend, the same in all clusters.
@@ -23,6 +23,9 @@ pub struct Service {
     /// For people.
     #[serde(default)]
     pub description: String,
+    /// What its instances are asked in: `http/1.1` or `h2c`. Default `http/1.1`.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// How a peer is picked.
     #[serde(default)]
     pub balance: Balance,
@@ -60,6 +63,7 @@ impl Service {
             name,
             owner: String::new(),
             description: String::new(),
+            protocol: Protocol::default(),
             balance: Balance::default(),
             timeouts: Timeouts::default(),
             retries: Retries::default(),
@@ -113,6 +117,11 @@ impl Service {
         check.merge("timeouts", self.timeouts.check());
         check.merge("retries", self.retries.check());
         check.merge("health", self.health.check());
+        check.ensure(
+            self.protocol != Protocol::H2c || self.tls.is_none(),
+            "protocol",
+            "`h2c` is HTTP/2 without TLS: leave out `tls`, or ask in `http/1.1`",
+        );
         if let Some(tls) = &self.tls {
             check.merge("tls", tls.check());
         }

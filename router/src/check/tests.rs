@@ -127,6 +127,7 @@ fn target(address: Option<SocketAddr>) -> Target<'static> {
         authority: "x",
         host: "x",
         security: &Security::Plain,
+        protocol: Protocol::Http1,
     }
 }
 

@@ -117,6 +117,11 @@ impl Body {
         }
     }
 
+    /// The end of a body that goes out in chunks, once it is there: the last chunk and the trailer.
+    pub(crate) fn trailer(&self) -> &[u8] {
+        &self.tail
+    }
+
     /// Moves what has been read already to `out`, framed: the first part joins the head.
     pub(crate) fn take_buffered(
         &mut self,

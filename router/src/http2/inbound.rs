@@ -9,9 +9,10 @@ use std::{
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, server::SendResponse};
-use http::Request;
+use http::{Request, Response, StatusCode, header};
 
 use crate::{
+    grpc,
     http1::{request, response::ResponseHead},
     http2::{
         answer, broken,
@@ -43,6 +44,11 @@ struct Answer {
     /// Once the head is out.
     body: Option<Sink>,
     head: ResponseHead,
+    /// A tunnel was asked for; and there is one.
+    tunnel: bool,
+    open: bool,
+    /// What was answered instead is not passed on.
+    discard: bool,
     gone: bool,
 }
 
@@ -61,9 +67,16 @@ impl Inbound {
             source: RefCell::new(Source::new(rendered.head, rendered.framing, body)),
             answer: RefCell::new(Answer {
                 respond,
-                method: request::Method::read(parts.method.as_str()),
+                method: if rendered.tunnel {
+                    request::Method::Get
+                } else {
+                    request::Method::read(parts.method.as_str())
+                },
                 body: None,
                 head: ResponseHead::default(),
+                tunnel: rendered.tunnel,
+                open: false,
+                discard: false,
                 gone: false,
             }),
             opened: timers.now(),
@@ -86,6 +99,9 @@ impl Answer {
             used += self.take_head(&data[used..])?;
             meter.answered();
         }
+        if self.discard {
+            return Poll::Ready(Ok(data.len()));
+        }
         let Some(body) = self.body.as_mut().filter(|_| used < data.len()) else {
             return Poll::Ready(Ok(used));
         };
@@ -105,16 +121,42 @@ impl Answer {
         if !complete.map_err(|bad| io::Error::new(io::ErrorKind::InvalidData, bad))? {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        let answer = answer::take(data, &self.head)?;
+        let mut answer = answer::take(data, &self.head)?;
         if self.head.interim() {
             self.respond.send_informational(answer).map_err(broken)?;
             return Ok(self.head.len);
         }
-        let framing = self.head.framing;
+        let mut framing = self.head.framing;
+        if self.tunnel {
+            framing = self.open(&mut answer);
+        }
         let ended = framing == request::Framing::None;
+        if ended && grpc::is_content_type(answer.headers().get(header::CONTENT_TYPE)) {
+            // To a caller of gRPC every field is metadata; the stream's end says the same.
+            answer.headers_mut().remove(header::CONTENT_LENGTH);
+        }
         let to = self.respond.send_response(answer, ended).map_err(broken)?;
         self.body = Some(Sink::new(to, framing));
         Ok(self.head.len)
+    }
+
+    /// What the answer to a tunnel's request becomes: to CONNECT, any 2xx means that it is there.
+    fn open(&mut self, answer: &mut Response<()>) -> request::Framing {
+        match self.head.status {
+            101 => {
+                *answer.status_mut() = StatusCode::OK;
+                answer.headers_mut().remove(header::SEC_WEBSOCKET_ACCEPT);
+                self.open = true;
+                request::Framing::UntilClose
+            }
+            200..=299 => {
+                *answer.status_mut() = StatusCode::BAD_GATEWAY;
+                answer.headers_mut().clear();
+                self.discard = true;
+                request::Framing::None
+            }
+            _ => self.head.framing,
+        }
     }
 
     fn done(&self) -> bool {
@@ -138,12 +180,19 @@ impl Duplex for Inbound {
 
     fn poll_write(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let mut answer = self.answer.borrow_mut();
-        answer.poll_write(cx, data, &self.meter)
+        let open = answer.open;
+        let written = answer.poll_write(cx, data, &self.meter);
+        if answer.open && !open {
+            self.source.borrow_mut().open();
+        }
+        written
     }
 
     fn poll_shutdown(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         // The client need not be heard out: the stream's end tells it to stop.
-        self.source.borrow_mut().close();
+        if !self.answer.borrow().open {
+            self.source.borrow_mut().close();
+        }
         match &mut self.answer.borrow_mut().body {
             Some(body) => Poll::Ready(body.shutdown()),
             None => Poll::Ready(Ok(())),

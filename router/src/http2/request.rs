@@ -2,6 +2,7 @@
 //! asks for (RFC 9113, 8); what would read differently as HTTP/1.1 is checked here, and the
 //! pipeline's own parser reads the result as strictly as any client's bytes.
 
+use h2::ext::Protocol;
 use http::{
     Method, header,
     request::Parts,
@@ -13,11 +14,17 @@ use crate::http1::{
     request::Framing,
 };
 
+/// The only protocol that tunnels are made for.
+const WEBSOCKET: &str = "websocket";
+const WEBSOCKET_KEY: &str = "sec-websocket-key";
+
 /// A request as HTTP/1.1.
 #[derive(Debug)]
 pub(crate) struct Rendered {
     pub(crate) head: Vec<u8>,
     pub(crate) framing: Framing,
+    /// It asks for a tunnel (RFC 8441): an upgrade in HTTP/1.1.
+    pub(crate) tunnel: bool,
 }
 
 /// A request that HTTP/1.1 cannot say, or that says two things.
@@ -29,8 +36,17 @@ pub(crate) struct Unfit(&'static str);
 pub(crate) fn render(parts: &Parts, ended: bool) -> Result<Rendered, Unfit> {
     let mut head = Vec::with_capacity(512);
     let authority = parts.uri.authority();
-    let connect = parts.method == Method::CONNECT;
-    head.extend_from_slice(parts.method.as_str().as_bytes());
+    let tunnel = parts
+        .extensions
+        .get::<Protocol>()
+        .is_some_and(|protocol| protocol.as_str() == WEBSOCKET);
+    let connect = parts.method == Method::CONNECT && !tunnel;
+    let method = if tunnel {
+        Method::GET.as_str()
+    } else {
+        parts.method.as_str()
+    };
+    head.extend_from_slice(method.as_bytes());
     head.push(b' ');
     match (connect, authority, parts.uri.path_and_query()) {
         (true, Some(authority), _) => head.extend_from_slice(authority.as_str().as_bytes()),
@@ -41,7 +57,17 @@ pub(crate) fn render(parts: &Parts, ended: bool) -> Result<Rendered, Unfit> {
     if let Some(authority) = authority {
         push(&mut head, b"host", authority.as_str().as_bytes())?;
     }
-    let framing = push_fields(&mut head, parts, authority, ended)?;
+    let framing = push_fields(&mut head, parts, authority, ended || tunnel)?;
+    if tunnel {
+        push(&mut head, b"upgrade", WEBSOCKET.as_bytes())?;
+        push(&mut head, WEBSOCKET_KEY.as_bytes(), new_key().as_bytes())?;
+        head.extend_from_slice(b"connection: upgrade\r\n\r\n");
+        return Ok(Rendered {
+            head,
+            framing: Framing::None,
+            tunnel,
+        });
+    }
     match framing {
         Framing::Chunked => push(&mut head, b"transfer-encoding", b"chunked")?,
         Framing::Length(length) => {
@@ -56,7 +82,24 @@ pub(crate) fn render(parts: &Parts, ended: bool) -> Result<Rendered, Unfit> {
     }
     // One stream, one request.
     head.extend_from_slice(b"connection: close\r\n\r\n");
-    Ok(Rendered { head, framing })
+    Ok(Rendered {
+        head,
+        framing,
+        tunnel,
+    })
+}
+
+/// What proves to an HTTP/1.1 service that a WebSocket was asked for: any 16 bytes, in base64. Its
+/// answer is not checked: it is this router's connection, which nobody could have tricked.
+fn new_key() -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let random = rand::random::<u128>();
+    let digit = |at: u32| DIGITS[(random >> (6 * at)) as usize & 63];
+    // 21 whole digits, one of which only two bits count, and the padding.
+    let mut key: Vec<u8> = (0..21).map(digit).collect();
+    key.push(DIGITS[(random >> 126) as usize & 0b11_0000]);
+    key.extend_from_slice(b"==");
+    String::from_utf8(key).unwrap_or_default()
 }
 
 /// Origin form, or `*`; nothing that could be a second word or another host.
@@ -98,7 +141,7 @@ fn push_fields(
                 if authority.is_some_and(|authority| {
                     authority.as_str().as_bytes().eq_ignore_ascii_case(value)
                 }) => {}
-            _ if *name == header::COOKIE => {}
+            _ if *name == header::COOKIE || name.as_str() == WEBSOCKET_KEY => {}
             _ => push(head, name.as_str().as_bytes(), value)?,
         }
     }

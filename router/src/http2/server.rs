@@ -87,7 +87,8 @@ async fn shake_hands(worker: &Worker, timer: &Timer, carrier: Carrier) -> Option
         .max_send_buffer_size(worker.config.http2.send_buffer)
         .max_concurrent_reset_streams(RESET_REMEMBERED)
         .max_pending_accept_reset_streams(RESET_UNSEEN)
-        .max_local_error_reset_streams(Some(STREAM_ERRORS));
+        .max_local_error_reset_streams(Some(STREAM_ERRORS))
+        .enable_connect_protocol();
     timer.set(limits.header_timeout);
     let mut handshake = Box::pin(builder.handshake(carrier));
     let shaken = poll_fn(|cx| match handshake.as_mut().poll(cx) {

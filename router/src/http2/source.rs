@@ -50,6 +50,12 @@ impl Source {
         }
     }
 
+    /// From here on DATA is handed out as it comes: a tunnel.
+    pub(crate) fn open(&mut self) {
+        self.framing = Framing::UntilClose;
+        self.done = false;
+    }
+
     /// Nothing more will be read.
     pub(crate) fn close(&mut self) {
         self.body = None;

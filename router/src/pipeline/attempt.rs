@@ -7,14 +7,20 @@ use std::{
     time::{Duration, Instant},
 };
 
+use cardea_registry_api::policy::Protocol;
 use tokio::net::TcpStream;
 
 use crate::{
     exchange::Exchange,
+    grpc,
     http1::{
         body::{Broken, Patience, Side},
         buffer::{Buffer, Lent},
         render,
+    },
+    http2::{
+        Asked, Outbound,
+        links::{Place, Turn},
     },
     peer::{Failure, Picked},
     pipeline::{Connection, refuse, retry::Sent},
@@ -22,7 +28,7 @@ use crate::{
     timer::Timer,
     tls::Reason,
     upstream::{Policy, Security},
-    wire::Wire,
+    wire::{Unprocessed, Wire},
     worker::Worker,
 };
 
@@ -70,9 +76,15 @@ pub(crate) async fn attempt<'w>(
     let number = picked.peer().number();
     let idempotent = x.request.method.idempotent();
     let terms = picked.upstream().security().number();
-    let pooled = worker
-        .pool
-        .take(number, terms, worker.timers.now(), !idempotent);
+    let http2 = policy.protocol == Protocol::H2c;
+    let pooled = if http2 {
+        let place = worker.links.take(number);
+        place.map(|place| stream(place, x)).transpose()?
+    } else {
+        worker
+            .pool
+            .take(number, terms, worker.timers.now(), !idempotent)
+    };
     if let Some(mut upstream) = pooled {
         let heard = converse(worker, conn, x, body, &mut upstream, policy, kept).await;
         match heard {
@@ -86,7 +98,11 @@ pub(crate) async fn attempt<'w>(
             Err(trouble) => return Err(trouble),
         }
     }
-    let mut upstream = connect(conn, picked, policy).await?;
+    let mut upstream = if http2 {
+        stream(place(worker, conn, picked, policy).await?, x)?
+    } else {
+        connect(conn, picked, policy).await?
+    };
     let upgraded = converse(worker, conn, x, body, &mut upstream, policy, kept).await?;
     Ok(answer(upstream, asked_at, upgraded))
 }
@@ -100,15 +116,57 @@ fn answer(upstream: Wire, asked_at: Instant, upgraded: bool) -> Answer {
     }
 }
 
-async fn connect(conn: &Connection, picked: &Picked, policy: &Policy) -> Result<Wire, Trouble> {
-    let failed = |failure| Trouble::Peer {
+/// A stream for the request.
+fn stream(place: Place, x: &Exchange) -> Result<Wire, Trouble> {
+    let asked = Asked::take(&x.outbound, "http").map_err(Trouble::Refused)?;
+    Ok(Wire::Other(Box::new(Outbound::new(place, asked))))
+}
+
+/// A place on an HTTP/2 connection, perhaps one that is being made.
+async fn place(
+    worker: &Worker,
+    conn: &Connection,
+    picked: &Picked,
+    policy: &Policy,
+) -> Result<Place, Trouble> {
+    let number = picked.peer().number();
+    conn.timer.set(policy.timeouts.connect.duration());
+    loop {
+        let connecting = match worker.links.turn(number) {
+            Turn::Take(place) => return Ok(place),
+            Turn::Connect(connecting) => connecting,
+            Turn::Wait(other) => {
+                let mut done = std::pin::pin!(other.notified());
+                let waited = poll_fn(|cx| match done.as_mut().poll(cx) {
+                    Poll::Pending if conn.timer.fired() => Poll::Ready(false),
+                    ready => ready.map(|()| true),
+                });
+                if !waited.await {
+                    return Err(unconnected(Failure::ConnectTimeout));
+                }
+                continue;
+            }
+        };
+        let wire = connect(conn, picked, policy).await?;
+        let keep = policy.timeouts.keepalive.duration();
+        let begun = worker.links.begin(number, wire, &worker.timers, keep).await;
+        drop(connecting);
+        return begun.map_err(|_| unconnected(Failure::Connect));
+    }
+}
+
+const fn unconnected(failure: Failure) -> Trouble {
+    Trouble::Peer {
         failure,
         sent: Sent::Nothing,
-    };
+    }
+}
+
+async fn connect(conn: &Connection, picked: &Picked, policy: &Policy) -> Result<Wire, Trouble> {
     let address = picked
         .peer()
         .socket_addr()
-        .ok_or(failed(Failure::Connect))?;
+        .ok_or(unconnected(Failure::Connect))?;
     conn.timer.set(policy.timeouts.connect.duration());
     // Connecting is rare, and its state would make every connection's larger.
     let mut connecting = Box::pin(TcpStream::connect(address));
@@ -119,14 +177,14 @@ async fn connect(conn: &Connection, picked: &Picked, policy: &Policy) -> Result<
     .await;
     match connected {
         Ok(stream) => match stream.set_nodelay(true) {
-            Ok(()) => secure(conn, stream, picked).await.map_err(failed),
-            Err(_) => Err(failed(Failure::Connect)),
+            Ok(()) => secure(conn, stream, picked).await.map_err(unconnected),
+            Err(_) => Err(unconnected(Failure::Connect)),
         },
         Err(error) if is_local(&error) => Err(Trouble::Local(error)),
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-            Err(failed(Failure::ConnectTimeout))
+            Err(unconnected(Failure::ConnectTimeout))
         }
-        Err(_) => Err(failed(Failure::Connect)),
+        Err(_) => Err(unconnected(Failure::Connect)),
     }
 }
 
@@ -206,7 +264,8 @@ async fn converse<'w>(
     if uploading && body.is_none() {
         *body = Some(worker.large.lend());
     }
-    conn.timer.set(policy.timeouts.first_byte.duration());
+    let wait = Wait::of(conn, x, policy);
+    conn.timer.set(wait.time);
     loop {
         let n = if uploading && let Some(body) = body {
             let step = read_while_uploading(worker, conn, x, body, upstream, policy, kept).await?;
@@ -214,12 +273,12 @@ async fn converse<'w>(
                 Step::Read(n) => n,
                 Step::Uploaded => {
                     uploading = false;
-                    conn.timer.set(policy.timeouts.first_byte.duration());
+                    conn.timer.set(wait.time);
                     continue;
                 }
             }
         } else {
-            read_answer(conn, upstream, x.upstream.space()).await?
+            read_answer(conn, upstream, x.upstream.space(), wait).await?
         };
         if n == 0 {
             return Err(lost(Failure::Reset));
@@ -231,11 +290,36 @@ async fn converse<'w>(
     }
 }
 
+/// How long an answer may take to begin.
+#[derive(Debug, Clone, Copy)]
+struct Wait {
+    time: Duration,
+    /// It is the caller's own deadline: nothing against the peer.
+    callers: bool,
+}
+
+impl Wait {
+    fn of(conn: &Connection, x: &Exchange, policy: &Policy) -> Self {
+        let ours = policy.timeouts.first_byte.duration();
+        let theirs = conn
+            .wire
+            .is_http2()
+            .then(|| x.request.field(x.inbound.raw(), "grpc-timeout"))
+            .flatten()
+            .and_then(grpc::timeout);
+        Self {
+            time: theirs.map_or(ours, |theirs| theirs.min(ours)),
+            callers: theirs.is_some_and(|theirs| theirs < ours),
+        }
+    }
+}
+
 /// Reads once, for as long as there is a client to read for.
 async fn read_answer(
     conn: &mut Connection,
     upstream: &mut Wire,
     space: &mut [u8],
+    wait: Wait,
 ) -> Result<usize, Trouble> {
     let (mut from_peer, _) = upstream.split();
     let (from_client, _) = conn.wire.split();
@@ -245,7 +329,11 @@ async fn read_answer(
             return Poll::Ready(read.map_err(|error| read_failed(&error)));
         }
         if conn.timer.fired() {
-            return Poll::Ready(Err(read_failed(&io::ErrorKind::TimedOut.into())));
+            return Poll::Ready(Err(if wait.callers {
+                Trouble::Refused(refusal::TIMED_OUT)
+            } else {
+                read_failed(&io::ErrorKind::TimedOut.into())
+            }));
         }
         if watched && let Poll::Ready(gone) = from_client.poll_gone(cx) {
             if gone {
@@ -266,6 +354,12 @@ const fn lost(failure: Failure) -> Trouble {
 }
 
 fn read_failed(error: &io::Error) -> Trouble {
+    if Unprocessed::is(error) {
+        return Trouble::Peer {
+            failure: Failure::Reset,
+            sent: Sent::Nothing,
+        };
+    }
     lost(match error.kind() {
         io::ErrorKind::TimedOut => Failure::FirstByteTimeout,
         _ => Failure::Reset,

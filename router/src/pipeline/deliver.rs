@@ -4,6 +4,7 @@ use std::{future::poll_fn, task::Poll, time::Instant};
 
 use crate::{
     exchange::Exchange,
+    grpc,
     http1::{
         body::{Broken, Patience, Side},
         buffer::{Buffer, Lent},
@@ -206,7 +207,14 @@ async fn relay<'w>(
 /// went out as a whole and nothing came beyond the answer (`exact`).
 fn settle(worker: &Worker, x: &Exchange, answered: &mut Answered, exact: bool) {
     if !answered.counted_as_failure && on(Feature::Health) {
-        answered.picked.finished();
+        let policy = answered.picked.upstream().policy();
+        match grpc::status_in(x.download.trailer()) {
+            Some(status) if policy.is_grpc_failure(status) => {
+                let failure = Failure::GrpcStatus(status);
+                answered.picked.failed(failure, Instant::now());
+            }
+            _ => answered.picked.finished(),
+        }
     }
     let Some(upstream) = answered.answer.upstream.take() else {
         return;

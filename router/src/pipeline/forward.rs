@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::{
     exchange::Exchange,
+    grpc,
     http1::buffer::{Buffer, Lent},
     peer::{Failure, Picked},
     pipeline::{
@@ -16,6 +17,7 @@ use crate::{
     },
     refusal::{self, Refusal},
     switches::{Feature, on},
+    upstream::Policy,
     worker::Worker,
 };
 
@@ -78,10 +80,11 @@ pub(crate) async fn forward<'w>(
                 answer.took = now.saturating_duration_since(answer.asked_at);
                 seen.answered(x.response.status, answer.took);
                 let status = x.response.status;
-                let failed = policy.is_failure(status);
-                if failed {
-                    picked.failed(Failure::Status(status), now);
-                    worker.metrics.upstream_error(plan.labels(), "status");
+                let failure = judge(policy, x);
+                let failed = failure.is_some();
+                if let Some(failure) = failure {
+                    picked.failed(failure, now);
+                    worker.metrics.upstream_error(plan.labels(), failure.kind());
                 } else if on(Feature::Health) {
                     picked.responded(answer.took, now);
                 }
@@ -174,6 +177,22 @@ fn pick(worker: &Worker, x: &mut Exchange, plan: &Plan<'_>, now: Instant) -> Opt
     Some(picked)
 }
 
+/// What an answer's head alone says against the peer. gRPC's status is there when there is nothing
+/// else in the answer.
+fn judge(policy: &Policy, x: &Exchange) -> Option<Failure> {
+    let status = x.response.status;
+    if policy.is_failure(status) {
+        return Some(Failure::Status(status));
+    }
+    if policy.health.grpc_statuses.is_empty() {
+        return None;
+    }
+    let status = grpc::status_of(x.upstream.raw(), &x.response)?;
+    policy
+        .is_grpc_failure(status)
+        .then_some(Failure::GrpcStatus(status))
+}
+
 fn refusal_for(failure: Failure) -> Refusal {
     match failure {
         Failure::ConnectTimeout | Failure::FirstByteTimeout | Failure::IdleTimeout => {
@@ -183,6 +202,7 @@ fn refusal_for(failure: Failure) -> Refusal {
         | Failure::Tls
         | Failure::Reset
         | Failure::Protocol
-        | Failure::Status(_) => refusal::ALL_FAILED,
+        | Failure::Status(_)
+        | Failure::GrpcStatus(_) => refusal::ALL_FAILED,
     }
 }

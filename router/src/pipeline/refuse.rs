@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::{
     exchange::Exchange,
+    grpc,
     http1::{
         body::Broken,
         render::{self, Delivery, date, line},
@@ -93,6 +94,10 @@ async fn send(
         close: !keep,
         say_keep_alive: keep && !x.request.http11,
     };
+    let refused = match own {
+        Own::Refusal(refusal) => Some(*refusal),
+        Own::Answer(_) => None,
+    };
     let id = x.id.as_bytes();
     let content = match own {
         Own::Refusal(refusal) => {
@@ -120,14 +125,20 @@ async fn send(
     seen.status = content.status;
     x.reply.clear();
     let lines = &x.scratch.reply;
-    head_and_body(
-        &mut x.reply,
-        &content,
-        delivery,
-        id,
-        lines,
-        x.request.method,
-    );
+    let content_type = x.request.field(x.inbound.raw(), "content-type");
+    match refused {
+        Some(refusal) if content_type.is_some_and(grpc::is_grpc) => {
+            grpc_answer(&mut x.reply, refusal, delivery, id, lines);
+        }
+        _ => head_and_body(
+            &mut x.reply,
+            &content,
+            delivery,
+            id,
+            lines,
+            x.request.method,
+        ),
+    }
     conn.timer.set(worker.config.limits.idle_timeout);
     let (_, written) = conn.wire.write_all(&conn.timer, &x.reply).await;
     if written.is_err() {
@@ -182,6 +193,25 @@ fn head_and_body(
             .iter()
             .for_each(|part| out.extend_from_slice(part));
     }
+}
+
+/// The same for a caller of gRPC: its statuses come with 200, and with nothing behind the head.
+fn grpc_answer(out: &mut Vec<u8>, refusal: Refusal, delivery: Delivery, id: &[u8], lines: &[u8]) {
+    out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\n");
+    date(out);
+    let status = grpc::status(&refusal);
+    line(
+        out,
+        b"Grpc-Status",
+        itoa::Buffer::new().format(status).as_bytes(),
+    );
+    // Messages are plain text without a percent sign: nothing of them needs to be escaped.
+    line(out, b"Grpc-Message", refusal.message.as_bytes());
+    line(out, b"Content-Length", b"0");
+    render::connection(out, delivery);
+    line(out, b"X-Request-Id", id);
+    out.extend_from_slice(lines);
+    out.extend_from_slice(b"\r\n");
 }
 
 fn reason(status: u16) -> &'static str {

@@ -9,5 +9,13 @@ pub(crate) mod frames;
 mod attacks;
 #[path = "http2/conformance.rs"]
 mod conformance;
+#[path = "http2/grpc.rs"]
+mod grpc;
+#[path = "http2/outbound.rs"]
+mod outbound;
+#[path = "http2/peer.rs"]
+mod peer;
 #[path = "http2/requests.rs"]
 mod requests;
+#[path = "http2/websocket.rs"]
+mod websocket;

@@ -92,6 +92,34 @@ fn targets_are_in_origin_form() {
     assert_eq!(out, b"*");
 }
 
+#[test]
+fn a_websocket_becomes_an_upgrade() {
+    let request = Request::builder()
+        .method("CONNECT")
+        .uri("http://h.example/chat?x=1")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", "mine")
+        .extension(Protocol::from_static("websocket"));
+    let (parts, ()) = request.body(()).unwrap().into_parts();
+    let rendered = render(&parts, false).unwrap();
+    assert!(rendered.tunnel);
+    let head = String::from_utf8(rendered.head).unwrap();
+    assert!(
+        head.starts_with("GET /chat?x=1 HTTP/1.1\r\nhost: h.example\r\n"),
+        "{head}"
+    );
+    assert!(
+        head.ends_with("==\r\nconnection: upgrade\r\n\r\n"),
+        "{head}"
+    );
+    assert!(!head.contains("mine"), "{head}");
+    let mut parsed = RequestHead::default();
+    assert!(parsed.parse(head.as_bytes(), 0, head.len()).unwrap());
+    assert!(parsed.upgrade);
+    assert_eq!(new_key().len(), 24);
+    assert_ne!(new_key(), new_key());
+}
+
 proptest! {
     /// Whatever the fields hold, what the pipeline's parser reads is what was sent: the same
     /// fields, and no others.

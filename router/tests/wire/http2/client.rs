@@ -127,8 +127,10 @@ pub(crate) async fn send_all(
             return;
         }
     }
-    if let Some(trailers) = trailers {
-        let _ = stream.send_trailers(trailers);
+    match trailers {
+        Some(trailers) => drop(stream.send_trailers(trailers)),
+        // After the last piece this is an error, and means nothing.
+        None => drop(stream.send_data(Bytes::new(), true)),
     }
 }
 
@@ -143,7 +145,9 @@ pub(crate) async fn read(answer: ResponseFuture) -> Result<Answer, h2::Error> {
     })
 }
 
-async fn read_body(body: &mut RecvStream) -> Result<(Vec<u8>, Option<HeaderMap>), h2::Error> {
+pub(crate) async fn read_body(
+    body: &mut RecvStream,
+) -> Result<(Vec<u8>, Option<HeaderMap>), h2::Error> {
     let mut content = Vec::new();
     while let Some(piece) = body.data().await {
         let piece = piece?;

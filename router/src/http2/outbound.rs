@@ -1,0 +1,277 @@
+//! A stream that the router opens to a peer, as an HTTP/1.1 connection with one request.
+
+use std::{
+    cell::RefCell,
+    future::Future,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use h2::{Reason, RecvStream, client::ResponseFuture};
+use http::{HeaderMap, Request, Response, StatusCode, header};
+
+use crate::{
+    http1::{
+        head::Known,
+        request::{Framing, Method, RequestHead},
+    },
+    http2::{
+        answer::fields,
+        broken,
+        links::Place,
+        sink::Sink,
+        source::{Source, field},
+    },
+    refusal::{self, Refusal},
+    wire::{Duplex, Unprocessed},
+};
+
+/// A peer's stream.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    state: RefCell<State>,
+    place: Place,
+}
+
+#[derive(Debug)]
+struct State {
+    asked: Asked,
+    sink: Option<Sink>,
+    response: Option<ResponseFuture>,
+    source: Option<Source>,
+    /// Interim answers' heads that are being read.
+    staged: Vec<u8>,
+}
+
+/// A request as the pipeline wrote it, and as it goes out.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    head: Option<Request<()>>,
+    /// Bytes of the HTTP/1.1 head.
+    len: usize,
+    framing: Framing,
+    method: Method,
+}
+
+impl Asked {
+    /// Takes the head that the pipeline has written from the beginning of `written`.
+    pub(crate) fn take(written: &[u8], scheme: &'static str) -> Result<Self, Refusal> {
+        let mut head = RequestHead::default();
+        if !head.parse(written, 0, written.len())? {
+            return Err(Refusal::bad("the request's head is not complete"));
+        }
+        if head.upgrade {
+            return Err(refusal::UPGRADE_NOT_SERVED);
+        }
+        let unfit = |_| Refusal::bad("the request cannot be said in HTTP/2");
+        let uri = http::Uri::builder()
+            .scheme(scheme)
+            .authority(head.host.of(written))
+            .path_and_query(head.path_query.of(written))
+            .build()
+            .map_err(unfit)?;
+        let mut request = Request::builder()
+            .method(head.method_name.of(written))
+            .uri(uri)
+            .body(())
+            .map_err(unfit)?;
+        let mut fields = fields(written, head.len, &head.fields)
+            .ok_or(Refusal::bad("a header field cannot be said in HTTP/2"))?;
+        fields.remove(header::HOST);
+        *request.headers_mut() = fields;
+        Ok(Self {
+            head: Some(request),
+            len: head.len,
+            framing: head.framing,
+            method: head.method,
+        })
+    }
+}
+
+impl Outbound {
+    /// A stream at this place, for this request.
+    pub(crate) fn new(place: Place, asked: Asked) -> Self {
+        let state = State {
+            asked,
+            sink: None,
+            response: None,
+            source: None,
+            staged: Vec::new(),
+        };
+        Self {
+            state: RefCell::new(state),
+            place,
+        }
+    }
+}
+
+impl State {
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &[u8],
+        place: &Place,
+    ) -> Poll<io::Result<usize>> {
+        let mut used = 0;
+        if let Some(head) = self.asked.head.take() {
+            let ended = self.asked.framing == Framing::None;
+            let (response, to) = place.send().send_request(head, ended).map_err(broken)?;
+            self.response = Some(response);
+            self.sink = Some(Sink::new(to, self.asked.framing));
+            used = self.asked.len.min(data.len());
+        }
+        let Some(sink) = self.sink.as_mut().filter(|_| used < data.len()) else {
+            return Poll::Ready(Ok(used));
+        };
+        match sink.poll_write(cx, &data[used..]) {
+            Poll::Ready(Ok(n)) => Poll::Ready(Ok(used + n)),
+            _ if used > 0 => Poll::Ready(Ok(used)),
+            other => other,
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, space: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            if !self.staged.is_empty() {
+                let n = self.staged.len().min(space.len());
+                space[..n].copy_from_slice(&self.staged[..n]);
+                self.staged.drain(..n);
+                return Poll::Ready(Ok(n));
+            }
+            if let Some(source) = &mut self.source {
+                return source.poll_read(cx, space).map_err(reason);
+            }
+            let Some(response) = &mut self.response else {
+                return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+            };
+            if let Poll::Ready(Some(interim)) = response.poll_informational(cx) {
+                let interim = interim.map_err(|error| reason(broken(error)))?;
+                status_line(&mut self.staged, interim.status());
+                push_fields(&mut self.staged, interim.headers());
+                self.staged.extend_from_slice(b"\r\n");
+                continue;
+            }
+            let answer = ready!(Pin::new(response).poll(cx)).map_err(|e| reason(broken(e)))?;
+            self.source = Some(render(answer, self.asked.method));
+        }
+    }
+}
+
+/// An answer as HTTP/1.1.
+fn render(answer: Response<RecvStream>, method: Method) -> Source {
+    let (parts, body) = answer.into_parts();
+    let mut head = Vec::with_capacity(512);
+    status_line(&mut head, parts.status);
+    let mut fields = parts.headers;
+    let length = fields.get(header::CONTENT_LENGTH).cloned();
+    let bodiless = method == Method::Head
+        || matches!(
+            parts.status,
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        );
+    let framing = if bodiless || body.is_end_stream() {
+        // Behind a head that ended the stream there is nothing, which must be said.
+        if !bodiless && length.is_none() {
+            fields.insert(header::CONTENT_LENGTH, 0.into());
+        }
+        Framing::None
+    } else {
+        // gRPC's trailers hold its status: they need chunks.
+        let length = length
+            .filter(|_| !crate::grpc::is_content_type(fields.get(header::CONTENT_TYPE)))
+            .and_then(|length| crate::http1::head::parse_length(length.as_bytes()));
+        match length {
+            Some(0) => Framing::None,
+            Some(length) => Framing::Length(length),
+            None => {
+                fields.remove(header::CONTENT_LENGTH);
+                Framing::Chunked
+            }
+        }
+    };
+    push_fields(&mut head, &fields);
+    if framing == Framing::Chunked {
+        head.extend_from_slice(b"transfer-encoding: chunked\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    Source::new(head, framing, body)
+}
+
+fn status_line(out: &mut Vec<u8>, status: StatusCode) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn push_fields(out: &mut Vec<u8>, fields: &HeaderMap) {
+    for (name, value) in fields {
+        let known = crate::http1::head::classify(name.as_str().as_bytes());
+        if !matches!(
+            known,
+            Known::Connection | Known::TransferEncoding | Known::Upgrade
+        ) {
+            field(out, name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+}
+
+/// Whether the peer says that it has done nothing for the request (RFC 9113, 8.7).
+fn reason(error: io::Error) -> io::Error {
+    let of_h2 = error.get_ref().and_then(|e| e.downcast_ref::<h2::Error>());
+    let unprocessed = of_h2.is_some_and(|error| {
+        error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM))
+    });
+    if unprocessed {
+        return io::Error::new(io::ErrorKind::ConnectionReset, Unprocessed);
+    }
+    error
+}
+
+impl Duplex for Outbound {
+    fn poll_read(&self, cx: &mut Context<'_>, space: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.state.borrow_mut().poll_read(cx, space)
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.state.borrow_mut().poll_write(cx, data, &self.place)
+    }
+
+    fn poll_shutdown(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.state.borrow_mut().sink {
+            Some(sink) => Poll::Ready(sink.shutdown()),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_read_ready(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn has_bytes(&self) -> bool {
+        false
+    }
+
+    /// A stream is for one request: it never goes to the pool.
+    fn is_silent(&self, _: bool) -> bool {
+        false
+    }
+
+    /// What is dropped before its end is cancelled anyway.
+    fn cut(&self) {}
+
+    fn is_http2(&self) -> bool {
+        true
+    }
+}
+
+impl Drop for Outbound {
+    fn drop(&mut self) {
+        let state = self.state.get_mut();
+        if state.response.is_some() && state.source.is_none() {
+            self.place.unanswered();
+        }
+    }
+}
