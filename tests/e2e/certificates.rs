@@ -45,11 +45,13 @@ impl Authority {
         let mut roots = RootCertStore::empty();
         roots.add(self.0.der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
+        let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
+        // A session that is taken up again goes on with the certificate that it began with.
+        config.resumption = rustls::client::Resumption::disabled();
         Arc::new(config)
     }
 }
