@@ -21,6 +21,9 @@ mod exchange;
 mod explain;
 #[cfg(test)]
 mod fixtures;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod grpc;
 mod health;
 mod http1;

@@ -9,6 +9,8 @@
 mod answers;
 #[path = "wire/bodies.rs"]
 mod bodies;
+#[path = "wire/differential.rs"]
+mod differential;
 #[path = "wire/failures.rs"]
 mod failures;
 #[path = "wire/harness.rs"]
@@ -35,3 +37,5 @@ mod tls;
 mod tunnels;
 #[path = "wire/upstream_tls.rs"]
 mod upstream_tls;
+#[path = "wire/websocket.rs"]
+mod websocket;

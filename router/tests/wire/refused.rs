@@ -270,6 +270,8 @@ fn chunks() {
         "1\r\na\n0\r\n\r\n",
         "1\r\na0\r\n\r\n",
         "1\r\nab\r\n",
+        "1\r\naX\n0\r\n\r\n",
+        "1\r\na\rX0\r\n\r\n",
         "1\ra\r\n",
         "1\r\na\r\n0\n\r\n",
         "1\r\na\r\n0\r\n\n",
