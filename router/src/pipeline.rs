@@ -40,7 +40,7 @@ use crate::{
     refusal,
     switches::{Feature, on},
     timer::Timer,
-    tls, tunnel,
+    tunnel,
     wire::Wire,
     worker::Worker,
 };
@@ -172,7 +172,7 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
     let refused = match receive::head(worker, conn, x).await {
         Ok(()) => None,
         Err(receive::End::Refused(_))
-            if fresh && conn.wire.is_plain() && http2::is_preface(x.inbound.data()) =>
+            if fresh && conn.wire.may_speak_http2() && http2::is_preface(x.inbound.data()) =>
         {
             return After::Http2(x.inbound.data().to_vec());
         }
@@ -293,7 +293,7 @@ fn prepare(
         believed: conn.client.trusted.then_some(&x.believed),
         scheme: conn.scheme,
         request_id: x.id.as_bytes(),
-        client_cert: conn.wire.tls().and_then(tls::Facts::client_cert),
+        client_cert: conn.wire.tls().and_then(|facts| facts.client_cert()),
         drop_underscores: worker.config.drop_underscores,
         path: &x.scratch.path,
         host: &x.scratch.host,

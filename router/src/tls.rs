@@ -53,6 +53,8 @@ pub(crate) struct Facts {
     pub(crate) version: Version,
     /// An earlier session was taken up again.
     pub(crate) resumed: bool,
+    /// HTTP/2 was agreed on.
+    pub(crate) http2: bool,
     /// Whose terms for clients the connection was made on; none: clients are not asked.
     asked: Option<Name>,
     /// What is known of the client's certificate, as services are told.
@@ -71,6 +73,7 @@ impl Facts {
                 Some(ProtocolVersion::TLSv1_2) => Version::V12,
                 _ => Version::V13,
             },
+            http2: common.alpn_protocol() == Some(b"h2"),
             resumed: common.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
         }
     }

@@ -8,6 +8,7 @@ use std::{
     future::poll_fn,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -60,7 +61,7 @@ pub(crate) trait Duplex: fmt::Debug {
     fn cut(&self);
 
     /// What was agreed on where it is TLS, or within TLS.
-    fn tls(&self) -> Option<&tls::Facts> {
+    fn tls(&self) -> Option<&Arc<tls::Facts>> {
         None
     }
 
@@ -177,7 +178,7 @@ impl Wire {
     }
 
     /// What was agreed on where it is TLS, or within TLS.
-    pub(crate) fn tls(&self) -> Option<&tls::Facts> {
+    pub(crate) fn tls(&self) -> Option<&Arc<tls::Facts>> {
         match self {
             Self::Tcp(_) => None,
             Self::Other(other) => other.tls(),
@@ -222,9 +223,13 @@ impl Wire {
         }
     }
 
-    /// Whether it is a TCP connection with nothing in between.
-    pub(crate) fn is_plain(&self) -> bool {
-        matches!(self, Self::Tcp(_))
+    /// Whether HTTP/2 may begin here: on plain TCP with prior knowledge, in TLS where it was agreed on
+    /// (RFC 9113, 3.3), and never within a stream of HTTP/2.
+    pub(crate) fn may_speak_http2(&self) -> bool {
+        match self {
+            Self::Tcp(_) => true,
+            Self::Other(other) => !other.is_http2() && other.tls().is_some_and(|facts| facts.http2),
+        }
     }
 
     /// Whether it is a stream of an HTTP/2 connection.

@@ -4,6 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     io,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -22,6 +23,7 @@ use crate::{
         source::Source,
     },
     timer::Timers,
+    tls,
     wire::Duplex,
 };
 
@@ -34,6 +36,8 @@ pub(crate) struct Inbound {
     timers: Rc<Timers>,
     opened: u64,
     cut: Cell<bool>,
+    /// Of the connection.
+    tls: Option<Arc<tls::Facts>>,
 }
 
 /// The answer's way out.
@@ -59,6 +63,7 @@ impl Inbound {
         mut respond: SendResponse<Bytes>,
         meter: Rc<Meter>,
         timers: Rc<Timers>,
+        tls: Option<Arc<tls::Facts>>,
     ) -> Result<Self, Unfit> {
         let (parts, body) = request.into_parts();
         let rendered = render(&parts, body.is_end_stream())
@@ -83,6 +88,7 @@ impl Inbound {
             meter,
             timers,
             cut: Cell::new(false),
+            tls,
         })
     }
 }
@@ -174,6 +180,10 @@ impl Answer {
 }
 
 impl Duplex for Inbound {
+    fn tls(&self) -> Option<&Arc<tls::Facts>> {
+        self.tls.as_ref()
+    }
+
     fn poll_read(&self, cx: &mut Context<'_>, space: &mut [u8]) -> Poll<io::Result<usize>> {
         self.source.borrow_mut().poll_read(cx, space)
     }

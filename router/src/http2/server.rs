@@ -5,6 +5,7 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -21,6 +22,7 @@ use crate::{
     metrics::Http2Refusal,
     pipeline::{self, Connection},
     timer::Timer,
+    tls,
     wire::Wire,
     worker::Worker,
 };
@@ -51,9 +53,12 @@ pub(crate) fn serve(worker: Rc<Worker>, conn: Connection, first: Vec<u8>) -> Ser
         let counted = Counted(Rc::clone(&worker));
         let meter = Rc::new(Meter::new(worker.timers.now()));
         let metered = (Rc::clone(&meter), Rc::clone(&worker.timers));
+        let tls = conn.wire.tls().cloned();
         let carrier = Carrier::new(conn.wire, first, Some(metered));
         if let Some(frames) = shake_hands(&worker, &conn.timer, carrier).await {
-            let server = Server::new(&worker, frames, meter, conn.timer, conn.scheme, conn.client);
+            let mut server =
+                Server::new(&worker, frames, meter, conn.timer, conn.scheme, conn.client);
+            server.tls = tls;
             server.run().await;
         }
         drop(counted);
@@ -106,6 +111,7 @@ struct Server<'w> {
     timer: Timer,
     scheme: &'static str,
     client: Client,
+    tls: Option<Arc<tls::Facts>>,
     pings: Option<PingPong>,
     /// When a ping was sent that has not been answered.
     pinged: Option<u64>,
@@ -133,6 +139,7 @@ impl<'w> Server<'w> {
             timer,
             scheme,
             client,
+            tls: None,
             pinged: None,
             idle_since: Some(worker.timers.now()),
             leaving: false,
@@ -232,7 +239,7 @@ impl<'w> Server<'w> {
             return;
         };
         let (meter, timers) = (Rc::clone(&self.meter), Rc::clone(&worker.timers));
-        match Inbound::new(request, respond, meter, timers) {
+        match Inbound::new(request, respond, meter, timers, self.tls.clone()) {
             Ok(inbound) => {
                 let (scheme, client) = (self.scheme, self.client.clone());
                 self.streams.push(Box::pin(async move {

@@ -70,7 +70,10 @@ pub(crate) fn plan<'t>(
         })?;
     let misdirected = table.certificates.as_ref().is_some_and(|certificates| {
         certificates.asks_clients()
-            && certificates.misdirects(x.request.host.of(raw), conn.wire.tls())
+            && certificates.misdirects(
+                x.request.host.of(raw),
+                conn.wire.tls().map(|facts| &**facts),
+            )
     });
     if misdirected {
         return Err(refusal::MISDIRECTED);

@@ -23,7 +23,7 @@ use rustls::{
 };
 
 /// What is offered inside of TLS, the better first.
-const ALPN: [&[u8]; 1] = [b"http/1.1"];
+const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// Makes sets of certificates and keeps what outlives them: keys of session tickets, so that clients
 /// can take up their sessions whatever changes.

@@ -8,6 +8,7 @@ use std::{
     cell::{RefCell, RefMut},
     io::{self, Read},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -40,7 +41,7 @@ thread_local! {
 #[derive(Debug)]
 pub(crate) struct TlsStream {
     inner: RefCell<Inner>,
-    facts: Facts,
+    facts: Arc<Facts>,
 }
 
 #[derive(Debug)]
@@ -410,7 +411,7 @@ impl TlsStream {
     pub(super) fn new(inner: Inner, facts: Facts) -> Self {
         Self {
             inner: RefCell::new(inner),
-            facts,
+            facts: Arc::new(facts),
         }
     }
 
@@ -459,7 +460,7 @@ impl Duplex for TlsStream {
         self.inner().cut();
     }
 
-    fn tls(&self) -> Option<&Facts> {
+    fn tls(&self) -> Option<&Arc<Facts>> {
         Some(&self.facts)
     }
 }

@@ -183,6 +183,9 @@ fn retries_end_with_their_budget() {
         (10.0..=12.0 * windows).contains(&retries),
         "{retries} retries in {windows} windows"
     );
-    let arrived = a.count("GET ") + b.count("GET ");
-    assert!((arrived as f64 - f64::from(REQUESTS) - retries).abs() < 0.1);
+    // A peer may close before it has written down what it was sent.
+    until("every try is at a peer", || {
+        let arrived = a.count("GET ") + b.count("GET ");
+        (arrived as f64 - f64::from(REQUESTS) - retries).abs() < 0.1
+    });
 }

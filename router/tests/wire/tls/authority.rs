@@ -121,6 +121,12 @@ impl Client {
         self
     }
 
+    /// Which asks for HTTP/2.
+    pub(crate) fn asking_for_http2(mut self) -> Self {
+        Arc::make_mut(&mut self.config).alpn_protocols = vec![b"h2".to_vec()];
+        self
+    }
+
     /// Connects; nothing has been said yet.
     pub(crate) fn connect(&self, to: SocketAddr, host: &str) -> Wire {
         let name = host.to_owned().try_into().unwrap();

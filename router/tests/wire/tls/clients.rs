@@ -118,3 +118,39 @@ fn what_one_host_was_shown_does_not_count_for_another() {
     plain.send(GET);
     assert_eq!(plain.response().status(), 200);
 }
+
+#[test]
+fn http2_is_agreed_on_and_its_streams_know_the_client() {
+    let world = world();
+    let client = Client::of(&world.authority, rustls::ALL_VERSIONS, Some(&world.own));
+    let client = client.asking_for_http2();
+    // `GET / HTTP/2` of a host with eleven letters, after the preface and empty settings.
+    let ask = |name: &str, host: &str| {
+        let mut wire = client.try_connect(world.router.tls(), name).unwrap();
+        let agreed = wire
+            .session
+            .as_ref()
+            .unwrap()
+            .alpn_protocol()
+            .map(<[u8]>::to_vec);
+        assert_eq!(agreed.as_deref(), Some(&b"h2"[..]));
+        wire.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+        assert_eq!(host.len(), 11);
+        wire.send(b"\0\0\x10\x01\x05\0\0\0\x01\x82\x87\x84\x41\x0b");
+        wire.send(host);
+        loop {
+            let head = wire.take(9);
+            let payload = wire.take(usize::from(head[1]) << 8 | usize::from(head[2]));
+            if head[3] == 1 {
+                return payload;
+            }
+        }
+    };
+    // 0x88 is `:status: 200`.
+    assert_eq!(ask("strict.test", "strict.test")[0], 0x88);
+    assert_eq!(world.upstream.count("X-Forwarded-Client-Cert: Hash="), 1);
+    assert_eq!(world.upstream.count("X-Forwarded-Proto: https"), 1);
+    let misdirected = ask("open.test", "strict.test");
+    assert_ne!(misdirected[0], 0x88);
+    assert_eq!(world.upstream.count("GET / "), 1);
+}
