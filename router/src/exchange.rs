@@ -71,6 +71,7 @@ impl Exchange {
             out.clear();
             out.shrink_to(MOST_KEPT);
         }
+        self.scratch.reset(MOST_KEPT);
         self.request.forget();
     }
 

@@ -180,6 +180,8 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
         Err(receive::End::Refused(refusal)) => Some(refusal),
     };
     let mut seen = Seen::begin(Instant::now());
+    // Whoever answers, and whatever: nothing that was written about another request may join it.
+    x.scratch.clear();
     believe(worker, conn, x);
     name_request(worker, x);
     if let Some(refusal) = refused {
@@ -193,7 +195,6 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
     let chunks = framing == Framing::Chunked;
     x.upload.begin(framing, chunks, worker.config.limits.body);
     x.outbound.clear();
-    x.scratch.clear();
     // Match and plan, with one table from here to the end.
     let table = worker.table();
     let planned = plan::plan(table.as_deref().map(|held| &*held.0), x, conn, worker);

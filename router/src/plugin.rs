@@ -129,15 +129,27 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     pub(crate) fn clear(&mut self) {
-        for text in [
+        for text in self.texts() {
+            text.clear();
+        }
+    }
+
+    /// Forgets everything, and keeps no more than `most` bytes of room for each text.
+    pub(crate) fn reset(&mut self, most: usize) {
+        self.clear();
+        for text in self.texts() {
+            text.shrink_to(most);
+        }
+    }
+
+    fn texts(&mut self) -> [&mut Vec<u8>; 5] {
+        [
             &mut self.path,
             &mut self.host,
             &mut self.request,
             &mut self.reply,
             &mut self.value,
-        ] {
-            text.clear();
-        }
+        ]
     }
 }
 

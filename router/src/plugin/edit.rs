@@ -115,7 +115,12 @@ impl NewPath {
 
     /// Writes the new path to `out`; `false`: the old one stays.
     pub(crate) fn write(&self, about: &About<'_>, out: &mut Vec<u8>) -> bool {
-        let Some(groups) = self.matches.captures(about.asked.path) else {
+        let path = about.asked.path;
+        let Some(groups) = self
+            .matches
+            .captures(path)
+            .filter(|_| path.starts_with(b"/"))
+        else {
             return false;
         };
         about.fill(&self.to, Some(&groups), out);
@@ -125,6 +130,10 @@ impl NewPath {
 
 /// Writes a path whose first segments are another prefix now.
 pub(crate) fn write_prefix(prefix: &str, about: &About<'_>, out: &mut Vec<u8>) {
+    if !about.asked.path.starts_with(b"/") {
+        // `OPTIONS *` is about the whole server.
+        return;
+    }
     let rest = about.rest();
     out.extend_from_slice(prefix.trim_end_matches('/').as_bytes());
     out.extend_from_slice(rest);

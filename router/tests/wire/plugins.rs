@@ -229,3 +229,22 @@ fn a_change_reaches_open_connections_and_forgets_no_counter() {
     );
     assert_eq!(ask("").status(), 429);
 }
+
+#[test]
+fn what_was_written_for_one_client_never_joins_the_refusal_of_another() {
+    let upstream = Upstream::answering(OK);
+    let router = Setup::new(&[&upstream])
+        .tables("[[plugin]]\nname = \"w\"\n[plugin.rewrite.response.set]\nX-For = \"${header:x-user}\"\n")
+        .start();
+    let mut client = router.client();
+    let bad = "GET / HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n";
+    // Both come in one read, so that they share all state of a connection.
+    client.send(format!("{}{bad}", get("X-User: u1\r\n")));
+    assert_eq!(client.response().field("x-for"), Some("u1"));
+    let refused = client.response();
+    assert_eq!((refused.status(), refused.field("x-for")), (400, None));
+    // Nor does it wait for the next connection.
+    assert_eq!(router.ask(get("X-User: u2\r\n")).field("x-for"), Some("u2"));
+    let refused = router.ask(bad);
+    assert_eq!((refused.status(), refused.field("x-for")), (400, None));
+}

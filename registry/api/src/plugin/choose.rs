@@ -158,9 +158,9 @@ impl Ab {
     pub fn check(&self) -> Result<(), Invalid> {
         let mut check = Check::default();
         check.ensure(
-            (1..=100).contains(&self.experiments.len()),
+            (1..=8).contains(&self.experiments.len()),
             "experiments",
-            "1 to 100 experiments: [[plugin.ab.experiments]]",
+            "1 to 8 experiments: [[plugin.ab.experiments]]",
         );
         let mut names = BTreeSet::new();
         for (i, experiment) in self.experiments.iter().enumerate() {
