@@ -201,25 +201,9 @@ fn ask_plugins<'t>(
     explanation: &mut Explanation,
 ) -> Option<&'t std::sync::Arc<Upstream>> {
     let chain = entry.chain.as_ref()?;
-    let target = question.target.as_str();
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let client = question.client.unwrap_or(IpAddr::from([127, 0, 0, 1]));
     let client_text = client.to_string();
-    let asked = Asked {
-        method: question.method.as_bytes(),
-        host: question.host.as_bytes(),
-        path: path.as_bytes(),
-        query: query.as_bytes(),
-        headers: Headers::List(&question.headers),
-        client,
-        client_text: client_text.as_bytes(),
-        scheme: "http",
-        request_id: b"explain",
-        head: 0,
-        body: Some(0),
-        has_body: false,
-        lot: rand::random(),
-    };
+    let asked = asked(question, client_text.as_bytes());
     let usable = |slot| table.upstream_at(slot).is_some_and(|u| u.is_usable());
     let mut scratch = Scratch::default();
     let nanos = crate::clock::nanos(now);
@@ -321,23 +305,32 @@ fn explain_upstream(
     }
 }
 
+/// The hash of what a service balances by, as for a real request.
 fn hash_key(of: &HashKey, question: &Question) -> Option<u64> {
-    let header = |name: &str| {
-        let mut all = question.headers.iter();
-        all.find(|(have, _)| have == name)
-            .map(|(_, value)| value.as_bytes())
-    };
-    let (path, query) = question
-        .target
-        .split_once('?')
-        .unwrap_or((&question.target, ""));
-    match of {
-        HashKey::Header(name) if name == "host" => Some(key::hash(question.host.as_bytes())),
-        HashKey::Header(name) => header(name).map(key::hash),
-        HashKey::Cookie(name) => key::cookie(header("cookie")?, name).map(key::hash),
-        HashKey::Query(name) => key::query(query.as_bytes(), name).map(key::hash),
-        HashKey::Client => question.client.map(key::of_client),
-        HashKey::Path => Some(key::hash(path.as_bytes())),
+    if *of == HashKey::Client {
+        return question.client.map(key::of_client);
+    }
+    asked(question, b"").value(of).map(key::hash)
+}
+
+/// The question as a request.
+fn asked<'q>(question: &'q Question, client_text: &'q [u8]) -> Asked<'q> {
+    let target = question.target.as_str();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    Asked {
+        method: question.method.as_bytes(),
+        host: question.host.as_bytes(),
+        path: path.as_bytes(),
+        query: query.as_bytes(),
+        headers: Headers::List(&question.headers),
+        client: question.client.unwrap_or(IpAddr::from([127, 0, 0, 1])),
+        client_text,
+        scheme: "http",
+        request_id: b"explain",
+        head: 0,
+        body: Some(0),
+        has_body: false,
+        lot: rand::random(),
     }
 }
 
