@@ -20,7 +20,11 @@ use socket2::{Domain, Socket, Type};
 use tracing::{Event, Metadata, Subscriber, field, span};
 
 #[path = "wire/harness.rs"]
-#[allow(dead_code, reason = "it is the wire tests'; this one needs a part")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "it is the wire tests'; this one needs a part"
+)]
 mod harness;
 
 use harness::{GET, OK, Setup, Upstream, Wire, until};
