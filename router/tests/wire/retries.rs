@@ -1,5 +1,10 @@
 //! Retries: never where something could be done twice.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use crate::harness::{GET, Message, OK, Running, Setup, Upstream, refusing, until};
 
 const POST: &str = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc";
@@ -149,18 +154,21 @@ fn a_pooled_connection_that_was_closed_is_no_failure() {
 
 #[test]
 fn a_post_does_not_meet_a_connection_that_is_known_to_be_closed() {
-    let upstream = Upstream::start(|mut wire, _| {
+    let closed = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&closed);
+    let upstream = Upstream::start(move |mut wire, _| {
         wire.request();
         wire.send(OK);
+        // On loopback its FIN is at the other end when this returns.
+        drop(wire);
+        counted.fetch_add(1, Ordering::SeqCst);
     });
     let router = Setup::new(&[&upstream]).start();
     let mut client = router.client();
     for round in 1..20 {
         client.send(POST);
         assert_eq!(client.response().status(), 200, "round {round}");
-        // The upstream closes at once; give its FIN the time to arrive.
-        until("closed", || upstream.connections() == round);
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        until("closed", || closed.load(Ordering::SeqCst) == round);
     }
 }
 
