@@ -10,7 +10,7 @@ use cardea_registry_api::{
 use serde::Serialize;
 
 use crate::{
-    balance::{Balancers, PickInput, key},
+    balance::{Balancers, PickInput},
     peer::{Peer, PeerReport},
     plugin::{
         Mode, Own, Scratch,
@@ -204,10 +204,9 @@ fn ask_plugins<'t>(
     let client = question.client.unwrap_or(IpAddr::from([127, 0, 0, 1]));
     let client_text = client.to_string();
     let asked = asked(question, client_text.as_bytes());
-    let usable = |slot| table.upstream_at(slot).is_some_and(|u| u.is_usable());
     let mut scratch = Scratch::default();
     let nanos = crate::clock::nanos(now);
-    let decision = chain.decide(&asked, usable, nanos, &mut scratch, Mode::Asking);
+    let decision = chain.decide(&asked, table, nanos, &mut scratch, Mode::Asking);
     let said = decision
         .said
         .each(chain)
@@ -307,10 +306,10 @@ fn explain_upstream(
 
 /// The hash of what a service balances by, as for a real request.
 fn hash_key(of: &HashKey, question: &Question) -> Option<u64> {
-    if *of == HashKey::Client {
-        return question.client.map(key::of_client);
+    if *of == HashKey::Client && question.client.is_none() {
+        return None;
     }
-    asked(question, b"").value(of).map(key::hash)
+    asked(question, b"").hash(of)
 }
 
 /// The question as a request.

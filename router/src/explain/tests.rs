@@ -60,7 +60,7 @@ fn names_the_winner_the_losers_and_the_peer() {
     assert_eq!(upstream.peers.len(), 3);
     // The very peer that a request with this key gets.
     let input = PickInput {
-        key: Some(key::hash(b"ann")),
+        key: Some(crate::key::hash(b"ann")),
         replayable: true,
     };
     let picked = Balancers::new(9)

@@ -1,14 +1,17 @@
 //! Match and plan: which route takes the request, and how it is to be forwarded.
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use cardea_registry_api::policy::{Balance, HashKey};
 
 use crate::{
-    balance::{PickInput, key},
+    balance::PickInput,
     clock,
     exchange::Exchange,
-    http1::request::Framing,
+    http1::{
+        forwarded::Believed,
+        request::{Framing, RequestHead},
+    },
     metrics::RouteLabels,
     pipeline::Connection,
     plugin::{
@@ -16,6 +19,7 @@ use crate::{
         asked::{Asked, Headers},
     },
     refusal::{self, Refusal},
+    request_id::RequestId,
     table::{NoRoute, RouteEntry, Table},
     upstream::Upstream,
     worker::Worker,
@@ -95,7 +99,7 @@ pub(crate) fn plan<'t>(
         upstream,
         pick: PickInput {
             key: match &policy.balance {
-                Balance::Hash(of) => hash_of(of, x, conn),
+                Balance::Hash(of) => hash_of(of, x, conn, worker),
                 Balance::RoundRobin | Balance::LeastLoaded => None,
             },
             replayable: fits && x.request.method.idempotent() && policy.retries.attempts > 0,
@@ -112,52 +116,68 @@ fn ask_plugins<'t>(
     conn: &Connection,
     worker: &Worker,
 ) -> Decision<'t> {
-    let client = sender(x, conn);
-    let raw = x.inbound.raw();
-    let said = x.believed.client.as_ref();
-    let path = x.request.path.of(raw);
-    let asked = Asked {
-        method: x.request.method_name.of(raw),
-        host: x.request.host.of(raw),
-        path: if path.is_empty() { b"/" } else { path },
-        query: x.request.query(raw),
-        headers: Headers::Head(&x.request, raw),
-        client,
-        client_text: said.map_or(conn.client.text.as_bytes(), |said| said.text.as_bytes()),
-        scheme: x.believed.scheme.unwrap_or(conn.scheme),
-        request_id: x.id.as_bytes(),
-        head: x.request.len,
-        body: match x.request.framing {
-            Framing::None => Some(0),
-            Framing::Length(length) => Some(length),
-            Framing::Chunked | Framing::UntilClose => None,
-        },
-        has_body: x.request.framing != Framing::None,
-        lot: worker.ids.draw(),
+    // Not the whole exchange: plugins write to a part of it.
+    let said = Read {
+        request: &x.request,
+        raw: x.inbound.raw(),
+        believed: &x.believed,
+        id: &x.id,
     };
-    let usable = |slot| table.upstream_at(slot).is_some_and(|u| u.is_usable());
+    let asked = said.asked(conn, worker);
     let now = clock::nanos(Instant::now());
-    chain.decide(&asked, usable, now, &mut x.scratch, Mode::Real)
+    chain.decide(&asked, table, now, &mut x.scratch, Mode::Real)
 }
 
-/// Whose request it is.
-fn sender(x: &Exchange, conn: &Connection) -> IpAddr {
-    let said = x.believed.client.as_ref();
-    said.map_or(conn.client.address.ip(), |sender| sender.ip)
+/// What was read of a request.
+#[derive(Debug, Clone, Copy)]
+struct Read<'a> {
+    request: &'a RequestHead,
+    raw: &'a [u8],
+    believed: &'a Believed,
+    id: &'a RequestId,
+}
+
+impl<'a> Read<'a> {
+    fn asked(self, conn: &'a Connection, worker: &Worker) -> Asked<'a> {
+        let Self {
+            request,
+            raw,
+            believed,
+            id,
+        } = self;
+        let sender = believed.client.as_ref();
+        let path = request.path.of(raw);
+        Asked {
+            method: request.method_name.of(raw),
+            host: request.host.of(raw),
+            path: if path.is_empty() { b"/" } else { path },
+            query: request.query(raw),
+            headers: Headers::Head(request, raw),
+            client: sender.map_or(conn.client.address.ip(), |sender| sender.ip),
+            client_text: sender
+                .map_or(&conn.client.text, |sender| &sender.text)
+                .as_bytes(),
+            scheme: believed.scheme.unwrap_or(conn.scheme),
+            request_id: id.as_bytes(),
+            head: request.len,
+            body: match request.framing {
+                Framing::None => Some(0),
+                Framing::Length(length) => Some(length),
+                Framing::Chunked | Framing::UntilClose => None,
+            },
+            has_body: request.framing != Framing::None,
+            lot: worker.ids.draw(),
+        }
+    }
 }
 
 /// The hash of what the service balances by, if the request has it.
-fn hash_of(of: &HashKey, x: &Exchange, conn: &Connection) -> Option<u64> {
-    let raw = x.inbound.raw();
-    let value = match of {
-        HashKey::Client => return Some(key::of_client(sender(x, conn))),
-        HashKey::Header(name) => x.request.field(raw, name)?,
-        HashKey::Cookie(name) => x
-            .request
-            .fields_named(raw, "cookie")
-            .find_map(|cookies| key::cookie(cookies, name))?,
-        HashKey::Query(name) => key::query(x.request.query(raw), name)?,
-        HashKey::Path => x.request.path.of(raw),
+fn hash_of(of: &HashKey, x: &Exchange, conn: &Connection, worker: &Worker) -> Option<u64> {
+    let read = Read {
+        request: &x.request,
+        raw: x.inbound.raw(),
+        believed: &x.believed,
+        id: &x.id,
     };
-    Some(key::hash(value))
+    read.asked(conn, worker).hash(of)
 }

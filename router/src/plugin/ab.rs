@@ -12,11 +12,13 @@ use cardea_registry_api::{
 };
 use hashbrown::HashMap;
 
+use super::{Bound, decision::Case, edit, groups::Slots};
 use crate::{
     balance::{
         key,
         random::{mix, unit},
     },
+    http1::render::line,
     plugin::{
         asked::Asked,
         condition::{Condition, position},
@@ -191,6 +193,70 @@ impl Trial {
         }
         0
     }
+}
+
+/// The verdict of an experiment in which a caller takes no part; those behind are the variants.
+const ASIDE: usize = 0;
+
+impl Bound<Box<[Trial]>> {
+    /// The stage: what the caller sees of each experiment, and the group of the first variant that
+    /// has one.
+    pub(super) fn ask<'c>(&'c self, case: &mut Case<'_, 'c>, slots: &Slots) {
+        let mut verdict = ASIDE + 1;
+        let mut seen_any = false;
+        for trial in &self.policy {
+            let first = verdict;
+            verdict += trial.variants.len();
+            let Some(seen) = trial.see(case.about.asked) else {
+                continue;
+            };
+            seen_any = true;
+            case.says(&self.head, first + seen.variant);
+            if !self.head.shadow {
+                trial.tell(seen, case);
+            }
+        }
+        if !seen_any {
+            case.says(&self.head, ASIDE);
+        }
+        if let Some(group) = case.variant {
+            // A variant without instances is served by whoever serves the others.
+            let slot = case.usable(slots.named.get(group).copied());
+            case.decision.slot = slot.or_else(|| case.usable(slots.baseline));
+        }
+    }
+}
+
+impl Trial {
+    /// Does what a variant is.
+    fn tell<'c>(&'c self, seen: Seen, case: &mut Case<'_, 'c>) {
+        let variant = &self.variants[seen.variant];
+        let scratch = &mut *case.scratch;
+        if let Some(prefix) = &variant.prefix
+            && scratch.path.is_empty()
+        {
+            edit::write_prefix(prefix, &case.about, &mut scratch.path);
+        }
+        case.variant = case.variant.or(variant.group.as_ref());
+        let label = variant.label.as_bytes();
+        if let Some(name) = &self.request_header {
+            line(&mut scratch.request, name.as_bytes(), label);
+        }
+        if let Some(name) = &self.response_header {
+            line(&mut scratch.reply, name.as_bytes(), label);
+        }
+        if let (Some(cookie), Some(value)) = (&self.cookie, seen.cookie) {
+            set_cookie(&mut scratch.reply, cookie, value);
+        }
+    }
+}
+
+fn set_cookie(out: &mut Vec<u8>, name: &str, value: u64) {
+    out.extend_from_slice(b"Set-Cookie: ");
+    out.extend_from_slice(name.as_bytes());
+    out.push(b'=');
+    out.extend_from_slice(&hex(value));
+    out.extend_from_slice(b"; Path=/; Max-Age=31536000; SameSite=Lax\r\n");
 }
 
 /// A cookie's value as text.

@@ -76,6 +76,15 @@ impl<'a> Asked<'a> {
             HashKey::Path => Some(self.path),
         }
     }
+
+    /// The hash of what a service balances by, if the request has it.
+    pub(crate) fn hash(&self, of: &HashKey) -> Option<u64> {
+        match of {
+            // Not of its text: addresses that are the same are one.
+            HashKey::Client => Some(key::of_client(self.client)),
+            of => self.value(of).map(key::hash),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -10,16 +10,15 @@ use std::{
 
 use cardea_registry_api::{
     Invalid, Name, Plugin, Route,
-    plugin::{Breadth, Kind, Override, Redirect, Respond, Template},
+    plugin::{Breadth, Kind, Override},
     service::BASELINE,
 };
 
 use super::{
-    Answer, Bound, Chain, Groups, Head, Restriction, Rewriting, Tally, Trial,
+    Bound, Chain, Groups, Rewriting, Stage,
     ab::trials,
-    condition::Condition,
-    edit::{Edits, NewPath},
     limit::{Counts, Limiter},
+    said::{Head, Tally},
 };
 use crate::table::Path;
 
@@ -27,21 +26,7 @@ use crate::table::Path;
 #[derive(Debug, Clone)]
 pub(crate) struct Ready {
     plugin: Arc<Plugin>,
-    policy: Policy,
-}
-
-#[derive(Debug, Clone)]
-enum Policy {
-    Restrict(Arc<Bound<Restriction>>),
-    Limit(Arc<Bound<Limiter>>),
-    Redirect(Arc<Bound<Answer>>),
-    Respond(Arc<Bound<Answer>>),
-    Ab(Arc<Bound<Box<[Trial]>>>),
-    Gray(Arc<Bound<Groups>>),
-    Rewrite(Arc<Bound<Rewriting>>),
-    Override(Arc<Override>),
-    /// Of a kind that this program does not know.
-    Unknown,
+    stage: Stage,
 }
 
 /// All plugins, made ready, and what of them outlives a change.
@@ -128,16 +113,15 @@ impl Plugins {
     }
 
     fn make(&mut self, plugin: &Arc<Plugin>) -> Result<Ready, Invalid> {
-        let policy = self.policy(plugin)?;
         Ok(Ready {
             plugin: Arc::clone(plugin),
-            policy,
+            stage: self.stage(plugin)?,
         })
     }
 
-    fn policy(&mut self, plugin: &Plugin) -> Result<Policy, Invalid> {
+    fn stage(&mut self, plugin: &Plugin) -> Result<Stage, Invalid> {
         let Some(kind) = plugin.kind() else {
-            return Ok(Policy::Unknown);
+            return Ok(Stage::Unknown);
         };
         let name = &plugin.name;
         let tallies = Arc::clone(&self.tallies);
@@ -148,7 +132,7 @@ impl Plugins {
             tallies: verdicts.iter().map(|v| tallies.of(name, kind, v)).collect(),
         };
         Ok(if let Some(restrict) = &plugin.restrict {
-            Policy::Restrict(bound(head(&["passed", "refused"]), restrict.into()))
+            Stage::Restrict(bound(head(&["passed", "refused"]), restrict.into()))
         } else if let Some(limit) = &plugin.limit {
             let keyed = limit.key.is_some();
             let counts = self.counts.entry(name.clone());
@@ -157,53 +141,27 @@ impl Plugins {
                 *counts = Counts::new(keyed);
             }
             let limiter = Limiter::new(limit, Arc::clone(counts))?;
-            Policy::Limit(bound(head(&["passed", "limited"]), limiter))
+            Stage::Limit(bound(head(&["passed", "limited"]), limiter))
         } else if let Some(redirect) = &plugin.redirect {
-            Policy::Redirect(bound(head(&["passed", "redirected"]), redirect.try_into()?))
+            Stage::Answer(bound(head(&["passed", "redirected"]), redirect.try_into()?))
         } else if let Some(respond) = &plugin.respond {
-            Policy::Respond(bound(head(&["passed", "answered"]), respond.try_into()?))
+            Stage::Answer(bound(head(&["passed", "answered"]), respond.try_into()?))
         } else if let Some(ab) = &plugin.ab {
             let turn = self.turns.entry(name.clone()).or_default();
             let trials = trials(ab, turn)?;
-            let labels = trials
-                .iter()
-                .flat_map(|t| t.variants.iter())
-                .map(|v| &*v.label);
+            let variants = trials.iter().flat_map(|trial| &trial.variants);
+            let labels = variants.map(|variant| &*variant.label);
             let verdicts: Vec<&str> = ["aside"].into_iter().chain(labels).collect();
-            Policy::Ab(bound(head(&verdicts), trials))
+            Stage::Ab(bound(head(&verdicts), trials))
         } else if let Some(gray) = &plugin.gray {
-            let mut verdicts = vec!["missing", BASELINE];
-            let mut rules = Vec::with_capacity(gray.rules.len());
-            for rule in &gray.rules {
-                let group = rule.group.as_str();
-                let known = verdicts.iter().skip(1).position(|v| *v == group);
-                let verdict = known.map_or_else(
-                    || {
-                        verdicts.push(group);
-                        verdicts.len() - 1
-                    },
-                    |at| at + 1,
-                );
-                rules.push((Condition::new(&rule.when)?, rule.group.clone(), verdict));
-            }
-            let groups = Groups {
-                rules: rules.into(),
-                missing: gray.missing,
-            };
-            Policy::Gray(bound(head(&verdicts), groups))
+            let (groups, verdicts) = Groups::new(gray)?;
+            Stage::Gray(bound(head(&verdicts), groups))
         } else if let Some(rewrite) = &plugin.rewrite {
-            let rewriting = Rewriting {
-                prefix: rewrite.prefix.as_ref().map(|p| p.as_str().into()),
-                path: rewrite.path.as_ref().map(NewPath::new).transpose()?,
-                host: rewrite.host.clone(),
-                request: Edits::from(&rewrite.request),
-                response: Edits::from(&rewrite.response),
-            };
-            Policy::Rewrite(bound(head(&["rewritten"]), rewriting))
+            Stage::Rewrite(bound(head(&["rewritten"]), Rewriting::new(rewrite)?))
         } else if let Some(overrides) = &plugin.overrides {
-            Policy::Override(Arc::new(overrides.clone()))
+            Stage::Override(Arc::new(overrides.clone()))
         } else {
-            Policy::Unknown
+            Stage::Unknown
         })
     }
 
@@ -222,7 +180,7 @@ impl Plugins {
             if !plugin.enabled || !plugin.reaches(cluster, &route.id, &route.service) {
                 continue;
             }
-            if matches!(ready.policy, Policy::Unknown) {
+            if matches!(ready.stage, Stage::Unknown) {
                 if plugin.required {
                     unknown = Some(plugin.name.clone());
                 }
@@ -235,54 +193,46 @@ impl Plugins {
                 *place = (plugin.breadth(), ready);
             }
         }
+        // In the order of their kinds, which is that of the stages.
+        let chosen: Vec<&Ready> = narrowest.into_values().map(|(_, ready)| ready).collect();
         let mut made = Made::default();
+        let mut groups: Vec<&Name> = Vec::new();
+        let mut baseline = false;
+        for ready in &chosen {
+            match &ready.stage {
+                Stage::Ab(bound) => {
+                    let variants = bound.policy.iter().flat_map(|trial| &trial.variants);
+                    groups.extend(variants.filter_map(|variant| variant.group.as_ref()));
+                }
+                Stage::Gray(bound) => {
+                    groups.extend(bound.policy.rules.iter().map(|(_, group, _)| group));
+                    baseline = true;
+                }
+                Stage::Override(overrides) => {
+                    made.overrides = Some((ready.plugin.name.clone(), Arc::clone(overrides)));
+                }
+                _ => {}
+            }
+        }
+        let stages = chosen.iter().map(|ready| &ready.stage);
+        let stages: Box<[Stage]> = stages.filter(|s| s.head().is_some()).cloned().collect();
+        let looks = unknown.is_some() || !stages.is_empty();
         let mut chain = Chain {
             unknown,
+            stages,
             route: route.id.as_str().into(),
             service: route.service.as_str().into(),
             segments: segments(route),
             ..Chain::default()
         };
-        let mut looks = chain.unknown.is_some();
-        let mut groups: Vec<Name> = Vec::new();
-        let mut baseline = false;
-        for (_, ready) in narrowest.into_values() {
-            looks |= !matches!(ready.policy, Policy::Override(_));
-            match &ready.policy {
-                Policy::Restrict(policy) => chain.restrict = Some(Arc::clone(policy)),
-                Policy::Limit(policy) => chain.limit = Some(Arc::clone(policy)),
-                Policy::Redirect(policy) => chain.redirect = Some(Arc::clone(policy)),
-                Policy::Respond(policy) => chain.respond = Some(Arc::clone(policy)),
-                Policy::Ab(policy) => {
-                    let variants = policy.policy.iter().flat_map(|t| t.variants.iter());
-                    groups.extend(variants.filter_map(|v| v.group.clone()));
-                    chain.ab = Some(Arc::clone(policy));
-                }
-                Policy::Gray(policy) => {
-                    groups.extend(
-                        policy
-                            .policy
-                            .rules
-                            .iter()
-                            .map(|(_, group, _)| group.clone()),
-                    );
-                    baseline = true;
-                    chain.gray = Some(Arc::clone(policy));
-                }
-                Policy::Rewrite(policy) => chain.rewrite = Some(Arc::clone(policy)),
-                Policy::Override(policy) => {
-                    made.overrides = Some((ready.plugin.name.clone(), Arc::clone(policy)));
-                }
-                Policy::Unknown => {}
-            }
-        }
-        baseline |= !groups.is_empty();
-        if baseline {
-            chain.baseline = Some(slot(BASELINE, made.overrides.as_ref()));
+        if baseline || !groups.is_empty() {
+            chain.slots.baseline = Some(slot(BASELINE, made.overrides.as_ref()));
         }
         for group in groups {
-            let at = slot(group.as_str(), made.overrides.as_ref());
-            chain.slots.insert(group, at);
+            if !chain.slots.named.contains_key(group) {
+                let at = slot(group.as_str(), made.overrides.as_ref());
+                chain.slots.named.insert(group.clone(), at);
+            }
         }
         made.chain = looks.then(|| Arc::new(chain));
         made
@@ -302,33 +252,4 @@ fn segments(route: &Route) -> usize {
         });
     }
     count
-}
-
-impl TryFrom<&Redirect> for Answer {
-    type Error = Invalid;
-
-    fn try_from(redirect: &Redirect) -> Result<Self, Invalid> {
-        Ok(Self {
-            when: Condition::new(&redirect.when)?,
-            status: redirect.status,
-            content_type: Box::default(),
-            body: Box::default(),
-            lines: Box::new([(b"Location"[..].into(), redirect.to.clone())]),
-        })
-    }
-}
-
-impl TryFrom<&Respond> for Answer {
-    type Error = Invalid;
-
-    fn try_from(respond: &Respond) -> Result<Self, Invalid> {
-        let line = |(name, value): (&String, &Template)| (name.as_bytes().into(), value.clone());
-        Ok(Self {
-            when: Condition::new(&respond.when)?,
-            status: respond.status,
-            content_type: respond.content_type.as_str().into(),
-            body: respond.body.as_bytes().into(),
-            lines: respond.headers.iter().map(line).collect(),
-        })
-    }
 }

@@ -5,7 +5,11 @@ use cardea_registry_api::{
     plugin::{HeaderEdits, Part, PathRewrite, Template, Variable, when},
 };
 
-use crate::{http1::render::line, plugin::asked::Asked, table::Path};
+use super::{asked::Asked, scratch::Scratch};
+use crate::{
+    http1::{render::line, request::host_name},
+    table::Path,
+};
 
 /// What templates may say beyond the request.
 #[derive(Debug, Clone, Copy)]
@@ -140,6 +144,12 @@ pub(crate) fn write_prefix(prefix: &str, about: &About<'_>, out: &mut Vec<u8>) {
     if out.is_empty() {
         out.push(b'/');
     }
+}
+
+/// Whether the path and the host that were written, if any were, can be sent.
+pub(super) fn is_fit(scratch: &Scratch) -> bool {
+    let host = || host_name(&scratch.host).is_some_and(|name| !name.is_empty());
+    (scratch.path.is_empty() || is_path(&scratch.path)) && (scratch.host.is_empty() || host())
 }
 
 /// Whether what was made of a path can stand in a request line, and is read alike by all servers.

@@ -13,9 +13,16 @@ use cardea_registry_api::{
 };
 use hashbrown::HashMap;
 
+use super::{
+    Bound,
+    decision::Case,
+    said::{Mode, PASSED, STOPPED},
+};
 use crate::{
     balance::{key, random::mix},
+    http1::render::line,
     plugin::{asked::Asked, condition::Condition},
+    refusal,
 };
 
 /// Parts of a nanosecond that time is counted in, so that high rates are exact enough.
@@ -232,6 +239,52 @@ impl Limiter {
             }),
             None | Some((_, Ok(()))) => Verdict::Fine(permit),
         }
+    }
+}
+
+impl Bound<Limiter> {
+    /// The stage: refuses what is too much.
+    pub(super) fn ask(&self, case: &mut Case<'_, '_>) {
+        let verdict = self
+            .policy
+            .ask(case.about.asked, case.now, case.mode == Mode::Real);
+        match verdict {
+            Verdict::Aside => {}
+            Verdict::Fine(permit) => {
+                case.says(&self.head, PASSED);
+                case.decision.permit = permit;
+            }
+            Verdict::TooMuch(much) => {
+                case.says(&self.head, STOPPED);
+                if !self.head.shadow {
+                    much.tell(&mut case.scratch.reply);
+                    case.refuse(refusal::TOO_MANY_REQUESTS);
+                }
+            }
+        }
+    }
+}
+
+impl TooMuch {
+    /// Headers of a refused request (the draft "RateLimit header fields for HTTP", 03).
+    fn tell(self, out: &mut Vec<u8>) {
+        let mut number = itoa::Buffer::new();
+        line(
+            out,
+            b"Retry-After",
+            number.format(self.retry_after).as_bytes(),
+        );
+        line(
+            out,
+            b"RateLimit-Limit",
+            number.format(self.limit).as_bytes(),
+        );
+        line(out, b"RateLimit-Remaining", b"0");
+        line(
+            out,
+            b"RateLimit-Reset",
+            number.format(self.retry_after).as_bytes(),
+        );
     }
 }
 

@@ -2,7 +2,13 @@
 
 use cardea_registry_api::{network::Networks, plugin::Restrict};
 
+use super::{
+    Bound,
+    decision::Case,
+    said::{PASSED, STOPPED},
+};
 use crate::{
+    http1::render::line,
     plugin::asked::Asked,
     refusal::{self, Refusal},
 };
@@ -12,7 +18,7 @@ use crate::{
 pub(crate) struct Restriction {
     methods: Box<[Box<[u8]>]>,
     /// The `Allow` field's value.
-    pub(crate) allow_methods: Box<[u8]>,
+    allow_methods: Box<[u8]>,
     body: Option<u64>,
     head: Option<usize>,
     target: Option<usize>,
@@ -38,13 +44,8 @@ impl From<&Restrict> for Restriction {
 }
 
 impl Restriction {
-    /// The largest body, for what is not known before it comes.
-    pub(crate) fn body(&self) -> Option<u64> {
-        self.body
-    }
-
     /// Why a request is refused, if it is.
-    pub(crate) fn refuses(&self, asked: &Asked<'_>) -> Option<Refusal> {
+    fn refuses(&self, asked: &Asked<'_>) -> Option<Refusal> {
         let allowed = self.allow.as_ref().is_none_or(|a| a.contains(asked.client));
         if !allowed || self.deny.contains(asked.client) {
             return Some(refusal::FORBIDDEN);
@@ -78,6 +79,26 @@ impl Restriction {
             }
         }
         None
+    }
+}
+
+impl Bound<Restriction> {
+    /// The stage: refuses what is not allowed, and bounds the body that is still to come.
+    pub(super) fn ask(&self, case: &mut Case<'_, '_>) {
+        let refusal = self.policy.refuses(case.about.asked);
+        let verdict = if refusal.is_some() { STOPPED } else { PASSED };
+        case.says(&self.head, verdict);
+        if self.head.shadow {
+            return;
+        }
+        case.decision.body = self.policy.body;
+        if let Some(refusal) = refusal {
+            if refusal == refusal::METHOD_NOT_ALLOWED {
+                let allow = &self.policy.allow_methods;
+                line(&mut case.scratch.reply, b"Allow", allow);
+            }
+            case.refuse(refusal);
+        }
     }
 }
 

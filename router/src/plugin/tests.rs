@@ -63,9 +63,8 @@ fn ask_as(world: &World, asked: Asked<'_>, headers: &[(&str, &str)]) -> Outcome 
         headers: Headers::List(&list),
         ..asked
     };
-    let usable = |slot| table.upstream_at(slot).is_some_and(|u| u.is_usable());
     let mut scratch = Scratch::default();
-    let decision = chain.decide(&asked, usable, 1_000_000_000, &mut scratch, Mode::Real);
+    let decision = chain.decide(&asked, &table, 1_000_000_000, &mut scratch, Mode::Real);
     let said: Vec<String> = decision
         .said
         .each(chain)
@@ -302,7 +301,7 @@ fn other_timeouts_are_a_policy_of_their_own() {
         (0, 3000)
     );
     let chain = entry.chain.as_ref().unwrap();
-    let gray = table.upstream_at(chain.slots[&name("gray")]).unwrap();
+    let gray = table.upstream_at(chain.slots.named[&name("gray")]).unwrap();
     assert_eq!(gray.policy().retries.attempts, 0);
     // The service itself stays as it is, and peers are listed once.
     let whole: Vec<_> = table.upstreams().collect();
