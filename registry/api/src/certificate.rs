@@ -2,8 +2,8 @@
 //!
 //! A certificate that has passed [`Certificate::check`] can be served: its chain parses and is in
 //! order, its key is the one that the first certificate names, and its hosts are covered. Whether its
-//! time has come or is over does not matter here: an old certificate that is still served is a
-//! warning, one that vanishes is an outage.
+//! time has come or is over is asked when a chain is given ([`Facts::timely`]), and never again: an
+//! old certificate that is still served is a warning, one that vanishes is an outage.
 
 use std::{fmt, sync::Arc};
 

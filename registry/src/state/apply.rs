@@ -53,7 +53,7 @@ impl State {
             Change::PutCertificate {
                 certificate,
                 expected,
-            } => act.put_certificate(certificate, *expected),
+            } => act.put_certificate(certificate, *expected, now),
             Change::DeleteCertificate { name, expected } => act.delete_certificate(name, *expected),
             Change::PutToken { token, expected } => act.put_token(token, *expected),
             Change::DeleteCluster { name, expected } => act.delete_cluster(name, *expected),
@@ -172,10 +172,18 @@ impl Act<'_> {
         &mut self,
         certificate: &Certificate,
         expected: Expected,
+        now: i64,
     ) -> Result<(), Rejection> {
         certificate.check()?;
         let old = self.state.certificate(certificate.name.as_str()).cloned();
         there(Kind::Certificate, certificate.name.as_str(), old.as_ref()).expect(expected)?;
+        // What is in force stays as it is, however old, and may be given again with other fields.
+        let known = old.as_ref().map(|old| &old.object.chain);
+        if known != Some(&certificate.chain) {
+            let (chain, _) = certificate.read()?;
+            let timely = chain.facts.timely(now);
+            timely.map_err(|invalid| invalid.under("chain"))?;
+        }
         let mut new = certificate.clone();
         if new.keyless() {
             let missing = |why: &str| Rejection::Invalid(Invalid::field("key", why));

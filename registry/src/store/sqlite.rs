@@ -1,6 +1,8 @@
 //! SQLite: how its file is opened, and its few words of dialect.
 
-use std::{path::Path, str::FromStr, time::Duration};
+use std::{
+    fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::Path, str::FromStr, time::Duration,
+};
 
 use sqlx::{
     ConnectOptions,
@@ -47,6 +49,14 @@ impl Engine {
     }
 
     pub(super) async fn connect(&self) -> Result<Connection, sqlx::Error> {
+        // A new file is its owner's alone, and so are SQLite's files beside it, which get its mode: it
+        // holds private keys. What goes wrong here the library says, too.
+        let new = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(self.options.get_filename());
+        drop(new);
         self.options.connect().await
     }
 

@@ -142,3 +142,44 @@ async fn what_cannot_be_served_is_refused_without_repeating_the_key() {
     assert_eq!(format!("{:?}", Key::from("secret")), "***");
     cardea.stop().await;
 }
+
+/// A certificate of its own for `host` that is valid in these years.
+fn valid(host: &str, from: i32, to: i32) -> Pair {
+    let mut params = rcgen::CertificateParams::new([host.to_owned()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(from, 1, 1);
+    params.not_after = rcgen::date_time_ymd(to, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    Pair {
+        cert: params.self_signed(&key).unwrap().pem(),
+        key: key.serialize_pem(),
+    }
+}
+
+#[tokio::test]
+async fn a_chain_out_of_its_time_is_refused_by_name_and_blocks_no_other_afterwards() {
+    let cardea = Cardea::start().await;
+    for (wrong, says) in [
+        (valid("shop.example", 2001, 2002), "expired on"),
+        (valid("shop.example", 2901, 2902), "not valid before"),
+    ] {
+        let answer = cardea.send("operator", "PUT", ONE, wrong.object()).await;
+        answer.invalid(&["chain"]);
+        assert!(answer.body.to_string().contains(says), "{}", answer.body);
+        // Among others: it is named, and nothing of the file is taken.
+        let fine = pair("fine.example");
+        let fine = json!({"name": "fine", "chain": fine.cert, "key": fine.key});
+        let file = json!({"certificates": [fine, wrong.object()]});
+        let answer = cardea.send("operator", "POST", "/v1/apply", file).await;
+        answer.invalid(&["certificates[1].chain"]);
+        assert!(!answer.body.to_string().contains(wrong.secret()));
+        let listed = cardea.call("viewer", "GET", "/v1/certificates").await.ok();
+        assert_eq!(listed.body["items"], json!([]));
+    }
+    // The next one is taken as if nothing had been.
+    let shop = pair("shop.example");
+    cardea
+        .send("operator", "PUT", ONE, shop.object())
+        .await
+        .ok();
+    cardea.stop().await;
+}

@@ -138,6 +138,30 @@ impl Facts {
         })
     }
 
+    /// Whether it is valid at `now` (Unix ms).
+    pub fn timely(&self, now: i64) -> Result<(), Invalid> {
+        let at = |ms: i64| {
+            x509_parser::time::ASN1Time::from_timestamp(ms.div_euclid(1000)).map_or_else(
+                |_| "a time out of reach".to_owned(),
+                |time| time.to_string(),
+            )
+        };
+        if now > self.not_after {
+            return Err(whole(format!(
+                "it expired on {}: clients would refuse it; give a renewed one",
+                at(self.not_after)
+            )));
+        }
+        if now < self.not_before {
+            return Err(whole(format!(
+                "it is not valid before {}: clients would refuse it until then; give it when its \
+                 time has come",
+                at(self.not_before)
+            )));
+        }
+        Ok(())
+    }
+
     /// What is known of a certificate that a client showed.
     pub fn of_der(der: &[u8]) -> Result<Self, Invalid> {
         let der = CertificateDer::from(der);
