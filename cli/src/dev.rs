@@ -168,7 +168,7 @@ impl Dev {
         let api = format!("http://{}", registry.api());
         let router = cardea_router::start(cardea_router::Config {
             id: "dev".to_owned(),
-            listen: args.listen,
+            listen: Some(args.listen),
             admin: args.router_admin,
             access_log: AccessLog::File(dir.join("logs/access.log")),
             source: Source::Registry {
@@ -183,7 +183,7 @@ impl Dev {
         .map_err(|e| router::failure(&e))?;
         let running = Running {
             pid: std::process::id(),
-            router: format!("http://{}", router.traffic_address()),
+            router: format!("http://{}", router.traffic_address().unwrap_or(args.listen)),
             router_admin: format!("http://{}", router.admin_address()),
             api: api.clone(),
             registry_admin: format!("http://{}", registry.admin()),

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         source: Source::Static {
             file: manifest.into(),
         },
-        listen,
+        listen: Some(listen),
         admin: ([127, 0, 0, 1], 0).into(),
         access_log,
         threads: 1,

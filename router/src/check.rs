@@ -7,8 +7,6 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
-    future::poll_fn,
-    io,
     net::SocketAddr,
     sync::Arc,
     time::Duration,
@@ -22,15 +20,16 @@ use tokio::{
     time::Instant,
 };
 
+use line::Line;
+
 use crate::{
     peer::{Peer, PeerNumber},
     shared::Shared,
-    tls::TlsStream,
     upstream::Security,
-    wire::Duplex,
 };
 
 mod http2;
+mod line;
 #[cfg(test)]
 mod tests;
 
@@ -248,21 +247,17 @@ async fn run(target: Target<'_>, check: &ActiveCheck) -> Result<(), String> {
         let stream = TcpStream::connect(address)
             .await
             .map_err(|e| format!("connect: {e}"))?;
-        if target.protocol == Protocol::H2c
-            && let Some(path) = &check.path
-        {
-            let host = check.host.as_deref().unwrap_or(authority);
-            return judge(check, path, http2::ask(stream, path, host).await?);
-        }
         let mut stream = Line::new(stream, target.security, target.host).await?;
-        match &check.path {
-            None => stream.end().await,
-            Some(path) => {
-                let host = check.host.as_deref().unwrap_or(authority);
-                let status = ask(&mut stream, path, host).await?;
-                judge(check, path, status)
-            }
-        }
+        let Some(path) = &check.path else {
+            return stream.end().await;
+        };
+        let host = check.host.as_deref().unwrap_or(authority);
+        let status = if target.protocol.is_http2() {
+            http2::ask(stream, path, host).await?
+        } else {
+            ask(&mut stream, path, host).await?
+        };
+        judge(check, path, status)
     };
     tokio::time::timeout(timeout, work)
         .await
@@ -279,61 +274,6 @@ fn judge(check: &ActiveCheck, path: &str, status: u16) -> Result<(), String> {
     passes
         .then_some(())
         .ok_or_else(|| format!("{path} answered {status}"))
-}
-
-/// A connection to a peer.
-enum Line {
-    Plain(TcpStream),
-    Tls(Box<TlsStream>),
-}
-
-impl Line {
-    async fn new(tcp: TcpStream, security: &Security, host: &str) -> Result<Self, String> {
-        match security {
-            Security::Plain => Ok(Self::Plain(tcp)),
-            Security::Broken => Err("tls: the service's terms cannot be met by anybody".to_owned()),
-            Security::Tls(terms) => match terms.connect_untimed(tcp, host).await {
-                Ok(stream) => Ok(Self::Tls(Box::new(stream))),
-                Err(failed) => Err(format!("tls: {}", failed.error)),
-            },
-        }
-    }
-
-    async fn write_all(&mut self, mut data: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Plain(stream) => stream.write_all(data).await,
-            Self::Tls(stream) => {
-                while !data.is_empty() {
-                    let stream: &mut TlsStream = stream;
-                    let n = poll_fn(move |cx| stream.poll_write(cx, data)).await?;
-                    data = &data[n..];
-                }
-                Ok(())
-            }
-        }
-    }
-
-    async fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(stream) => stream.read(space).await,
-            Self::Tls(stream) => {
-                let stream: &mut TlsStream = stream;
-                poll_fn(move |cx| stream.poll_read(cx, space)).await
-            }
-        }
-    }
-
-    /// That it could be opened was all.
-    async fn end(&mut self) -> Result<(), String> {
-        match self {
-            Self::Plain(_) => Ok(()),
-            Self::Tls(stream) => {
-                let stream: &mut TlsStream = stream;
-                let ended = poll_fn(move |cx| stream.poll_shutdown(cx)).await;
-                ended.map_err(|e| format!("tls: {e}"))
-            }
-        }
-    }
 }
 
 async fn ask(stream: &mut Line, path: &str, host: &str) -> Result<u16, String> {

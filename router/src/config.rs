@@ -11,10 +11,12 @@ pub struct Config {
     pub cluster: Name,
     /// Its own name among the routers of the cluster; 1–128 visible characters.
     pub id: String,
-    /// Where callers connect. Port 0 lets the system choose.
-    pub listen: SocketAddr,
+    /// Where callers connect. Port 0 lets the system choose. None: nowhere but with TLS.
+    pub listen: Option<SocketAddr>,
     /// Where callers connect that speak TLS; none: nowhere.
     pub listen_tls: Option<SocketAddr>,
+    /// The lowest version of TLS that is spoken with them.
+    pub tls_min_version: TlsVersion,
     /// Where operators ask: health, metrics, peers, explain. Never the traffic address.
     pub admin: SocketAddr,
     /// Worker threads; 0: one for each core.
@@ -47,6 +49,8 @@ pub struct Config {
     /// How another process takes over from this one.
     pub upgrade: Upgrade,
 }
+
+pub use crate::tls::Version as TlsVersion;
 
 /// Whose `X-Request-Id` and `traceparent` go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +145,9 @@ pub struct Http2 {
     pub ping_interval: Duration,
     /// How long it has to answer.
     pub ping_timeout: Duration,
+    /// What a client may ask for in one go that leads to nothing: 10 for a request that is given up
+    /// within a second, 5 for a PING or SETTINGS, 1 for any other frame that carries nothing.
+    pub credit: u32,
 }
 
 impl Default for Http2 {
@@ -151,6 +158,7 @@ impl Default for Http2 {
             send_buffer: 64 << 10,
             ping_interval: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(20),
+            credit: 4000,
         }
     }
 }
@@ -160,8 +168,9 @@ impl Default for Config {
         Self {
             cluster: default_cluster(),
             id: default_id(),
-            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
             listen_tls: None,
+            tls_min_version: TlsVersion::V12,
             admin: SocketAddr::from(([127, 0, 0, 1], 8081)),
             threads: 0,
             access_log: AccessLog::Stdout,
@@ -244,14 +253,23 @@ impl Config {
             "at most 1024; 0 means one for each core",
         );
         ensure(
-            self.listen != self.admin || self.listen.port() == 0,
+            self.listen
+                .is_none_or(|listen| listen != self.admin || listen.port() == 0),
             "admin",
             "must differ from the traffic address `listen`",
         );
-        let others = [self.listen.port(), self.admin.port()];
+        ensure(
+            self.listen.or(self.listen_tls).is_some(),
+            "listen",
+            "an address, unless there is one for TLS (`listen_tls`)",
+        );
+        let others = [
+            self.listen.map(|listen| listen.port()),
+            Some(self.admin.port()),
+        ];
         ensure(
             self.listen_tls
-                .is_none_or(|tls| tls.port() == 0 || !others.contains(&tls.port())),
+                .is_none_or(|tls| tls.port() == 0 || !others.contains(&Some(tls.port()))),
             "listen_tls",
             "on a port of its own, other than those of `listen` and `admin`",
         );
@@ -279,6 +297,11 @@ impl Config {
             (16 << 10..=16 << 20).contains(&self.http2.send_buffer),
             "http2.send_buffer",
             "between 16 KiB and 16 MiB",
+        );
+        ensure(
+            (100..=10_000_000).contains(&self.http2.credit),
+            "http2.credit",
+            "between 100, ten requests that are given up, and 10000000",
         );
         for (field, time) in [
             ("http2.ping_interval", self.http2.ping_interval),
@@ -329,9 +352,22 @@ mod tests {
     }
 
     #[test]
+    fn a_router_listens_somewhere() {
+        let mut config = Config {
+            listen: None,
+            listen_tls: Some(SocketAddr::from(([127, 0, 0, 1], 8443))),
+            ..Config::default()
+        };
+        config.check().unwrap();
+        config.listen_tls = None;
+        let errors = config.check().unwrap_err().errors;
+        assert_eq!((errors.len(), &*errors[0].field), (1, "listen"));
+    }
+
+    #[test]
     fn wrong_fields_are_named() {
         let mut config = Config::default();
-        config.admin = config.listen;
+        config.admin = config.listen.unwrap();
         config.id = "a b".to_owned();
         config.limits.head = 1;
         config.limits.keepalive = Duration::ZERO;

@@ -57,6 +57,7 @@ impl Control {
             Source::Static { file } => Table::File(Box::new(StaticFile::new(
                 file.clone(),
                 config.cluster.clone(),
+                config.tls_min_version,
                 Arc::clone(&shared),
             )?)),
             Source::Registry {
@@ -75,6 +76,7 @@ impl Control {
                         ..ClientConfig::default()
                     },
                     state_dir: state_dir.clone(),
+                    lowest_tls: config.tls_min_version,
                 };
                 let sync = Sync::new(settings, Arc::clone(&shared), handed);
                 Table::Registry(Box::new(sync.map_err(|e| e.under("source"))?))

@@ -60,7 +60,11 @@ impl Default for World {
         Self {
             objects: Objects::default(),
             dirty: Dirty::default(),
-            builder: Builder::new(name("dc"), Arc::clone(&shared.tallies)),
+            builder: Builder::new(
+                name("dc"),
+                Arc::clone(&shared.tallies),
+                crate::tls::Version::V12,
+            ),
             shared,
             revision: 0,
         }

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! To peers that are asked in HTTP/2 it is the other way round: [`outbound`] is a connection that the
-//! pipeline writes an HTTP/1.1 request to, on a stream of a connection that [`links`] shares.
+//! pipeline writes an HTTP/1.1 request to, on a stream of a connection that [`links`] shares, within
+//! TLS or without. A WebSocket's opening is translated by [`handshake`].
 //!
 //! Bodies pass in both directions through [`source`] (a stream's DATA as HTTP/1.1 bytes) and
 //! [`sink`] (HTTP/1.1 bytes as DATA). Neither holds more than the stream's window.
@@ -20,6 +21,7 @@ use std::io;
 
 mod answer;
 mod carrier;
+mod handshake;
 mod inbound;
 pub(crate) mod links;
 mod meter;

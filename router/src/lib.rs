@@ -59,7 +59,7 @@ mod worker;
 pub use balance::{Balancers, PickInput, key};
 pub use budget::Budget;
 pub use cardea_registry_api::network::{BadNetwork, Network, Networks};
-pub use config::{AccessLog, BelieveIds, Config, Http2, Limits, Source, Upgrade};
+pub use config::{AccessLog, BelieveIds, Config, Http2, Limits, Source, TlsVersion, Upgrade};
 pub use explain::{
     ChosenRoute, ExplainedPeer, ExplainedUpstream, Explanation, LostRoute, Question, Refusal,
     explain,

@@ -45,6 +45,8 @@ pub enum Failure {
     Connect,
     /// The TLS handshake failed.
     Tls,
+    /// In the TLS handshake it did not agree on HTTP/2, which the service is asked in.
+    Alpn,
     /// No connection within `timeouts.connect`.
     ConnectTimeout,
     /// No first byte within `timeouts.first_byte`.
@@ -67,6 +69,7 @@ impl Failure {
         match self {
             Self::Connect => "connect",
             Self::Tls => "tls",
+            Self::Alpn => "alpn",
             Self::ConnectTimeout => "connect_timeout",
             Self::FirstByteTimeout => "first_byte_timeout",
             Self::IdleTimeout => "idle_timeout",

@@ -66,11 +66,12 @@ pub(crate) const HEAD_TOO_LARGE: Refusal = Refusal::new(
 /// `TRACE` and `CONNECT`.
 pub(crate) const METHOD_NOT_SERVED: Refusal =
     Refusal::new(501, "method_not_served", "this method is not served here");
-/// A WebSocket to a service that is asked in HTTP/2.
+/// An upgrade to a service that is asked in HTTP/2 and does not take it there.
 pub(crate) const UPGRADE_NOT_SERVED: Refusal = Refusal::new(
     501,
     "upgrade_not_served",
-    "the service is asked in HTTP/2, where connections are not upgraded",
+    "the service is asked in HTTP/2, where only a WebSocket can be opened, and only if the service \
+     allows it (RFC 8441)",
 );
 /// No peer answered as it should.
 pub(crate) const ALL_FAILED: Refusal = Refusal::new(

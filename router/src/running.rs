@@ -24,7 +24,7 @@ pub struct Died {
 /// A running router. Dropped without [`Router::stop`], it ends at once with all that is open.
 #[derive(Debug)]
 pub struct Router {
-    pub(crate) traffic: SocketAddr,
+    pub(crate) traffic: Option<SocketAddr>,
     pub(crate) traffic_tls: Option<SocketAddr>,
     pub(crate) admin: SocketAddr,
     pub(crate) drain: Duration,
@@ -67,8 +67,8 @@ async fn next_end(ended: &mut mpsc::UnboundedReceiver<String>) -> Died {
 }
 
 impl Router {
-    /// Where callers connect.
-    pub fn traffic_address(&self) -> SocketAddr {
+    /// Where callers connect that do not speak TLS.
+    pub fn traffic_address(&self) -> Option<SocketAddr> {
         self.traffic
     }
 

@@ -103,26 +103,24 @@ pub(crate) fn prepare(
     phase: Phase,
 ) -> Result<Prepared, StartError> {
     let config = Arc::new(config);
-    let plain = inherited.take(TRAFFIC, config.listen);
-    let tls = config.listen_tls;
-    let tls_taken = tls.map(|address| inherited.take(TRAFFIC_TLS, address));
+    let mut take = |role, address| inherited.take(role, address);
+    let plain = config
+        .listen
+        .map(|address| (address, take(TRAFFIC, address)));
+    let tls = config
+        .listen_tls
+        .map(|address| (address, take(TRAFFIC_TLS, address)));
     let admin = inherited.take(ADMIN, config.admin).into_iter().next();
     let upgrade = inherited.take_upgrade();
     leftover(&config, &inherited, phase)?;
-    let mut traffic = shares(TRAFFIC, config.listen, plain, &config)?;
-    let secure = match tls.zip(tls_taken) {
-        Some((address, taken)) => shares(TRAFFIC_TLS, address, taken, &config)?,
-        None => Vec::new(),
-    };
-    let tls = secure.first().zip(tls);
-    let tls = tls.map(|(share, asked)| local_address(share, asked));
-    let tls_port = tls.map(|address| address.port());
+    let (mut traffic, traffic_address) = shares(TRAFFIC, plain, &config)?;
+    let (secure, tls_address) = shares(TRAFFIC_TLS, tls, &config)?;
+    let tls_port = tls_address.map(|address| address.port());
     let admin_listener = match admin {
         Some(listener) => listener,
         None => listen::single(config.admin).map_err(unbound(ADMIN, config.admin))?,
     };
     let target = log_target(&config.access_log)?;
-    let traffic_address = local_address(&traffic[0], config.listen);
     let admin_address = local_address(&admin_listener, config.admin);
     let (ends, ended) = mpsc::unbounded_channel();
     let (stopping, held) = (Stopping::default(), Arc::new(Held::default()));
@@ -135,7 +133,7 @@ pub(crate) fn prepare(
     let log = log_thread(target, &metrics, &ends)?;
     let mut router = Router {
         traffic: traffic_address,
-        traffic_tls: tls,
+        traffic_tls: tls_address,
         admin: admin_address,
         drain: config.drain,
         stopping: stopping.clone(),
@@ -202,17 +200,22 @@ pub(crate) fn prepare(
     })
 }
 
-/// The sockets of a traffic port: those that were taken over, or new ones.
+/// The sockets of a traffic port, if there is to be one: those that were taken over, or new ones. And
+/// its address.
 fn shares(
     what: &'static str,
-    address: SocketAddr,
-    taken: Vec<TcpListener>,
+    wanted: Option<(SocketAddr, Vec<TcpListener>)>,
     config: &Config,
-) -> Result<Vec<TcpListener>, StartError> {
-    if !taken.is_empty() {
-        return Ok(taken);
+) -> Result<(Vec<TcpListener>, Option<SocketAddr>), StartError> {
+    let Some((address, mut sockets)) = wanted else {
+        return Ok((Vec::new(), None));
+    };
+    if sockets.is_empty() {
+        let opened = listen::shares(address, config.worker_count());
+        sockets = opened.map_err(unbound(what, address))?;
     }
-    listen::shares(address, config.worker_count()).map_err(unbound(what, address))
+    let bound = sockets.first().map(|first| local_address(first, address));
+    Ok((sockets, bound))
 }
 
 fn unbound(what: &'static str, address: SocketAddr) -> impl FnOnce(io::Error) -> StartError {
@@ -265,7 +268,7 @@ fn leftover(config: &Config, inherited: &Inherited, phase: Phase) -> Result<(), 
         "the port of {} is neither that of `listen` ({}), nor of `listen_tls`, nor of `admin` ({}); \
          make the socket unit and the settings agree",
         left.join(", "),
-        config.listen,
+        config.listen.map_or("off".to_owned(), |at| at.to_string()),
         config.admin
     )))
 }

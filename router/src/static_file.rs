@@ -22,6 +22,7 @@ use crate::{
         builder::{Builder, Stamp},
         objects::Objects,
     },
+    tls,
 };
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -59,10 +60,16 @@ struct Looks {
 
 impl StaticFile {
     /// Reads the file for the first time; it must be good.
-    pub(crate) fn new(path: PathBuf, cluster: Name, shared: Arc<Shared>) -> Result<Self, Invalid> {
+    pub(crate) fn new(
+        path: PathBuf,
+        cluster: Name,
+        lowest_tls: tls::Version,
+        shared: Arc<Shared>,
+    ) -> Result<Self, Invalid> {
+        let tallies = Arc::clone(&shared.tallies);
         let mut file = Self {
             path,
-            builder: Builder::new(cluster.clone(), Arc::clone(&shared.tallies)),
+            builder: Builder::new(cluster.clone(), tallies, lowest_tls),
             cluster,
             shared,
             objects: Objects::default(),

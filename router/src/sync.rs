@@ -34,6 +34,7 @@ use crate::{
         builder::{Builder, Stamp},
         objects::Dirty,
     },
+    tls,
 };
 
 mod backoff;
@@ -64,6 +65,8 @@ pub(crate) struct Settings {
     pub(crate) router: String,
     pub(crate) client: ClientConfig,
     pub(crate) state_dir: Option<PathBuf>,
+    /// The lowest version of TLS that is spoken with callers.
+    pub(crate) lowest_tls: tls::Version,
 }
 
 /// Follows a registry.
@@ -112,7 +115,11 @@ impl Sync {
         let mut sync = Self {
             client,
             identity: Arc::new(Identity::new(&settings.router)),
-            builder: Builder::new(settings.cluster.clone(), Arc::clone(&shared.tallies)),
+            builder: Builder::new(
+                settings.cluster.clone(),
+                Arc::clone(&shared.tallies),
+                settings.lowest_tls,
+            ),
             kept: Arc::new(Kept {
                 replica: Mutex::new(Replica::new(settings.cluster.clone())),
                 unwritten: AtomicBool::new(false),

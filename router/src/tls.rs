@@ -6,7 +6,10 @@
 //! the moment ([`certificates`]): a new table means a new set, and connections that are open go on.
 
 use cardea_registry_api::Name;
-use rustls::ProtocolVersion;
+use rustls::{
+    ProtocolVersion, SupportedProtocolVersion,
+    version::{TLS12, TLS13},
+};
 
 mod accept;
 mod certificates;
@@ -27,16 +30,26 @@ pub(crate) use stream::TlsStream;
 
 /// The versions that are spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Version {
-    /// TLS 1.2
+pub enum Version {
+    /// TLS 1.2 (RFC 5246).
     V12,
-    /// TLS 1.3
+    /// TLS 1.3 (RFC 8446).
     V13,
 }
 
 impl Version {
     /// All of them.
     pub(crate) const ALL: [Self; 2] = [Self::V12, Self::V13];
+
+    /// It and what came after it.
+    fn and_later(self) -> &'static [&'static SupportedProtocolVersion] {
+        static FROM_12: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
+        static FROM_13: &[&SupportedProtocolVersion] = &[&TLS13];
+        match self {
+            Self::V12 => FROM_12,
+            Self::V13 => FROM_13,
+        }
+    }
 
     /// As it stands in metrics and logs.
     pub(crate) const fn as_str(self) -> &'static str {

@@ -121,7 +121,7 @@ fn requests_allocate_nothing(trusted: Option<Network>) {
     std::fs::write(&file, text).unwrap();
     let config = Config {
         source: Source::Static { file },
-        listen: "127.0.0.1:0".parse().unwrap(),
+        listen: Some("127.0.0.1:0".parse().unwrap()),
         admin: "127.0.0.1:0".parse().unwrap(),
         access_log: AccessLog::File(dir.path().join("access.log")),
         threads: 1,
@@ -129,7 +129,7 @@ fn requests_allocate_nothing(trusted: Option<Network>) {
         ..Config::default()
     };
     let router = start(config).unwrap();
-    let mut client = TcpStream::connect(router.traffic_address()).unwrap();
+    let mut client = TcpStream::connect(router.traffic_address().unwrap()).unwrap();
     client.set_nodelay(true).unwrap();
     ask(&mut client, 2000);
     ALLOCATIONS.store(0, Ordering::SeqCst);

@@ -8,19 +8,24 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 mod http2;
+mod tls;
 
 use http2::Http2;
+use tls::{Listen, TlsMin};
 
 /// What can be said about a router.
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct RouterSettings {
-    /// Where callers connect [default: 127.0.0.1:8080]
-    #[arg(long, env = "CARDEA_ROUTER_LISTEN", value_name = "ADDR")]
-    pub(crate) listen: Option<SocketAddr>,
+    /// Where callers connect, or off: with TLS only [default: 127.0.0.1:8080]
+    #[arg(long, env = "CARDEA_ROUTER_LISTEN", value_name = "ADDR|off")]
+    pub(crate) listen: Option<Listen>,
     /// Where callers connect that speak TLS [default: none]
     #[arg(long, env = "CARDEA_ROUTER_LISTEN_TLS", value_name = "ADDR")]
     pub(crate) listen_tls: Option<SocketAddr>,
+    /// The lowest version of TLS that is spoken with callers [default: 1.2]
+    #[arg(long, env = "CARDEA_ROUTER_TLS_MIN_VERSION", value_name = "VERSION")]
+    pub(crate) tls_min_version: Option<TlsMin>,
     /// Where operators ask: health, metrics, peers [default: 127.0.0.1:8081]
     #[arg(long, env = "CARDEA_ROUTER_ADMIN", value_name = "ADDR")]
     pub(crate) admin: Option<SocketAddr>,
@@ -197,10 +202,11 @@ pub(crate) struct Limits {
 
 mirror! {
     RouterSettings => Config {
-        listen, admin, cluster, id, threads, drain, tunnel_ceiling,
+        listen, tls_min_version, admin, cluster, id, threads, drain, tunnel_ceiling,
         limits.head, limits.header_timeout, limits.idle_timeout, limits.keepalive,
         limits.connections, upgrade.patience,
         http2.streams, http2.window, http2.send_buffer, http2.ping_interval, http2.ping_timeout,
+        http2.credit,
     }
 }
 

@@ -69,8 +69,15 @@ fn unknown_keys_have_a_line_and_a_suggestion() {
     assert!(error("threads = \n").starts_with("FILE:1: "));
     let listen = error("\nlisten = \"here\"\n");
     assert!(
-        listen.starts_with("FILE:2: listen: ") && listen.contains("127.0.0.1:8080"),
+        listen.starts_with("FILE:2: listen: ")
+            && listen.contains("127.0.0.1:8080")
+            && listen.contains("`off`"),
         "{listen}"
+    );
+    let version = error("tls_min_version = \"1.1\"\n");
+    assert!(
+        version.starts_with("FILE:1: tls_min_version: ") && version.contains("1.3"),
+        "{version}"
     );
 }
 
@@ -222,4 +229,22 @@ fn a_port_for_tls_reaches_the_router() {
         ..RouterSettings::defaults()
     };
     assert_eq!(settings.into_config().unwrap().listen_tls, address);
+}
+
+#[test]
+fn a_router_may_listen_with_tls_alone() {
+    let text = "listen = \"off\"\nlisten_tls = \"127.0.0.1:8443\"\ntls_min_version = \"1.3\"\n";
+    let merged = router(text, &RouterSettings::default()).unwrap();
+    let config = merged.settings.into_config().unwrap();
+    assert_eq!(config.listen, None);
+    assert_eq!(config.listen_tls, Some("127.0.0.1:8443".parse().unwrap()));
+    assert_eq!(config.tls_min_version, cardea_router::TlsVersion::V13);
+    // Nowhere is wrong, and the default is both versions.
+    let merged = router("listen = \"off\"\n", &RouterSettings::default()).unwrap();
+    assert_eq!(
+        merged.settings.tls_min_version,
+        RouterSettings::defaults().tls_min_version
+    );
+    let invalid = merged.settings.clone().into_config().unwrap_err();
+    assert_eq!(invalid.errors[0].field, "listen");
 }

@@ -39,7 +39,7 @@ pub(crate) fn run(args: &RouterArgs, log: &LogArgs) -> Outcome {
             cardea_router::start_activated(config, passed).map_err(|e| failure(&e))?
         };
         tracing::info!(
-            traffic = %router.traffic_address(),
+            traffic = router.traffic_address().map(tracing::field::display),
             tls = router.tls_address().map(tracing::field::display),
             admin = %router.admin_address(),
             version = env!("CARDEA_VERSION"),

@@ -288,6 +288,16 @@ pub enum Protocol {
     /// HTTP/2 without TLS, known beforehand: what gRPC servers speak inside a cluster.
     #[serde(rename = "h2c")]
     H2c,
+    /// HTTP/2 within TLS: an instance that does not agree on it (ALPN `h2`) is not asked.
+    #[serde(rename = "h2")]
+    H2,
+}
+
+impl Protocol {
+    /// Whether it is HTTP/2, with or without TLS.
+    pub const fn is_http2(self) -> bool {
+        matches!(self, Self::H2c | Self::H2)
+    }
 }
 
 /// A check that the router sends to each peer on a timer.

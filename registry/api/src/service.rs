@@ -23,7 +23,8 @@ pub struct Service {
     /// For people.
     #[serde(default)]
     pub description: String,
-    /// What its instances are asked in: `http/1.1` or `h2c`. Default `http/1.1`.
+    /// What its instances are asked in: `http/1.1`, `h2` (HTTP/2 within TLS) or `h2c` (HTTP/2 without).
+    /// Default `http/1.1`.
     #[serde(default)]
     pub protocol: Protocol,
     /// How a peer is picked.
@@ -120,7 +121,13 @@ impl Service {
         check.ensure(
             self.protocol != Protocol::H2c || self.tls.is_none(),
             "protocol",
-            "`h2c` is HTTP/2 without TLS: leave out `tls`, or ask in `http/1.1`",
+            "`h2c` is HTTP/2 without TLS: leave out `tls`, or ask in `h2`",
+        );
+        check.ensure(
+            self.protocol != Protocol::H2 || self.tls.is_some(),
+            "protocol",
+            "`h2` is HTTP/2 within TLS: say with `tls` whom to trust (`tls = {}`: the authorities of \
+             the router's system), or ask in `h2c`",
         );
         if let Some(tls) = &self.tls {
             check.merge("tls", tls.check());

@@ -4,18 +4,20 @@ use std::future::{Future, poll_fn};
 use std::{pin::pin, task::Poll};
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
+
+use super::line::Line;
 
 /// Asks for a path: the answer's status.
-pub(super) async fn ask(stream: TcpStream, path: &str, host: &str) -> Result<u16, String> {
+pub(super) async fn ask(stream: Line, path: &str, host: &str) -> Result<u16, String> {
     let said = |error: h2::Error| format!("HTTP/2: {error}");
+    let scheme = stream.scheme();
     let (send, connection) = h2::client::Builder::new()
         .enable_push(false)
         .handshake::<_, Bytes>(stream)
         .await
         .map_err(said)?;
     let request = http::Request::builder()
-        .uri(format!("http://{host}{path}"))
+        .uri(format!("{scheme}://{host}{path}"))
         .header(
             "user-agent",
             concat!("cardea-check/", env!("CARGO_PKG_VERSION")),

@@ -243,7 +243,7 @@ impl Drop for Inbound {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         if answer.gone || answer.poll_gone(&mut cx).is_ready() {
             let now = self.timers.now();
-            self.meter.reset(now.saturating_sub(self.opened), now);
+            self.meter.reset(now.saturating_sub(self.opened));
             return;
         }
         let reason = if self.cut.get() || answer.body.is_none() {

@@ -57,6 +57,8 @@ struct Peer {
 #[derive(Debug)]
 pub(crate) struct Link {
     send: SendRequest<Bytes>,
+    /// On which terms it was made; see [`crate::upstream::Security::number`].
+    terms: u64,
     timers: Rc<Timers>,
     active: Cell<usize>,
     /// When the last stream ended, and for how long it is kept.
@@ -65,6 +67,11 @@ pub(crate) struct Link {
     /// A request got no answer: the peer may be gone without a word.
     doubted: Cell<bool>,
     asked: Cell<Option<u64>>,
+    /// Whether it is known what the peer allows, which it says first of all.
+    known: Cell<bool>,
+    /// Requests wait to know that.
+    wanted: Cell<bool>,
+    heard: Notify,
     /// Wakes what drives it.
     driver: RefCell<Option<Waker>>,
     closed: Cell<bool>,
@@ -83,6 +90,20 @@ impl Place {
         self.link.send.clone()
     }
 
+    /// Whether the peer takes WebSockets (RFC 8441); none: the connection broke before it said so.
+    pub(crate) async fn takes_websockets(&self) -> Option<bool> {
+        let link = &self.link;
+        let mut heard = pin!(link.heard.notified());
+        heard.as_mut().enable();
+        if !link.known.get() && !link.closed.get() {
+            link.wanted.set(true);
+            link.wake();
+            heard.await;
+        }
+        let takes = || link.send.is_extended_connect_protocol_enabled();
+        (!link.closed.get()).then(takes)
+    }
+
     /// The request was not answered for a while.
     pub(crate) fn unanswered(&self) {
         let link = &self.link;
@@ -94,9 +115,7 @@ impl Place {
         if now.saturating_sub(self.opened) > 1000 && !asked_lately {
             link.asked.set(Some(now));
             link.doubted.set(true);
-            if let Some(driver) = &*link.driver.borrow() {
-                driver.wake_by_ref();
-            }
+            link.wake();
         }
     }
 }
@@ -109,6 +128,17 @@ impl Drop for Place {
 }
 
 impl Link {
+    fn wake(&self) {
+        if let Some(driver) = &*self.driver.borrow() {
+            driver.wake_by_ref();
+        }
+    }
+
+    fn close(&self) {
+        self.closed.set(true);
+        self.heard.notify_waiters();
+    }
+
     fn place(self: &Rc<Self>) -> Option<Place> {
         let most = self.send.current_max_send_streams().min(MOST_STREAMS);
         if self.closed.get() || self.doubted.get() || self.active.get() >= most {
@@ -127,7 +157,7 @@ impl Link {
                 })
             }
             Poll::Ready(Err(_)) => {
-                self.closed.set(true);
+                self.close();
                 None
             }
             Poll::Pending => None,
@@ -163,19 +193,23 @@ impl Drop for Connecting<'_> {
 }
 
 impl Links {
-    /// A place on a connection that is there.
-    pub(crate) fn take(&self, peer: PeerNumber) -> Option<Place> {
+    /// A place on a connection that is there. One that was made on other terms is let go: it ends
+    /// with its last stream.
+    pub(crate) fn take(&self, peer: PeerNumber, terms: u64) -> Option<Place> {
         let mut peers = self.peers.borrow_mut();
         let links = &mut peers.get_mut(&peer)?.links;
-        let place = links.iter().find_map(Link::place);
-        links.retain(|link| !link.closed.get());
+        let place = links
+            .iter()
+            .filter(|link| link.terms == terms)
+            .find_map(Link::place);
+        links.retain(|link| link.terms == terms && !link.closed.get());
         place
     }
 
     /// A place, or the task of making one: one connection is made at a time, however many requests
     /// wait for it.
-    pub(crate) fn turn(&self, peer: PeerNumber) -> Turn<'_> {
-        if let Some(place) = self.take(peer) {
+    pub(crate) fn turn(&self, peer: PeerNumber, terms: u64) -> Turn<'_> {
+        if let Some(place) = self.take(peer, terms) {
             return Turn::Take(place);
         }
         let mut peers = self.peers.borrow_mut();
@@ -190,7 +224,7 @@ impl Links {
     /// Begins HTTP/2 on a fresh connection, and gives the first place on it.
     pub(crate) async fn begin(
         &self,
-        peer: PeerNumber,
+        (peer, terms): (PeerNumber, u64),
         wire: Wire,
         timers: &Rc<Timers>,
         keep: Duration,
@@ -206,12 +240,16 @@ impl Links {
             .map_err(broken)?;
         let link = Rc::new(Link {
             send,
+            terms,
             timers: Rc::clone(timers),
             active: Cell::new(0),
             idle_since: Cell::new(timers.now()),
             keep: u64::try_from(keep.as_millis()).unwrap_or(u64::MAX),
             doubted: Cell::new(false),
             asked: Cell::new(None),
+            known: Cell::new(false),
+            wanted: Cell::new(false),
+            heard: Notify::new(),
             driver: RefCell::default(),
             closed: Cell::new(false),
         });
@@ -272,11 +310,15 @@ impl Watch {
             if asked && pings.poll_pong(cx).is_ready() {
                 asked = false;
                 link.doubted.set(false);
+                // Its settings came before.
+                link.known.set(true);
+                link.heard.notify_waiters();
             }
             if asked && timer.fired() {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
-            if !asked && link.doubted.get() {
+            let curious = link.wanted.get() && !link.known.get();
+            if !asked && (link.doubted.get() || curious) {
                 asked = pings.send_ping(Ping::opaque()).is_ok();
                 timer.set_millis(PONG);
             }
@@ -290,7 +332,7 @@ impl Watch {
             tracing::debug!(%error, "an HTTP/2 connection to a peer ended");
         }
         if let Some(link) = self.link.upgrade() {
-            link.closed.set(true);
+            link.close();
         }
     }
 }

@@ -4,23 +4,22 @@
 
 use std::cell::{Cell, RefCell};
 
-/// What a connection may have, and begins with.
-const MOST: u32 = 4000;
 /// What comes back by itself, in a second.
 const A_SECOND: u64 = 200;
 /// Frames that make the router answer at once.
 const ANSWERED_FRAME: u32 = 5;
 /// Any other frame that carries nothing.
 const EMPTY_FRAME: u32 = 1;
-/// A request that was given up at once.
+/// A request that was given up at once; also one of which nothing but that was ever seen.
 const HASTY_RESET: u32 = 10;
 /// How early that is, in milliseconds.
-pub(crate) const HASTE: u64 = 1000;
+const HASTE: u64 = 1000;
 /// A frame of an answer.
 const ANSWER: u32 = 10;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const CONTINUATION: u8 = 9;
@@ -31,6 +30,8 @@ const END_HEADERS: u8 = 4;
 /// A client connection's meter. Times are milliseconds of the worker's clock.
 #[derive(Debug)]
 pub(crate) struct Meter {
+    /// What it may have, and begins with.
+    most: u32,
     credit: Cell<u32>,
     refilled: Cell<u64>,
     heard: Cell<u64>,
@@ -39,9 +40,11 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    pub(crate) fn new(now: u64) -> Self {
+    /// Of a client that may have so much credit.
+    pub(crate) fn new(most: u32, now: u64) -> Self {
         Self {
-            credit: Cell::new(MOST),
+            most,
+            credit: Cell::new(most),
             refilled: Cell::new(now),
             heard: Cell::new(now),
             spent: Cell::new(false),
@@ -59,16 +62,21 @@ impl Meter {
         self.spend(cost, now);
     }
 
-    /// A stream was reset by the client so many milliseconds after it was opened.
-    pub(crate) fn reset(&self, age: u64, now: u64) {
-        if age < HASTE {
-            self.spend(HASTY_RESET, now);
+    /// A stream was reset by the client so many milliseconds after it was opened: who has waited gets
+    /// back what the frame has cost.
+    pub(crate) fn reset(&self, age: u64) {
+        if age >= HASTE {
+            self.earn(HASTY_RESET - EMPTY_FRAME);
         }
     }
 
     /// A part of an answer went out.
     pub(crate) fn answered(&self) {
-        let credit = self.credit.get().saturating_add(ANSWER).min(MOST);
+        self.earn(ANSWER);
+    }
+
+    fn earn(&self, more: u32) {
+        let credit = self.credit.get().saturating_add(more).min(self.most);
         self.credit.set(credit);
     }
 
@@ -83,8 +91,8 @@ impl Meter {
         }
         let since = now.saturating_sub(self.refilled.get());
         self.refilled.set(now);
-        let back = u32::try_from(since * A_SECOND / 1000).unwrap_or(MOST);
-        match credit.saturating_add(back).min(MOST).checked_sub(cost) {
+        let back = u32::try_from(since * A_SECOND / 1000).unwrap_or(self.most);
+        match credit.saturating_add(back).min(self.most).checked_sub(cost) {
             Some(left) => self.credit.set(left),
             None => self.spent.set(true),
         }
@@ -121,6 +129,7 @@ impl Frame {
             DATA if self.len > 0 || !plain => 0,
             SETTINGS | PING if plain => ANSWERED_FRAME,
             HEADERS | SETTINGS | PING => 0,
+            RST_STREAM => HASTY_RESET,
             _ => EMPTY_FRAME,
         }
     }

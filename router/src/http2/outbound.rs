@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use h2::{Reason, RecvStream, client::ResponseFuture};
+use h2::{Reason, RecvStream, client::ResponseFuture, ext::Protocol};
 use http::{HeaderMap, Request, Response, StatusCode, header};
 
 use crate::{
@@ -19,11 +19,12 @@ use crate::{
     http2::{
         answer::fields,
         broken,
+        handshake::{self, WEBSOCKET},
         links::Place,
         sink::Sink,
         source::{Source, field},
     },
-    refusal::{self, Refusal},
+    refusal::Refusal,
     wire::{Duplex, Unprocessed},
 };
 
@@ -52,6 +53,8 @@ pub(crate) struct Asked {
     len: usize,
     framing: Framing,
     method: Method,
+    /// For a WebSocket: what an HTTP/1.1 service would answer to prove that it has understood.
+    accept: Option<String>,
 }
 
 impl Asked {
@@ -61,9 +64,8 @@ impl Asked {
         if !head.parse(written, 0, written.len())? {
             return Err(Refusal::bad("the request's head is not complete"));
         }
-        if head.upgrade {
-            return Err(refusal::UPGRADE_NOT_SERVED);
-        }
+        let accept = head.upgrade.then(|| handshake::accept(written, &head));
+        let accept = accept.transpose()?;
         let unfit = |_| Refusal::bad("the request cannot be said in HTTP/2");
         let uri = http::Uri::builder()
             .scheme(scheme)
@@ -71,20 +73,32 @@ impl Asked {
             .path_and_query(head.path_query.of(written))
             .build()
             .map_err(unfit)?;
+        let method = match accept {
+            None => head.method_name.of(written),
+            Some(_) => b"CONNECT",
+        };
         let mut request = Request::builder()
-            .method(head.method_name.of(written))
+            .method(method)
             .uri(uri)
             .body(())
             .map_err(unfit)?;
         let mut fields = fields(written, head.len, &head.fields)
             .ok_or(Refusal::bad("a header field cannot be said in HTTP/2"))?;
         fields.remove(header::HOST);
+        let mut framing = head.framing;
+        if accept.is_some() {
+            fields.remove(header::SEC_WEBSOCKET_KEY);
+            let websocket = Protocol::from_static(WEBSOCKET);
+            request.extensions_mut().insert(websocket);
+            framing = Framing::UntilClose;
+        }
         *request.headers_mut() = fields;
         Ok(Self {
             head: Some(request),
             len: head.len,
-            framing: head.framing,
+            framing,
             method: head.method,
+            accept,
         })
     }
 }
@@ -153,7 +167,10 @@ impl State {
                 continue;
             }
             let answer = ready!(Pin::new(response).poll(cx)).map_err(|e| reason(broken(e)))?;
-            self.source = Some(render(answer, self.asked.method));
+            self.source = Some(match &self.asked.accept {
+                Some(accept) if answer.status().is_success() => opened(answer, accept),
+                _ => render(answer, self.asked.method),
+            });
         }
     }
 }
@@ -196,6 +213,23 @@ fn render(answer: Response<RecvStream>, method: Method) -> Source {
     }
     head.extend_from_slice(b"\r\n");
     Source::new(head, framing, body)
+}
+
+/// That a WebSocket is open, as HTTP/1.1 says it; DATA follows as it comes.
+fn opened(answer: Response<RecvStream>, accept: &str) -> Source {
+    let (parts, body) = answer.into_parts();
+    let mut head = Vec::with_capacity(512);
+    status_line(&mut head, StatusCode::SWITCHING_PROTOCOLS);
+    head.extend_from_slice(b"connection: upgrade\r\n");
+    field(&mut head, b"upgrade", WEBSOCKET.as_bytes());
+    field(&mut head, b"sec-websocket-accept", accept.as_bytes());
+    let mut fields = parts.headers;
+    // A tunnel has no length, and the proof is this router's to give: only it has seen the key.
+    fields.remove(header::CONTENT_LENGTH);
+    fields.remove(header::SEC_WEBSOCKET_ACCEPT);
+    push_fields(&mut head, &fields);
+    head.extend_from_slice(b"\r\n");
+    Source::new(head, Framing::UntilClose, body)
 }
 
 fn status_line(out: &mut Vec<u8>, status: StatusCode) {

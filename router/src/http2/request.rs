@@ -9,13 +9,14 @@ use http::{
     uri::{Authority, PathAndQuery},
 };
 
-use crate::http1::{
-    head::{Known, classify, parse_length},
-    request::Framing,
+use crate::{
+    http1::{
+        head::{Known, classify, parse_length},
+        request::Framing,
+    },
+    http2::handshake::WEBSOCKET,
 };
 
-/// The only protocol that tunnels are made for.
-const WEBSOCKET: &str = "websocket";
 const WEBSOCKET_KEY: &str = "sec-websocket-key";
 
 /// A request as HTTP/1.1.

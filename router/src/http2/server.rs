@@ -51,7 +51,7 @@ pub(crate) fn serve(worker: Rc<Worker>, conn: Connection, first: Vec<u8>) -> Ser
         worker.metrics.share.connections.sub(1);
         worker.metrics.share.http2_connections.add(1);
         let counted = Counted(Rc::clone(&worker));
-        let meter = Rc::new(Meter::new(worker.timers.now()));
+        let meter = Rc::new(Meter::new(worker.config.http2.credit, worker.timers.now()));
         let metered = (Rc::clone(&meter), Rc::clone(&worker.timers));
         let tls = conn.wire.tls().cloned();
         let carrier = Carrier::new(conn.wire, first, Some(metered));

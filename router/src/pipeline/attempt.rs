@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cardea_registry_api::policy::Protocol;
 use tokio::net::TcpStream;
 
 use crate::{
@@ -76,10 +75,17 @@ pub(crate) async fn attempt<'w>(
     let number = picked.peer().number();
     let idempotent = x.request.method.idempotent();
     let terms = picked.upstream().security().number();
-    let http2 = policy.protocol == Protocol::H2c;
+    let http2 = policy.protocol.is_http2();
     let pooled = if http2 {
-        let place = worker.links.take(number);
-        place.map(|place| stream(place, x)).transpose()?
+        match worker.links.take(number, terms) {
+            Some(place) => {
+                if x.request.upgrade {
+                    Box::pin(may_tunnel(conn, &place, policy)).await?;
+                }
+                Some(stream(place, x, picked)?)
+            }
+            None => None,
+        }
     } else {
         worker
             .pool
@@ -99,7 +105,11 @@ pub(crate) async fn attempt<'w>(
         }
     }
     let mut upstream = if http2 {
-        stream(place(worker, conn, picked, policy).await?, x)?
+        let place = place(worker, conn, picked, policy).await?;
+        if x.request.upgrade {
+            Box::pin(may_tunnel(conn, &place, policy)).await?;
+        }
+        stream(place, x, picked)?
     } else {
         connect(conn, picked, policy).await?
     };
@@ -117,9 +127,34 @@ fn answer(upstream: Wire, asked_at: Instant, upgraded: bool) -> Answer {
 }
 
 /// A stream for the request.
-fn stream(place: Place, x: &Exchange) -> Result<Wire, Trouble> {
-    let asked = Asked::take(&x.outbound, "http").map_err(Trouble::Refused)?;
+fn stream(place: Place, x: &Exchange, picked: &Picked) -> Result<Wire, Trouble> {
+    let scheme = match picked.upstream().security() {
+        Security::Plain => "http",
+        Security::Tls(_) | Security::Broken => "https",
+    };
+    let asked = Asked::take(&x.outbound, scheme).map_err(Trouble::Refused)?;
     Ok(Wire::Other(Box::new(Outbound::new(place, asked))))
+}
+
+/// Waits until it is known whether the peer takes WebSockets, and goes on if it does.
+async fn may_tunnel(conn: &Connection, place: &Place, policy: &Policy) -> Result<(), Trouble> {
+    conn.timer.set(policy.timeouts.connect.duration());
+    let takes = within(conn, place.takes_websockets()).await;
+    match takes.ok_or(unconnected(Failure::ConnectTimeout))? {
+        Some(true) => Ok(()),
+        Some(false) => Err(Trouble::Refused(refusal::UPGRADE_NOT_SERVED)),
+        None => Err(unconnected(Failure::Reset)),
+    }
+}
+
+/// What `work` comes to; none: the connection's timer went off before.
+async fn within<T>(conn: &Connection, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Pending if conn.timer.fired() => Poll::Ready(None),
+        other => other.map(Some),
+    })
+    .await
 }
 
 /// A place on an HTTP/2 connection, perhaps one that is being made.
@@ -130,26 +165,22 @@ async fn place(
     policy: &Policy,
 ) -> Result<Place, Trouble> {
     let number = picked.peer().number();
+    let terms = picked.upstream().security().number();
     conn.timer.set(policy.timeouts.connect.duration());
     loop {
-        let connecting = match worker.links.turn(number) {
+        let connecting = match worker.links.turn(number, terms) {
             Turn::Take(place) => return Ok(place),
             Turn::Connect(connecting) => connecting,
             Turn::Wait(other) => {
-                let mut done = std::pin::pin!(other.notified());
-                let waited = poll_fn(|cx| match done.as_mut().poll(cx) {
-                    Poll::Pending if conn.timer.fired() => Poll::Ready(false),
-                    ready => ready.map(|()| true),
-                });
-                if !waited.await {
-                    return Err(unconnected(Failure::ConnectTimeout));
-                }
+                let waited = within(conn, other.notified()).await;
+                waited.ok_or(unconnected(Failure::ConnectTimeout))?;
                 continue;
             }
         };
         let wire = connect(conn, picked, policy).await?;
         let keep = policy.timeouts.keepalive.duration();
-        let begun = worker.links.begin(number, wire, &worker.timers, keep).await;
+        let of = (number, terms);
+        let begun = worker.links.begin(of, wire, &worker.timers, keep).await;
         drop(connecting);
         return begun.map_err(|_| unconnected(Failure::Connect));
     }
@@ -208,6 +239,7 @@ async fn secure(conn: &Connection, stream: TcpStream, picked: &Picked) -> Result
             );
             Err(match failed.reason {
                 Reason::Timeout => Failure::ConnectTimeout,
+                Reason::Alpn => Failure::Alpn,
                 _ => Failure::Tls,
             })
         }

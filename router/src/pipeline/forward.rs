@@ -200,6 +200,7 @@ fn refusal_for(failure: Failure) -> Refusal {
         }
         Failure::Connect
         | Failure::Tls
+        | Failure::Alpn
         | Failure::Reset
         | Failure::Protocol
         | Failure::Status(_)

@@ -27,7 +27,12 @@ impl Served {
         fs::write(dir.path().join("f.toml"), text).unwrap();
         let shared = Arc::new(Shared::default());
         let path = dir.path().join("f.toml");
-        let file = StaticFile::new(path, name("dc"), Arc::clone(&shared))?;
+        let file = StaticFile::new(
+            path,
+            name("dc"),
+            crate::tls::Version::V12,
+            Arc::clone(&shared),
+        )?;
         let task = tokio::spawn(file.run());
         Ok(Self {
             dir,

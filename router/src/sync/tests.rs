@@ -190,6 +190,7 @@ fn settings(addresses: &[SocketAddr], dir: Option<&TempDir>) -> Settings {
             ..ClientConfig::default()
         },
         state_dir: dir.map(|dir| dir.path().to_owned()),
+        lowest_tls: crate::tls::Version::V12,
     }
 }
 

@@ -11,7 +11,11 @@ use std::{
     time::Instant,
 };
 
-use cardea_registry_api::{InstanceId, Name, Service, plugin::Override, policy::UpstreamTls};
+use cardea_registry_api::{
+    InstanceId, Name, Service,
+    plugin::Override,
+    policy::{Protocol, UpstreamTls},
+};
 
 use crate::{
     budget::Budget,
@@ -24,7 +28,7 @@ use crate::{
         self, Origin, Routes, Table,
         objects::{Dirty, Objects},
     },
-    tls::{Certificates, Maker, Terms},
+    tls::{self, Certificates, Maker, Terms},
     upstream::{Member, Parts, Policy, Security, Upstream},
 };
 
@@ -69,7 +73,7 @@ struct Place {
     budget: Arc<Budget>,
     policy: Arc<Policy>,
     /// What was asked for, and what came of it.
-    tls: Option<UpstreamTls>,
+    tls: Option<(UpstreamTls, Protocol)>,
     security: Security,
     broken: Option<String>,
     peers: HashMap<InstanceId, Arc<Peer>>,
@@ -120,8 +124,8 @@ impl Built {
 
 impl Builder {
     /// Nothing yet. `cluster` is whose routers' plugins count; what plugins say is counted in
-    /// `tallies`.
-    pub(crate) fn new(cluster: Name, tallies: Arc<Tallies>) -> Self {
+    /// `tallies`; clients that speak TLS speak `lowest` or later.
+    pub(crate) fn new(cluster: Name, tallies: Arc<Tallies>, lowest: tls::Version) -> Self {
         Self {
             cluster,
             plugins: Plugins::new(tallies),
@@ -131,7 +135,7 @@ impl Builder {
             upstreams: Vec::new(),
             routes: Arc::default(),
             refused: Vec::new(),
-            maker: Maker::default(),
+            maker: Maker::new(lowest),
             certificates: None,
             refused_certificates: Vec::new(),
             refused_plugins: Vec::new(),
@@ -293,7 +297,12 @@ impl Builder {
             Some(service) => Arc::clone(service),
             None => Arc::new(Service::named(service.clone())),
         };
-        place.secure(objects.service(service).and_then(|s| s.tls.as_ref()));
+        place.secure(
+            configured
+                .tls
+                .as_ref()
+                .map(|tls| (tls, configured.protocol)),
+        );
         let policy = Policy::from(&*configured);
         if *place.policy != policy {
             place.policy = Arc::new(policy);
@@ -434,12 +443,12 @@ impl Edits {
 impl Place {
     /// Takes over how peers are to be spoken to. Terms that stay the same stay the same thing, with
     /// the sessions that can be taken up again.
-    fn secure(&mut self, wanted: Option<&UpstreamTls>) {
-        if self.tls.as_ref() == wanted {
+    fn secure(&mut self, wanted: Option<(&UpstreamTls, Protocol)>) {
+        if self.tls.as_ref().map(|(tls, protocol)| (tls, *protocol)) == wanted {
             return;
         }
-        self.tls = wanted.cloned();
-        (self.security, self.broken) = match wanted.map(Terms::new) {
+        self.tls = wanted.map(|(tls, protocol)| (tls.clone(), protocol));
+        (self.security, self.broken) = match wanted.map(|(tls, of)| Terms::new(tls, of)) {
             None => (Security::Plain, None),
             Some(Ok(terms)) => (Security::Tls(Arc::new(terms)), None),
             Some(Err(why)) => (Security::Broken, Some(why)),

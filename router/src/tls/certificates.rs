@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use crate::{http1::request::host_name, tls::Facts};
+use crate::{
+    http1::request::host_name,
+    tls::{Facts, Version},
+};
 use cardea_registry_api::{
     Certificate, Name,
     certificate::{ClientAuth, ClientAuthMode, authorities},
@@ -30,6 +33,8 @@ const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 #[derive(Debug)]
 pub(crate) struct Maker {
     provider: Arc<CryptoProvider>,
+    /// The lowest that is spoken.
+    lowest: Version,
     tickets: Option<Arc<dyn ProducesTickets>>,
     /// A session that began under other terms for clients must not go on under these.
     strict_tickets: HashMap<ClientAuth, Option<Arc<dyn ProducesTickets>>>,
@@ -85,17 +90,6 @@ pub(crate) struct Validity<'a> {
     pub(crate) not_after: i64,
 }
 
-impl Default for Maker {
-    fn default() -> Self {
-        Self {
-            provider: Arc::new(aws_lc_rs::default_provider()),
-            tickets: tickets(),
-            strict_tickets: HashMap::new(),
-            known: HashMap::new(),
-        }
-    }
-}
-
 /// Keys for session tickets, changed every six hours. Without random numbers there are no tickets.
 fn tickets() -> Option<Arc<dyn ProducesTickets>> {
     aws_lc_rs::Ticketer::new()
@@ -104,6 +98,17 @@ fn tickets() -> Option<Arc<dyn ProducesTickets>> {
 }
 
 impl Maker {
+    /// Of sets for clients that speak this version or a later one.
+    pub(crate) fn new(lowest: Version) -> Self {
+        Self {
+            provider: Arc::new(aws_lc_rs::default_provider()),
+            lowest,
+            tickets: tickets(),
+            strict_tickets: HashMap::new(),
+            known: HashMap::new(),
+        }
+    }
+
     /// The set of `certificates`, and why some of them are not in it.
     pub(crate) fn make<'c>(
         &mut self,
@@ -175,7 +180,7 @@ impl Maker {
         tickets: Option<Arc<dyn ProducesTickets>>,
     ) -> Result<Arc<ServerConfig>, Error> {
         let builder = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
-            .with_safe_default_protocol_versions()?;
+            .with_protocol_versions(self.lowest.and_later())?;
         let builder = match auth {
             None => builder.with_no_client_auth(),
             Some(auth) => {

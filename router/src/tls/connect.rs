@@ -12,7 +12,7 @@ use std::{
 
 use cardea_registry_api::{
     certificate::authorities,
-    policy::{UpstreamTls, Verify},
+    policy::{Protocol, UpstreamTls, Verify},
 };
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
@@ -39,6 +39,8 @@ pub(crate) struct Terms {
     config: Arc<ClientConfig>,
     /// None: the peer's own host.
     name: Option<ServerName<'static>>,
+    /// Within it HTTP/2 is spoken, or nothing.
+    http2: bool,
     /// Another one for each: connections that were made under other terms are not used.
     number: u64,
 }
@@ -52,8 +54,8 @@ impl fmt::Debug for Terms {
 }
 
 impl Terms {
-    /// As a service asks for it.
-    pub(crate) fn new(tls: &UpstreamTls) -> Result<Self, String> {
+    /// As a service asks for it, to speak this protocol.
+    pub(crate) fn new(tls: &UpstreamTls, protocol: Protocol) -> Result<Self, String> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -78,7 +80,11 @@ impl Terms {
                 .with_custom_certificate_verifier(Arc::new(Anybody(provider))),
         }
         .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let http2 = protocol.is_http2();
+        // One only: which protocol it is was decided before, and a peer that chose another one would
+        // be asked in what it does not expect.
+        let inside: &[u8] = if http2 { b"h2" } else { b"http/1.1" };
+        config.alpn_protocols = vec![inside.to_vec()];
         let name = match &tls.name {
             None => None,
             Some(name) => {
@@ -89,6 +95,7 @@ impl Terms {
         Ok(Self {
             config: Arc::new(config),
             name,
+            http2,
             number: NEXT.fetch_add(1, Ordering::Relaxed),
         })
     }
@@ -108,7 +115,7 @@ impl Terms {
     ) -> Result<TlsStream, Failed> {
         let mut inner = self.begin(tcp, host)?;
         accept::until(timer, |cx| inner.poll_handshake(cx)).await?;
-        Ok(finish(inner))
+        self.finish(inner)
     }
 
     /// The same for as long as somebody waits.
@@ -119,7 +126,7 @@ impl Terms {
     ) -> Result<TlsStream, Failed> {
         let mut inner = self.begin(tcp, host)?;
         poll_fn(|cx| inner.poll_handshake(cx)).await?;
-        Ok(finish(inner))
+        self.finish(inner)
     }
 
     fn begin(&self, tcp: TcpStream, host: &str) -> io::Result<Inner> {
@@ -133,11 +140,15 @@ impl Terms {
             UnbufferedClientConnection::new(Arc::clone(&self.config), name).map_err(broken)?;
         Ok(Inner::new(tcp, Session::Client(Box::new(session))))
     }
-}
 
-fn finish(inner: Inner) -> TlsStream {
-    let facts = Facts::of(&inner.session, None);
-    TlsStream::new(inner, facts)
+    /// A peer that does not know of ALPN at all may well speak HTTP/1.1, but nobody has said so.
+    fn finish(&self, inner: Inner) -> Result<TlsStream, Failed> {
+        let facts = Facts::of(&inner.session, None);
+        if self.http2 && !facts.http2 {
+            return Err(Failed::no_http2());
+        }
+        Ok(TlsStream::new(inner, facts))
+    }
 }
 
 /// The authorities that this system trusts, read once.

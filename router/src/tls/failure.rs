@@ -2,7 +2,7 @@
 
 use std::io;
 
-use rustls::{Error, PeerIncompatible};
+use rustls::{AlertDescription, Error, PeerIncompatible};
 
 /// Why a handshake failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub(crate) enum Reason {
     NoCertificate,
     /// No version, cipher or the like that both sides know.
     Incompatible,
+    /// No protocol inside of TLS that both sides know, or not the one that was asked for (ALPN).
+    Alpn,
     /// The other side's certificate was missing or is not trusted.
     Certificate,
     /// The other side refused with an alert: it may not trust our certificate.
@@ -36,12 +38,13 @@ pub(crate) struct Failed {
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Timeout,
         Self::Closed,
         Self::NotTls,
         Self::NoCertificate,
         Self::Incompatible,
+        Self::Alpn,
         Self::Certificate,
         Self::Alert,
         Self::NotReady,
@@ -56,6 +59,7 @@ impl Reason {
             Self::NotTls => "not_tls",
             Self::NoCertificate => "no_certificate",
             Self::Incompatible => "incompatible",
+            Self::Alpn => "alpn",
             Self::Certificate => "peer_certificate",
             Self::Alert => "alert",
             Self::NotReady => "not_ready",
@@ -87,7 +91,9 @@ impl Reason {
             )
             | Error::NoCertificatesPresented
             | Error::InvalidCertificate(_) => Self::Certificate,
-            Error::PeerIncompatible(_) | Error::NoApplicationProtocol => Self::Incompatible,
+            Error::NoApplicationProtocol
+            | Error::AlertReceived(AlertDescription::NoApplicationProtocol) => Self::Alpn,
+            Error::PeerIncompatible(_) => Self::Incompatible,
             Error::AlertReceived(_) => Self::Alert,
             // The only thing that a server says so.
             Error::General(text) if text.contains("certificate chain resolved") => {
@@ -104,6 +110,14 @@ impl Failed {
         Self {
             reason: Reason::NotReady,
             error: io::Error::other("there are no certificates yet"),
+        }
+    }
+
+    /// The other side speaks TLS, but within it not what it was asked for.
+    pub(super) fn no_http2() -> Self {
+        Self {
+            reason: Reason::Alpn,
+            error: io::Error::other("it does not agree on HTTP/2 (ALPN `h2`)"),
         }
     }
 }

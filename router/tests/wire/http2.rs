@@ -17,5 +17,7 @@ mod outbound;
 mod peer;
 #[path = "http2/requests.rs"]
 mod requests;
+#[path = "http2/secure.rs"]
+mod secure;
 #[path = "http2/websocket.rs"]
 mod websocket;

@@ -86,15 +86,43 @@ fn a_request_over_tls_is_served_and_the_service_is_told() {
 }
 
 #[test]
+fn a_router_may_speak_tls_1_3_alone_and_on_no_other_port() {
+    let upstream = Upstream::answering(OK);
+    let authority = Authority::new("ca");
+    let pair = authority.sign(&["h"]);
+    let router = with_tls(Setup::new(&[&upstream]))
+        .config(|config| {
+            config.listen = None;
+            config.tls_min_version = cardea_router::TlsVersion::V13;
+        })
+        .tables(&pair.table("h", ""))
+        .start();
+    assert_eq!(router.router.as_ref().unwrap().traffic_address(), None);
+    let old = Client::of(&authority, &[&rustls::version::TLS12], None);
+    assert!(old.try_connect(router.tls(), "h").is_err());
+    until("it is counted", || router.failed("incompatible") == 1);
+    let new = Client::of(&authority, &[&rustls::version::TLS13], None);
+    let mut wire = new.try_connect(router.tls(), "h").unwrap();
+    wire.send(GET);
+    assert_eq!(wire.response().body, b"ok");
+    // A new set of certificates is no weaker.
+    router.edit(|text| text.replace("[[certificate]]", "[[certificate]]\ndefault = true"));
+    for _ in 0..3 {
+        assert!(old.try_connect(router.tls(), "h").is_err());
+    }
+}
+
+#[test]
 fn the_host_that_a_client_names_chooses_the_certificate() {
     let upstream = Upstream::answering(OK);
     let authority = Authority::new("ca");
     let exact = authority.sign(&["a.shop.example"]);
-    let wild = authority.sign(&["*.shop.example"]);
+    // It would do for another host, too, if it were served for that.
+    let wild = authority.sign(&["*.shop.example", "c.b.shop.example"]);
     let default = authority.sign(&["fallback.test"]);
     let router = with_tls(Setup::new(&[&upstream]))
         .tables(&exact.table("exact", ""))
-        .tables(&wild.table("wild", ""))
+        .tables(&wild.table("wild", "hosts = [\"*.shop.example\"]"))
         .tables(&default.table("default", "default = true"))
         .start();
     let client = Client::trusting(&authority);
@@ -256,6 +284,31 @@ fn a_request_that_ends_without_a_farewell_is_not_complete() {
     assert_eq!(log[0]["error"], "client_gone");
     // A line by itself: a request id may end in a nought.
     assert_eq!(upstream.count("\r\n0\r\n\r\n"), 0);
+}
+
+#[test]
+fn sessions_are_taken_up_again_when_there_is_a_new_certificate() {
+    let upstream = Upstream::answering(OK);
+    let authority = Authority::new("ca");
+    let (first, second) = (authority.sign(&["h"]), authority.sign(&["h"]));
+    let router = with_tls(Setup::new(&[&upstream]))
+        .tables(&first.table("h", ""))
+        .start();
+    let client = Client::trusting(&authority).resuming();
+    let ask = || {
+        let mut wire = client.try_connect(router.tls(), "h").unwrap();
+        wire.send(GET);
+        assert_eq!(wire.response().body, b"ok");
+    };
+    ask();
+    let text = |pair: &Pair| pair.table("h", "");
+    router.edit(|file| file.replace(&text(&first), &text(&second)));
+    let fresh = Client::trusting(&authority);
+    let wire = fresh.try_connect(router.tls(), "h").unwrap();
+    assert_eq!(wire.peer(), second.chain()[0]);
+    ask();
+    let metric = format!("{HANDSHAKES}{{version=\"1.3\",resumed=\"true\"}}");
+    assert_eq!(router.metric(&metric), Some(1.0));
 }
 
 #[test]

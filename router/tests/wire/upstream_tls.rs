@@ -10,8 +10,8 @@ use crate::{
 };
 
 impl Pair {
-    /// A server's side.
-    fn server(&self) -> Arc<ServerConfig> {
+    /// A server's side, which knows nothing of ALPN.
+    pub(crate) fn server(&self) -> Arc<ServerConfig> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -50,7 +50,8 @@ fn setup(upstream: &Upstream, ca: &Authority, tls: &str) -> Setup {
         .service(&format!("tls = {{ ca_file = \"ca.pem\"{tls} }}"))
 }
 
-fn errors(router: &Running, kind: &str) -> usize {
+/// How many requests failed at peers in this manner.
+pub(crate) fn errors(router: &Running, kind: &str) -> usize {
     let metrics = router.metrics();
     let label = format!("kind=\"{kind}\"");
     let lines = metrics

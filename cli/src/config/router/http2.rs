@@ -44,4 +44,12 @@ pub(crate) struct Http2 {
         value_name = "TIME"
     )]
     pub(crate) ping_timeout: Option<Span>,
+    /// What a client may do in one go that leads to nothing: 10 for a request given up within a second,
+    /// 5 for a PING, 1 for an empty frame [default: 4000]
+    #[arg(
+        long = "http2-credit",
+        env = "CARDEA_ROUTER_HTTP2_CREDIT",
+        value_name = "N"
+    )]
+    pub(crate) credit: Option<u32>,
 }

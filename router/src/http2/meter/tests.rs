@@ -10,8 +10,10 @@ fn frame(kind: u8, flags: u8, len: usize) -> Vec<u8> {
     frame
 }
 
+const MOST: u32 = 4000;
+
 fn fresh() -> Meter {
-    let meter = Meter::new(0);
+    let meter = Meter::new(MOST, 0);
     meter.read(super::super::PREFACE, 0);
     meter
 }
@@ -43,8 +45,8 @@ fn answers_pay_for_pings_and_for_as_many_resets() {
         meter.answered();
     }
     for _ in 0..10_000 {
-        meter.read(&frame(3, 0, 4), 0);
-        meter.reset(5, 0);
+        meter.read(&frame(RST_STREAM, 0, 4), 0);
+        meter.reset(5);
         meter.answered();
         meter.answered();
     }
@@ -53,12 +55,16 @@ fn answers_pay_for_pings_and_for_as_many_resets() {
 
 #[test]
 fn only_hasty_resets_cost() {
-    let (hasty, patient) = (fresh(), fresh());
-    for _ in 0..1000 {
-        hasty.reset(HASTE - 1, 0);
-        patient.reset(HASTE, 0);
+    let (unseen, hasty, patient) = (fresh(), fresh(), fresh());
+    for _ in 0..=MOST / HASTY_RESET {
+        for meter in [&unseen, &hasty, &patient] {
+            assert!(!meter.spent());
+            meter.read(&frame(RST_STREAM, 0, 4), 0);
+        }
+        hasty.reset(HASTE - 1);
+        patient.reset(HASTE);
     }
-    assert!(hasty.spent());
+    assert!(unseen.spent() && hasty.spent());
     assert!(!patient.spent());
 }
 

@@ -36,7 +36,7 @@ impl Setup {
     /// One worker; one service with these peers, on every host and path.
     pub(crate) fn new(peers: &[&Upstream]) -> Self {
         let config = Config {
-            listen: "127.0.0.1:0".parse().unwrap(),
+            listen: Some("127.0.0.1:0".parse().unwrap()),
             admin: "127.0.0.1:0".parse().unwrap(),
             threads: 1,
             ..Config::default()
@@ -152,7 +152,7 @@ impl Setup {
             .build()
             .unwrap();
         Running {
-            address: router.traffic_address(),
+            address: router.traffic_address().or(router.tls_address()).unwrap(),
             admin: router.admin_address(),
             tls: router.tls_address(),
             router: Some(router),

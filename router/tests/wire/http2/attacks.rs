@@ -63,6 +63,34 @@ fn rapid_reset_is_ended() {
 }
 
 #[test]
+fn how_many_requests_may_be_given_up_is_the_operator_s_to_say() {
+    // The upstream answers nothing that would earn credit; the library itself minds 65 at a time.
+    for (credit, ends) in [(4000, false), (200, true)] {
+        let upstream = Upstream::start(|mut wire, _| while wire.fill() {});
+        let router = Setup::new(&[&upstream])
+            .config(|config| config.http2.credit = credit)
+            .start();
+        let mut wire = Wire::http2(router.address);
+        let given_up = |i: u32| {
+            [
+                get(i * 2 + 1),
+                frame(RST_STREAM, 0, i * 2 + 1, [0, 0, 0, 8]),
+            ]
+        };
+        let burst: Vec<u8> = (0..40).flat_map(given_up).flatten().collect();
+        wire.send([burst, frame(PING, 0, 0, [7; 8])].concat());
+        if ends {
+            let ended = wire.frame_of(GOAWAY).unwrap();
+            assert_eq!(ended.code(), ENHANCE_YOUR_CALM);
+        } else {
+            assert!(wire.frame_of(PING).is_some());
+        }
+        let flood = "cardea_router_http2_refused_total{reason=\"flood\"}";
+        assert_eq!(router.metric(flood), Some(f64::from(u8::from(ends))));
+    }
+}
+
+#[test]
 fn resets_of_requests_that_were_begun_are_ended_too() {
     let upstream = Upstream::start(|mut wire, _| {
         while wire.peek() {

@@ -13,8 +13,12 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use super::{
     client::{Answer, Client, read, send_all, soon},
     peer::{Call, Peer},
+    secure::{setup as secure_setup, speaking},
 };
-use crate::harness::{Running, Setup, until};
+use crate::{
+    harness::{Running, Setup, until},
+    tls::authority::Authority,
+};
 
 /// A message in its frame.
 fn message(content: &[u8]) -> Vec<u8> {
@@ -151,6 +155,23 @@ fn site(policy: &str) -> Site {
     }
 }
 
+/// The same with TLS between router and service.
+fn secure_site() -> Site {
+    let ca = Authority::new("ca");
+    let resets = Arc::<Mutex<Vec<Reason>>>::default();
+    let resetting = resets.clone();
+    let peer = Peer::secure(
+        speaking(&ca.sign(&["127.0.0.1"]), &[b"h2"]),
+        h2::server::Builder::new().initial_window_size(1 << 20),
+        move |call| Box::pin(serve(call, resetting.clone())),
+    );
+    Site {
+        router: secure_setup(&[&peer], &ca, "").start(),
+        peer,
+        resets,
+    }
+}
+
 fn call(method: &str) -> Request<()> {
     Request::builder()
         .method("POST")
@@ -176,7 +197,15 @@ fn check_ok(answer: &Answer) {
 
 #[test]
 fn all_four_kinds_of_calls_with_their_metadata() {
-    let site = site("");
+    all_four_kinds(&site(""));
+}
+
+#[test]
+fn all_four_kinds_of_calls_within_tls() {
+    all_four_kinds(&secure_site());
+}
+
+fn all_four_kinds(site: &Site) {
     let mut client = Client::connect(site.router.address);
     let abc = message(b"abc");
     let many = [message(b"abc"), message(b""), message(b"defg")].concat();

@@ -338,17 +338,6 @@ fn a_service_that_does_not_speak_http2_is_a_bad_gateway() {
 }
 
 #[test]
-fn upgrades_are_declined_with_a_reason() {
-    let peer = Peer::echo();
-    let router = router(&[&peer]);
-    let answer = router
-        .ask("GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
-    assert_eq!(answer.status(), 501);
-    let body = String::from_utf8(answer.body).unwrap();
-    assert!(body.contains("upgrade_not_served"), "{body}");
-}
-
-#[test]
 fn an_idle_connection_is_let_go() {
     let peer = Peer::echo();
     let router = Setup::new(&[])

@@ -12,9 +12,11 @@ use std::{
 use bytes::Bytes;
 use h2::{
     RecvStream, SendStream,
+    ext::Protocol,
     server::{Builder, SendResponse},
 };
 use http::{HeaderMap, Request, Response};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::client::{read_body, runtime, send_all};
 
@@ -32,6 +34,8 @@ pub(crate) struct Peer {
 /// What a handler gets.
 pub(crate) struct Call {
     pub(crate) head: Request<()>,
+    /// Of an extended CONNECT.
+    pub(crate) protocol: Option<Protocol>,
     pub(crate) body: RecvStream,
     pub(crate) respond: SendResponse<Bytes>,
 }
@@ -66,6 +70,23 @@ impl Peer {
         builder: &Builder,
         handler: impl Fn(Call) -> Serving + Send + Sync + 'static,
     ) -> Self {
+        Self::listen(None, builder, handler)
+    }
+
+    /// The same within TLS.
+    pub(crate) fn secure(
+        tls: Arc<rustls::ServerConfig>,
+        builder: &Builder,
+        handler: impl Fn(Call) -> Serving + Send + Sync + 'static,
+    ) -> Self {
+        Self::listen(Some(tls), builder, handler)
+    }
+
+    fn listen(
+        tls: Option<Arc<rustls::ServerConfig>>,
+        builder: &Builder,
+        handler: impl Fn(Call) -> Serving + Send + Sync + 'static,
+    ) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let runtime = runtime();
@@ -77,41 +98,26 @@ impl Peer {
             goodbye,
             runtime,
         };
-        let (connections, heads) = (peer.connections.clone(), peer.heads.clone());
-        let (builder, handler) = (builder.clone(), Arc::new(handler));
+        let connections = peer.connections.clone();
+        let serving = Service {
+            builder: builder.clone(),
+            handler: Arc::new(handler),
+            heads: peer.heads.clone(),
+            told,
+        };
         peer.runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             while let Ok((stream, _)) = listener.accept().await {
                 stream.set_nodelay(true).unwrap();
                 connections.fetch_add(1, Ordering::SeqCst);
-                let (builder, handler) = (builder.clone(), handler.clone());
-                let (heads, mut told) = (heads.clone(), told.clone());
-                told.mark_unchanged();
+                let (serving, tls) = (serving.clone(), tls.clone());
                 tokio::spawn(async move {
-                    let Ok(mut frames) = builder.handshake(stream).await else {
-                        return;
+                    let Some(tls) = tls else {
+                        return serving.serve(stream).await;
                     };
-                    let mut leaving = false;
-                    loop {
-                        let accepted = tokio::select! {
-                            accepted = frames.accept() => accepted,
-                            _ = told.changed(), if !leaving => {
-                                leaving = true;
-                                frames.graceful_shutdown();
-                                continue;
-                            }
-                        };
-                        let Some(Ok((request, respond))) = accepted else {
-                            return;
-                        };
-                        let (parts, body) = request.into_parts();
-                        let head = Request::from_parts(parts, ());
-                        heads.lock().unwrap().push(head.clone());
-                        tokio::spawn(handler(Call {
-                            head,
-                            body,
-                            respond,
-                        }));
+                    let accepted = tokio_rustls::TlsAcceptor::from(tls).accept(stream).await;
+                    if let Ok(stream) = accepted {
+                        serving.serve(stream).await;
                     }
                 });
             }
@@ -140,5 +146,58 @@ impl Peer {
     /// Every connection is told to end.
     pub(crate) fn say_goodbye(&self) {
         let _ = self.goodbye.send(true);
+    }
+}
+
+/// What a connection is served with.
+struct Service<H> {
+    builder: Builder,
+    handler: Arc<H>,
+    heads: Arc<Mutex<Vec<Request<()>>>>,
+    told: tokio::sync::watch::Receiver<bool>,
+}
+
+impl<H> Clone for Service<H> {
+    fn clone(&self) -> Self {
+        let mut told = self.told.clone();
+        told.mark_unchanged();
+        Self {
+            builder: self.builder.clone(),
+            handler: self.handler.clone(),
+            heads: self.heads.clone(),
+            told,
+        }
+    }
+}
+
+impl<H: Fn(Call) -> Serving> Service<H> {
+    async fn serve(mut self, stream: impl AsyncRead + AsyncWrite + Unpin) {
+        let Ok(mut frames) = self.builder.handshake(stream).await else {
+            return;
+        };
+        let mut leaving = false;
+        loop {
+            let accepted = tokio::select! {
+                accepted = frames.accept() => accepted,
+                _ = self.told.changed(), if !leaving => {
+                    leaving = true;
+                    frames.graceful_shutdown();
+                    continue;
+                }
+            };
+            let Some(Ok((mut request, respond))) = accepted else {
+                return;
+            };
+            let protocol = request.extensions_mut().remove::<Protocol>();
+            let (parts, body) = request.into_parts();
+            let head = Request::from_parts(parts, ());
+            self.heads.lock().unwrap().push(head.clone());
+            tokio::spawn((self.handler)(Call {
+                head,
+                protocol,
+                body,
+                respond,
+            }));
+        }
     }
 }
