@@ -4,56 +4,32 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
+    os::unix::fs::PermissionsExt,
+    path::Path,
     process::Command,
     sync::Arc,
 };
 
 use cardea_tests::{
     backend::Backend,
-    binary, ports, process,
+    binary,
+    http1::Dial,
+    load::Plan,
+    ports, process,
     site::{Router, RouterSetup, SOON, Site, Token},
+    tls::Authority,
     wait,
 };
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned, pki_types::CertificateDer,
-};
+use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::CertificateDer};
 
 use crate::gate;
 
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        Self(CertifiedIssuer::self_signed(params, key).unwrap())
-    }
-
-    /// Writes `shop.pem` and `shop.key`; gives the certificate.
-    fn sign(&self, site: &Site) -> CertificateDer<'static> {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["shop.test".to_owned()]).unwrap();
-        let cert = params.signed_by(&key, &self.0).unwrap();
-        site.scratch.write("shop.pem", &cert.pem());
-        site.scratch.write("shop.key", &key.serialize_pem());
-        cert.der().clone()
-    }
-
-    fn client(&self) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.0.der().clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        // A session that is taken up again goes on with the certificate that it began with.
-        config.resumption = rustls::client::Resumption::disabled();
-        Arc::new(config)
-    }
+/// Writes `shop.pem` and `shop.key`; gives the certificate.
+fn sign(authority: &Authority, site: &Site) -> CertificateDer<'static> {
+    let pair = authority.sign(&["shop.test"]);
+    site.scratch.write("shop.pem", &pair.cert);
+    site.scratch.write("shop.key", &pair.key);
+    pair.der()
 }
 
 type Connection = StreamOwned<ClientConnection, TcpStream>;
@@ -116,6 +92,42 @@ fn ctl(site: &Site, args: &[&str]) -> String {
     text
 }
 
+/// The files below `dir` that hold a line of the certificate's key and are not their owner's alone;
+/// the key's own file is the test's.
+fn readable_secrets(dir: &Path, site: &Site) -> Vec<String> {
+    let own = site.scratch.join("shop.key");
+    let key = std::fs::read_to_string(&own).unwrap();
+    let secret = key.lines().nth(1).unwrap().as_bytes();
+    let mut found = Vec::new();
+    let (mut held, mut folders) = (0, vec![dir.to_path_buf()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            // Sockets cannot be read, and files may go meanwhile.
+            let Ok(bytes) = std::fs::read(&path) else {
+                continue;
+            };
+            if path == own || !bytes.windows(secret.len()).any(|piece| piece == secret) {
+                continue;
+            }
+            held += 1;
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+            if mode & 0o077 != 0 {
+                found.push(format!("{} {mode:o}", path.display()));
+            }
+        }
+    }
+    assert!(
+        held >= 2,
+        "the database and the router's copy hold it: {held}"
+    );
+    found
+}
+
 const FILE: &str = r#"
 [[certificate]]
 name = "shop"
@@ -143,10 +155,10 @@ async fn a_certificate_is_applied_served_replaced_and_taken_away() {
     let shop = site.scratch.write("shop.toml", &more);
     ctl(&site, &["apply", "-f", shop.to_str().unwrap(), "--yes"]);
 
-    let authority = Authority::new();
+    let authority = Authority::new("ca");
     let client = authority.client();
     assert!(connect(&client, tls).is_err());
-    let first = authority.sign(&site);
+    let first = sign(&authority, &site);
     let told = ctl(&site, &["apply", "-f", &file, "--yes"]);
     assert!(!told.contains("PRIVATE"), "{told}");
     wait::until("the certificate is served", SOON, || async {
@@ -158,7 +170,7 @@ async fn a_certificate_is_applied_served_replaced_and_taken_away() {
     let mut kept = connect(&client, tls).unwrap();
     assert!(ask(&mut kept).contains(" 200"));
 
-    let second = authority.sign(&site);
+    let second = sign(&authority, &site);
     let told = ctl(&site, &["apply", "-f", &file, "--yes"]);
     assert!(!told.contains("PRIVATE"), "{told}");
     wait::until("the next one is served", SOON, || async {
@@ -181,9 +193,11 @@ async fn a_certificate_is_applied_served_replaced_and_taken_away() {
             .then_some(())
     })
     .await;
-    let mode =
-        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&copy).unwrap().permissions());
+    let mode = std::fs::metadata(&copy).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+
+    // Nor does any file hold a key that others may read: no log, and nothing that is kept.
+    assert_eq!(readable_secrets(site.dir(), &site), Vec::<String>::new());
 
     ctl(&site, &["delete", "certificate", "shop", "--yes"]);
     wait::until("it is served no more", SOON, || async {
@@ -191,4 +205,66 @@ async fn a_certificate_is_applied_served_replaced_and_taken_away() {
     })
     .await;
     assert!(ask(&mut kept).contains(" 200"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_new_certificates_a_second_drop_no_connection() {
+    const SWAPS: usize = 50;
+    const CONNECTIONS: usize = 16;
+    let _machine = gate::shared().await;
+    let mut site = Site::empty("certificates-swapped");
+    site.add_registry(|setup| setup).await;
+    let tls = SocketAddr::from(([127, 0, 0, 1], ports::reserve()));
+    site.add_router(|setup| setup.flag("--listen-tls", &tls.to_string()))
+        .await;
+    let backend = Backend::start("shop").await;
+    site.route("shop.test", "shop", |_| {}).await;
+    site.register("shop", "one", backend.address()).await;
+    let authority = Authority::new("ca");
+    let pairs: Vec<_> = (0..=SWAPS)
+        .map(|_| authority.sign(&["shop.test"]))
+        .collect();
+    let client = site.client();
+    client
+        .apply(&pairs[0].to_apply("shop"), false)
+        .await
+        .unwrap();
+    site.settled().await;
+    let dial = Dial::tls(&authority.client(), "shop.test");
+    let plan = |rate, label: &str| {
+        let plan = Plan::new(tls, "shop.test", rate).label(label);
+        plan.connections(CONNECTIONS).dial(dial.clone())
+    };
+    let kept = plan(400.0, "kept").start();
+    let fresh = plan(100.0, "fresh").fresh().start();
+    kept.pass(100, SOON).await;
+    fresh.pass(20, SOON).await;
+    let mut tick = tokio::time::interval(std::time::Duration::from_millis(100));
+    let begun = std::time::Instant::now();
+    for pair in &pairs[1..] {
+        tick.tick().await;
+        client.apply(&pair.to_apply("shop"), false).await.unwrap();
+    }
+    let took = begun.elapsed();
+    let config = authority.client();
+    let last = pairs[SWAPS].der();
+    wait::until("the last one is served", SOON, || async {
+        (served(&connect(&config, tls).unwrap()) == last).then_some(())
+    })
+    .await;
+    kept.pass(100, SOON).await;
+    fresh.pass(20, SOON).await;
+    assert_eq!(
+        kept.opened(),
+        CONNECTIONS as u64,
+        "connections were dropped"
+    );
+    for load in [kept, fresh] {
+        let report = load.stop().await;
+        println!("{report}");
+        report.assert_clean();
+    }
+    println!("{SWAPS} certificates in {:.1} s", took.as_secs_f64());
+    let failed = site.routers[0].metric("cardea_router_tls_handshake_failures_total", "");
+    assert_eq!(failed.await, Some(0.0));
 }

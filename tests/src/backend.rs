@@ -6,6 +6,7 @@
 //! probes; `/slow?ms=N`, `/big?bytes=N` and `/chunked?bytes=N` answer like that; anything else answers
 //! `NAME ID METHOD`, where ID is the request's `x-test-id`.
 
+mod http2;
 mod serve;
 mod websocket;
 
@@ -208,17 +209,30 @@ impl Backend {
 
     /// Starts one that records POSTs in `record`.
     pub async fn with_record(name: &str, record: Option<&Path>) -> Self {
+        let (listener, backend) = Self::bind(name, record).await;
+        let (state, end) = (backend.state.clone(), backend.end.clone());
+        tokio::spawn(serve(listener, state, end));
+        backend
+    }
+
+    /// Starts one that speaks nothing but HTTP/2, within TLS or without. It answers probes and echoes;
+    /// of the modes it knows statuses.
+    pub async fn speaking_http2(name: &str, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
+        let (listener, backend) = Self::bind(name, None).await;
+        let (state, end) = (backend.state.clone(), backend.end.clone());
+        tokio::spawn(http2::serve(listener, tls, state, end));
+        backend
+    }
+
+    async fn bind(name: &str, record: Option<&Path>) -> (TcpListener, Self) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("its address");
-        let state = Arc::new(State::new(name, record, Duration::ZERO));
-        let end = CancellationToken::new();
-        tokio::spawn(serve(listener, state.clone(), end.clone()));
-        Self {
-            address,
-            state,
-            end,
+        let backend = Self {
+            address: listener.local_addr().expect("its address"),
+            state: Arc::new(State::new(name, record, Duration::ZERO)),
+            end: CancellationToken::new(),
             record: record.map(Path::to_path_buf),
-        }
+        };
+        (listener, backend)
     }
 
     /// Where it listens.

@@ -1,5 +1,7 @@
 //! A plain HTTP/1.1 client connection that sees exactly how the other side ended it.
 
+mod dial;
+
 use std::{
     io::ErrorKind,
     net::SocketAddr,
@@ -8,15 +10,18 @@ use std::{
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     time::{timeout, timeout_at},
 };
+
+pub use dial::{Dial, Stream};
 
 /// How far an exchange had come when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// Connecting.
     Connect,
+    /// Agreeing on TLS.
+    Handshake,
     /// Sending the request.
     Send,
     /// Nothing of the answer was there yet.
@@ -98,42 +103,37 @@ impl Response {
 /// A connection, kept alive between requests.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     buffer: Vec<u8>,
 }
 
 impl Connection {
     /// Connects.
     pub async fn open(address: SocketAddr, limit: Duration) -> Result<Self, Failure> {
-        let stream = timeout(limit, TcpStream::connect(address))
-            .await
-            .map_err(|_| Failure::Timeout(Stage::Connect))?
-            .map_err(|e| Failure::io(Stage::Connect, &e))?;
-        drop(stream.set_nodelay(true));
+        Self::dial(address, &Dial::default(), limit).await
+    }
+
+    /// Connects in this manner.
+    pub async fn dial(address: SocketAddr, dial: &Dial, limit: Duration) -> Result<Self, Failure> {
+        let mut stage = Stage::Connect;
+        let stream = match timeout(limit, dial.connect(address, &mut stage)).await {
+            Ok(connected) => connected.map_err(|e| Failure::io(stage, &e))?,
+            Err(_) => return Err(Failure::Timeout(stage)),
+        };
         Ok(Self {
             stream,
             buffer: Vec::new(),
         })
     }
 
-    /// The socket, with what has been read ahead.
-    pub fn into_parts(self) -> (TcpStream, Vec<u8>) {
-        (self.stream, self.buffer)
-    }
-
-    /// Whether the other side has closed or reset it meanwhile.
-    pub fn is_closed(&self) -> bool {
-        let mut byte = [0; 1];
-        !matches!(
-            self.stream.try_read(&mut byte),
-            Err(e) if e.kind() == ErrorKind::WouldBlock
-        )
-    }
-
     /// Sends a whole request and reads the whole answer.
     pub async fn exchange(&mut self, request: &[u8], limit: Duration) -> Result<Response, Failure> {
         let end = tokio::time::Instant::from_std(Instant::now() + limit);
-        timeout_at(end, self.stream.write_all(request))
+        let send = async {
+            self.stream.write_all(request).await?;
+            self.stream.flush().await
+        };
+        timeout_at(end, send)
             .await
             .map_err(|_| Failure::Timeout(Stage::Send))?
             .map_err(|e| Failure::io(Stage::Send, &e))?;

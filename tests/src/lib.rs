@@ -20,4 +20,5 @@ pub mod process;
 pub mod proxy;
 pub mod scratch;
 pub mod site;
+pub mod tls;
 pub mod wait;

@@ -19,7 +19,7 @@ use std::{
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::http1::Connection;
+use crate::http1::{Connection, Dial};
 pub use report::{FailureCount, Report, percentile};
 
 /// What to send.
@@ -39,6 +39,8 @@ pub struct Plan {
     pub posts_percent: u64,
     /// Whether each request has a connection of its own.
     pub fresh: bool,
+    /// How each connection begins.
+    pub dial: Dial,
     /// Whether an answer must name the request; without it each 200 is right.
     pub echo: bool,
     /// For one exchange.
@@ -58,6 +60,7 @@ impl Plan {
             connections: 32,
             posts_percent: 50,
             fresh: false,
+            dial: Dial::default(),
             echo: true,
             timeout: Duration::from_secs(10),
             label: "load".to_owned(),
@@ -75,6 +78,13 @@ impl Plan {
     #[must_use]
     pub fn fresh(mut self) -> Self {
         self.fresh = true;
+        self
+    }
+
+    /// Begins each connection in this manner.
+    #[must_use]
+    pub fn dial(mut self, dial: Dial) -> Self {
+        self.dial = dial;
         self
     }
 
@@ -98,6 +108,7 @@ impl Plan {
             begun: Instant::now(),
             ticket: AtomicU64::new(0),
             completed: AtomicU64::new(0),
+            opened: AtomicU64::new(0),
             tally: Mutex::new(report::Tally::default()),
             plan: self,
         });
@@ -120,6 +131,7 @@ struct Shared {
     begun: Instant,
     ticket: AtomicU64,
     completed: AtomicU64,
+    opened: AtomicU64,
     tally: Mutex<report::Tally>,
 }
 
@@ -140,6 +152,11 @@ impl Load {
     /// How many of them failed.
     pub fn failed(&self) -> u64 {
         self.report().failed
+    }
+
+    /// How many connections were opened.
+    pub fn opened(&self) -> u64 {
+        self.shared.opened.load(Ordering::SeqCst)
     }
 
     /// Waits until `more` further requests have an outcome.
@@ -183,6 +200,9 @@ async fn worker(number: usize, shared: Arc<Shared>, stop: CancellationToken) {
         let id = format!("{}-{ticket}", plan.label);
         let post = ticket % 100 < plan.posts_percent;
         let method = if post { "POST" } else { "GET" };
+        if connection.is_none() {
+            shared.opened.fetch_add(1, Ordering::SeqCst);
+        }
         let outcome = one(plan, target, &mut connection, method, &id).await;
         if outcome.is_err() {
             connection = None;
@@ -206,7 +226,7 @@ async fn one(
     let connection = match kept {
         Some(connection) => connection,
         None => kept.insert(
-            Connection::open(target, plan.timeout)
+            Connection::dial(target, &plan.dial, plan.timeout)
                 .await
                 .map_err(failed)?,
         ),

@@ -179,7 +179,7 @@ impl Giver {
         );
         match answer.await {
             Err(_) => Err(Failed::Late),
-            Ok(Ok((Message::Ready, _))) => Ok(()),
+            Ok(Ok((Message::Ready, _))) => still_there(stream),
             Ok(Ok((Message::Refused { reason }, _))) => Err(Failed::GaveUp(reason)),
             Ok(Ok(_)) => Err(Failed::Refused("this is no answer to an offer".into())),
             Ok(Err(error)) => Err(Failed::Gone(error)),
@@ -234,6 +234,18 @@ impl Giver {
         );
         let pid = pid.and_then(|pid| u32::try_from(pid).ok());
         self.successor.send_replace(Some(pid.unwrap_or(0)));
+    }
+}
+
+/// A process that was ready may be gone before that was heard: then nobody would serve.
+fn still_there(stream: &UnixStream) -> Result<(), Failed> {
+    // The system itself is asked: the event loop may not have heard yet.
+    let mut byte = [std::mem::MaybeUninit::uninit()];
+    match socket2::SockRef::from(stream).peek(&mut byte) {
+        Ok(0) => Err(Failed::Gone(io::ErrorKind::UnexpectedEof.into())),
+        Ok(_) => Err(Failed::Refused("it said more than that it is ready".into())),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        Err(error) => Err(Failed::Gone(error)),
     }
 }
 
