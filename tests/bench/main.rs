@@ -91,6 +91,15 @@ fn load(args: &[String]) -> bool {
             let seen = proxies::bulk::main(parse(address), way == "up", parse(size), span);
             serde_json::to_string(&seen)
         }
+        ["handshakes", address, cert, kept, seconds] => {
+            let span = Duration::from_secs(parse(seconds));
+            serde_json::to_string(&proxies::tls::main(
+                parse(address),
+                cert,
+                kept == "resumed",
+                span,
+            ))
+        }
         _ => return false,
     };
     println!("{}", seen.expect("JSON"));

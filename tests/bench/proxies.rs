@@ -14,13 +14,14 @@ mod rate;
 mod requests;
 mod stand;
 mod swaps;
+pub(crate) mod tls;
 mod wrk;
 
 use crate::machine;
 
 /// The parts, which can be run one by one.
-pub(crate) const SECTIONS: [&str; 8] = [
-    "routes", "peers", "rate", "bodies", "idle", "price", "calls", "swaps",
+pub(crate) const SECTIONS: [&str; 9] = [
+    "routes", "peers", "rate", "bodies", "idle", "price", "calls", "swaps", "tls",
 ];
 
 /// Prints the tables of these sections; of all, if none is named.
@@ -43,6 +44,7 @@ pub(crate) async fn run(sections: &[String]) {
             "price" => price::run().await,
             "calls" => counts::run().await,
             "swaps" => swaps::run().await,
+            "tls" => tls::run().await,
             _ => unreachable!("it is one of the sections"),
         }
     }

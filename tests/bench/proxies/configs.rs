@@ -27,6 +27,9 @@ pub(super) struct Work<'a> {
     pub(super) port: u16,
     pub(super) routes: usize,
     pub(super) upstreams: &'a [u16],
+    /// Where `cert.pem`, `key.pem` and `both.pem` are, if TLS 1.3 is to be spoken, over X25519 and with
+    /// one cipher.
+    pub(super) tls: Option<&'a Path>,
 }
 
 impl Work<'_> {
@@ -39,6 +42,11 @@ impl Work<'_> {
     pub(super) fn path(&self, suffix: &str) -> String {
         let path = self.dir.join(format!("{}{suffix}", self.name));
         path.display().to_string()
+    }
+
+    /// A file of the TLS folder.
+    fn pem(&self, name: &str) -> Option<String> {
+        Some(self.tls?.join(name).display().to_string())
     }
 
     /// Ports and weights.
@@ -67,11 +75,23 @@ pub(super) fn nginx(work: &Work<'_>) -> CommandLine {
     for (upstream, weight) in work.peers() {
         writeln!(servers, "    server 127.0.0.1:{upstream} weight={weight};").unwrap();
     }
+    let ssl = if work.tls.is_some() { " ssl" } else { "" };
+    let secure = match (work.pem("cert.pem"), work.pem("key.pem")) {
+        (Some(cert), Some(key)) => format!(
+            "  ssl_certificate {cert};
+  ssl_certificate_key {key};
+  ssl_protocols TLSv1.3;
+  ssl_conf_command Ciphersuites TLS_AES_256_GCM_SHA384;
+  ssl_ecdh_curve X25519;
+"
+        ),
+        _ => String::new(),
+    };
     let mut hosts = String::new();
     for route in 0..routes {
         writeln!(
             hosts,
-            "  server {{ listen 127.0.0.1:{port}; server_name h{route}.svc.local; \
+            "  server {{ listen 127.0.0.1:{port}{ssl}; server_name h{route}.svc.local; \
              location /api/v1/ {{ proxy_pass http://search; }} }}"
         )
         .unwrap();
@@ -111,7 +131,7 @@ http {{
   proxy_set_header Connection \"\";
   proxy_set_header Host $host;
   proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-{hosts}}}
+{secure}{hosts}}}
 "
     );
     let config = work.file(".conf", &text);
@@ -138,6 +158,11 @@ pub(super) fn haproxy(work: &Work<'_>) -> CommandLine {
         )
         .unwrap();
     }
+    let secure = work.pem("both.pem").map_or(String::new(), |pem| {
+        format!(
+            " ssl crt {pem} ssl-min-ver TLSv1.3 ciphersuites TLS_AES_256_GCM_SHA384 curves X25519"
+        )
+    });
     let text = format!(
         "global
   nbthread 1
@@ -159,7 +184,7 @@ defaults
   timeout client 75s
   timeout server 60s
 frontend in
-  bind 127.0.0.1:{port}
+  bind 127.0.0.1:{port}{secure}
   use_backend %[base,map_beg({map},none)]
 backend search
   balance roundrobin
@@ -179,7 +204,20 @@ backend none
 pub(super) fn cardea(work: &Work<'_>) -> CommandLine {
     let mut args: Vec<String> = ["router", "--static"].map(str::to_owned).to_vec();
     args.push(manifest(work));
-    args.extend(["--listen".to_owned(), format!("127.0.0.1:{}", work.port)]);
+    let address = format!("127.0.0.1:{}", work.port);
+    if work.tls.is_some() {
+        let only = [
+            "--listen",
+            "off",
+            "--tls-min-version",
+            "1.3",
+            "--listen-tls",
+        ];
+        args.extend(only.map(str::to_owned));
+    } else {
+        args.push("--listen".to_owned());
+    }
+    args.push(address);
     args.extend(["--threads".to_owned(), "1".to_owned()]);
     args.extend(["--access-log".to_owned(), work.path("-access.log")]);
     args.extend(["--admin".to_owned(), "127.0.0.1:0".to_owned()]);
@@ -203,6 +241,13 @@ pub(super) fn manifest(work: &Work<'_>) -> String {
         writeln!(
             text,
             "[[route]]\nhost = \"h{route}.svc.local\"\nprefix = \"/api/v1\"\nservice = \"search\""
+        )
+        .unwrap();
+    }
+    if let (Some(cert), Some(key)) = (work.pem("cert.pem"), work.pem("key.pem")) {
+        writeln!(
+            text,
+            "[[certificate]]\nname = \"bench\"\ncert_file = \"{cert}\"\nkey_file = \"{key}\""
         )
         .unwrap();
     }

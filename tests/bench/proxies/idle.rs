@@ -1,6 +1,6 @@
 //! Idle clients: what each costs in memory, and whether anybody else notices them.
 
-use cardea_tests::http1::Connection;
+use cardea_tests::http1::{Connection, Dial};
 
 use super::{
     rate::{Paced, RATE},
@@ -68,9 +68,14 @@ fn paced(proxy: &Proxy) -> Paced {
 }
 
 async fn connect(proxy: &Proxy) -> Vec<Connection> {
-    let mut clients = Vec::with_capacity(CLIENTS);
-    for _ in 0..CLIENTS {
-        let mut connection = Connection::open(proxy.address, SOON)
+    connect_by(proxy, &Dial::default(), CLIENTS).await
+}
+
+/// So many connections that have made one request.
+pub(super) async fn connect_by(proxy: &Proxy, dial: &Dial, count: usize) -> Vec<Connection> {
+    let mut clients = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut connection = Connection::dial(proxy.address, dial, SOON)
             .await
             .expect("connects");
         let request = b"GET /api/v1/x HTTP/1.1\r\nHost: h0.svc.local\r\n\r\n";

@@ -9,7 +9,8 @@ use std::{
 };
 
 use cardea_tests::{
-    http1, ports,
+    http1::{Connection, Dial},
+    ports,
     process::{Process, Spawn},
     scratch::Scratch,
     wait,
@@ -138,6 +139,29 @@ impl Stand {
         upstreams: usize,
         command: impl FnOnce(&Work<'_>) -> CommandLine,
     ) -> Proxy {
+        let dial = Dial::default();
+        let of = (name, file);
+        self.start_dialing(of, (routes, upstreams), None, &dial, command)
+            .await
+    }
+
+    /// The same proxies with the certificate in this folder, for who dials so.
+    pub(super) async fn secure(&self, kind: Kind, tls: &Path, dial: &Dial) -> Proxy {
+        let file = format!("{}-tls", kind.name());
+        let of = (kind.name(), file.as_str());
+        let tls = Some(tls);
+        self.start_dialing(of, (10, 4), tls, dial, |work| kind.command(work))
+            .await
+    }
+
+    async fn start_dialing(
+        &self,
+        (name, file): (&str, &str),
+        (routes, upstreams): (usize, usize),
+        tls: Option<&Path>,
+        dial: &Dial,
+        command: impl FnOnce(&Work<'_>) -> CommandLine,
+    ) -> Proxy {
         let port = ports::reserve();
         let line = command(&Work {
             dir: self.dir(),
@@ -145,6 +169,7 @@ impl Stand {
             port,
             routes,
             upstreams: &self.upstreams[..upstreams],
+            tls,
         });
         let mut process = pinned(file, &line.program, 0)
             .args(&line.args)
@@ -154,7 +179,12 @@ impl Stand {
             let end = process.ended();
             assert!(end.is_none(), "{name} ended: {}", process.log_text());
             async {
-                match http1::get(address, "h0.svc.local", "/api/v1/bytes/2").await {
+                let get = b"GET /api/v1/bytes/2 HTTP/1.1\r\nHost: h0.svc.local\r\n\r\n";
+                let asked = async {
+                    let mut connection = Connection::dial(address, dial, SOON).await?;
+                    connection.exchange(get, SOON).await
+                };
+                match asked.await {
                     Ok(answer) if answer.status == 200 => Ok(()),
                     other => Err(format!("{other:?}")),
                 }

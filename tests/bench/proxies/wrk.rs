@@ -18,11 +18,21 @@ pub(super) struct Rounds {
 
 /// Rounds of `seconds` over all of `targets` in turn, after one to warm up.
 pub(super) fn rounds(targets: &[(&Proxy, &Path)], rounds: usize, seconds: u64) -> Vec<Rounds> {
+    interleaved(targets, rounds, |proxy, script| {
+        load(proxy, script, seconds)
+    })
+}
+
+/// Rounds of a load that gives requests, requests a second and failures.
+pub(super) fn interleaved(
+    targets: &[(&Proxy, &Path)],
+    rounds: usize,
+    load: impl Fn(&Proxy, &Path) -> (f64, f64, u64),
+) -> Vec<Rounds> {
     let mut all: Vec<Rounds> = targets.iter().map(|_| Rounds::default()).collect();
     for round in 0..=rounds {
         for ((proxy, script), seen) in targets.iter().zip(&mut all) {
-            let (spent, (requests, per_second, bad)) =
-                proxy.cpu_us(|| load(proxy, script, seconds));
+            let (spent, (requests, per_second, bad)) = proxy.cpu_us(|| load(proxy, script));
             if round > 0 {
                 seen.cpu_us.push(spent / requests);
                 seen.per_second.push(per_second);
@@ -41,13 +51,31 @@ pub(super) fn load(proxy: &Proxy, script: &Path, seconds: u64) -> (f64, f64, u64
     results(&out)
 }
 
+/// The same within TLS.
+pub(super) fn secure_load(proxy: &Proxy, script: &Path, seconds: u64) -> (f64, f64, u64) {
+    let out = command_to("https", bound(1), proxy, script, seconds)
+        .output()
+        .expect("wrk");
+    results(&out)
+}
+
 /// Adds wrk and its arguments to a command that runs another.
-pub(super) fn command(mut by: Command, proxy: &Proxy, script: &Path, seconds: u64) -> Command {
+pub(super) fn command(by: Command, proxy: &Proxy, script: &Path, seconds: u64) -> Command {
+    command_to("http", by, proxy, script, seconds)
+}
+
+fn command_to(
+    scheme: &str,
+    mut by: Command,
+    proxy: &Proxy,
+    script: &Path,
+    seconds: u64,
+) -> Command {
     by.args(["wrk", "-t1", &format!("-c{CONNECTIONS}")])
         .arg(format!("-d{seconds}s"))
         .arg("-s")
         .arg(script)
-        .arg(format!("http://{}/", proxy.address));
+        .arg(format!("{scheme}://{}/", proxy.address));
     by
 }
 
@@ -68,15 +96,13 @@ pub(super) fn results(out: &Output) -> (f64, f64, u64) {
 
 /// CPU per request beside nginx, which is the first.
 pub(super) fn compare(targets: &[(&Proxy, &Path)], all: &[Rounds]) {
+    compare_in(targets, all, ["CPU µs per request", "requests/s"]);
+}
+
+/// The same for something else than requests.
+pub(super) fn compare_in(targets: &[(&Proxy, &Path)], all: &[Rounds], [cost, rate]: [&str; 2]) {
     let base = spread(&all[0].cpu_us).0;
-    let mut table = Table::new(&[
-        "",
-        "CPU µs per request",
-        "× nginx",
-        "requests/s",
-        "core busy",
-        "failed",
-    ]);
+    let mut table = Table::new(&["", cost, "× nginx", rate, "core busy", "failed"]);
     for ((proxy, _), seen) in targets.iter().zip(all) {
         let (cpu, rate) = (spread(&seen.cpu_us).0, spread(&seen.per_second).0);
         table.row([
