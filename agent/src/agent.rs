@@ -6,14 +6,13 @@
 use std::{collections::HashSet, time::Instant};
 
 use cardea_registry_api::{
-    InstanceState, Name,
-    api::{Registration, Renewals, Renewed, Written},
+    Name,
+    api::{Registration, Renewals, Renewed},
     client::{Client, ClientError},
 };
 use nix::sys::signal::Signal;
 use tokio::{
     sync::{mpsc, oneshot},
-    task::JoinSet,
     time::sleep_until,
 };
 
@@ -21,30 +20,25 @@ use crate::{
     children::Started,
     life::{Action, Order},
     listen::Asked,
-    local::{AgentStatus, LeaveOutcome, Phase, Request, Response},
+    local::{AgentStatus, Phase, Request, Response},
     probe::Tools,
     registrar,
     signals::Signals,
     stop::{LAST_WORD, Step, Stop},
 };
 
+mod jobs;
 mod service;
+#[cfg(test)]
+mod tests;
 
+use jobs::Done;
+pub(crate) use jobs::Jobs;
 pub(crate) use service::{Service, Trouble};
-
-/// How a job ended. The number is the service's.
-#[derive(Debug)]
-enum Done {
-    Probed(usize, Result<(), String>),
-    Warmed(usize, Result<(), String>),
-    Registered(usize, InstanceState, Result<Written, ClientError>),
-    Renewed(Vec<usize>, Result<Renewed, ClientError>),
-    Left(usize, LeaveOutcome),
-}
 
 /// Somebody who waits until services have left.
 #[derive(Debug)]
-struct Waiter {
+pub(crate) struct Waiter {
     services: Vec<usize>,
     answer: oneshot::Sender<Response>,
 }
@@ -60,14 +54,7 @@ pub(crate) struct Agent {
     pub(crate) signal_group: bool,
     pub(crate) stop: Stop,
     pub(crate) jobs: Jobs,
-}
-
-/// What is under way.
-#[derive(Debug, Default)]
-pub(crate) struct Jobs {
-    set: JoinSet<Done>,
-    renewing: bool,
-    waiters: Vec<Waiter>,
+    pub(crate) waiters: Vec<Waiter>,
 }
 
 impl Agent {
@@ -89,11 +76,7 @@ impl Agent {
             let at = self.next();
             tokio::select! {
                 signal = signals.next() => self.signalled(signal),
-                Some(done) = self.jobs.set.join_next() => match done {
-                    Ok(done) => self.done(done),
-                    Err(error) if error.is_cancelled() => {}
-                    Err(error) => tracing::error!(%error, "a job failed"),
-                },
+                Some(done) = self.jobs.next() => self.done(done),
                 Some(asked) = asked.recv() => self.asked(asked),
                 status = ended(&mut self.child) => {
                     self.child = None;
@@ -172,7 +155,7 @@ impl Agent {
         let renewals = self
             .services
             .iter()
-            .filter(|_| !self.jobs.renewing)
+            .filter(|_| !self.jobs.renewing())
             .filter_map(|service| service.life.renew_at());
         lives.chain(renewals).chain(self.stop.next()).min()
     }
@@ -194,18 +177,16 @@ impl Agent {
         match action {
             Action::Probe => {
                 let (probe, tools) = (service.readiness.clone(), self.tools.clone());
-                self.jobs
-                    .set
-                    .spawn(async move { Done::Probed(index, probe.ask(&tools).await) });
+                let ask = async move { probe.ask(&tools).await };
+                self.jobs.probe(index, ask);
             }
             Action::WarmUp => {
                 let (probe, tools) = (service.warm_up.clone(), self.tools.clone());
-                self.jobs.set.spawn(async move {
-                    let passed = match probe {
+                self.jobs.warm_up(index, async move {
+                    match probe {
                         Some(probe) => probe.ask(&tools).await,
                         None => Ok(()),
-                    };
-                    Done::Warmed(index, passed)
+                    }
                 });
             }
             Action::Register(state) => {
@@ -213,19 +194,14 @@ impl Agent {
                     state,
                     ..service.registration.clone()
                 };
-                let job = self.jobs.set.spawn(async move {
-                    let written = client.register(&key, &registration).await;
-                    Done::Registered(index, state, written)
-                });
-                service.trouble.registering = Some(job);
+                let register = async move { client.register(&key, &registration).await };
+                service.trouble.registering = Some(self.jobs.register(index, state, register));
             }
             Action::Leave(order) => {
                 if let Some(registering) = service.trouble.registering.take() {
                     registering.abort();
                 }
-                self.jobs.set.spawn(async move {
-                    Done::Left(index, registrar::leave(client, key, order).await)
-                });
+                self.jobs.leave(index, registrar::leave(client, key, order));
             }
         }
     }
@@ -238,7 +214,7 @@ impl Agent {
             .enumerate()
             .filter_map(|(index, service)| Some((index, service.life.renew_at()?)))
             .collect();
-        if self.jobs.renewing || held.iter().all(|(_, at)| *at > now) {
+        if self.jobs.renewing() || held.iter().all(|(_, at)| *at > now) {
             return;
         }
         let held: Vec<usize> = held.into_iter().map(|(index, _)| index).collect();
@@ -249,11 +225,8 @@ impl Agent {
                 .collect(),
         };
         let client = self.client.clone();
-        self.jobs.renewing = true;
-        self.jobs.set.spawn(async move {
-            let renewed = client.renew_many(&renewals).await;
-            Done::Renewed(held, renewed)
-        });
+        self.jobs
+            .renew(held, async move { client.renew_many(&renewals).await });
     }
 
     fn done(&mut self, done: Done) {
@@ -276,10 +249,7 @@ impl Agent {
             Done::Registered(index, state, result) => {
                 self.services[index].heard(state, result, now);
             }
-            Done::Renewed(indices, result) => {
-                self.jobs.renewing = false;
-                self.renewed(&indices, result, now);
-            }
+            Done::Renewed(indices, result) => self.renewed(&indices, result, now),
             Done::Left(index, outcome) => {
                 let service = &mut self.services[index];
                 service.gone(outcome);
@@ -328,7 +298,7 @@ impl Agent {
                 for &index in &chosen {
                     self.services[index].leave(now, wait);
                 }
-                self.jobs.waiters.push(Waiter {
+                self.waiters.push(Waiter {
                     services: chosen,
                     answer,
                 });
@@ -351,7 +321,7 @@ impl Agent {
 
     fn answer_waiters(&mut self) {
         let services = &self.services;
-        let over = self.jobs.waiters.extract_if(.., |waiter| {
+        let over = self.waiters.extract_if(.., |waiter| {
             waiter
                 .services
                 .iter()

@@ -79,6 +79,7 @@ impl Prepared {
             child,
             signal_group: config.signal_group,
             jobs: Jobs::default(),
+            waiters: Vec::new(),
         }
     }
 }
