@@ -118,6 +118,51 @@ async fn a_pre_stop_hook_takes_the_instance_out_before_the_process_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hook_and_stop_wait_for_a_router_that_does_not_answer() {
+    const CEILING: Duration = Duration::from_secs(2);
+    let _machine = gate::shared().await;
+    let mut site = Site::on_sqlite("agent-waits").await;
+    site.route("shop.test", "shop", |_| {}).await;
+    let lines = "lease = \"3s\"\nstop_ceiling = \"2s\"\n";
+    for _ in 0..2 {
+        site.add_agent("shop", |setup| setup.lines(lines)).await;
+    }
+    site.settled().await;
+    site.routers[0].process().signal(Signal::SIGSTOP);
+
+    let begun = Instant::now();
+    let hook = site.agents[0].command(&["deregister", "--wait", "2s", "--json"]);
+    let took = begun.elapsed();
+    assert!(hook.status.success(), "{hook:?}");
+    let left: serde_json::Value = serde_json::from_slice(&hook.stdout).unwrap();
+    let pending = &left[0]["outcome"]["pending"]["pending"];
+    assert_eq!(pending, &serde_json::json!(["router-1"]), "{left}");
+    // What the agent keeps back so that the names are still heard.
+    let least = CEILING.mul_f64(0.9);
+    assert!(took >= least, "the hook waited for {took:?} only");
+
+    let begun = Instant::now();
+    site.agents[1].process().signal(Signal::SIGTERM);
+    site.agents[1]
+        .process()
+        .wait_log("that the router has not let go", SOON, |log| {
+            log.contains("have not let go in time").then_some(())
+        })
+        .await;
+    let took = begun.elapsed();
+    assert!(took >= least, "the stop waited for {took:?} only");
+    assert!(site.agents[1].process().wait_end(SOON).await.success());
+    let log = site.agents[1].log_text();
+    let at = |words: &str| log.find(words).expect(words);
+    assert!(
+        at("have not let go in time") < at("the process has ended"),
+        "the process was told before the time was up:\n{log}"
+    );
+    site.routers[0].process().signal(Signal::SIGCONT);
+    println!("a frozen router was waited for {took:?}; ceiling 2 s");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_passes_on_signals_and_exit_statuses_and_outlasts_no_ceiling() {
     let _machine = gate::shared().await;
     let mut site = Site::on_sqlite("agent-status").await;

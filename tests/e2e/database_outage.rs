@@ -186,6 +186,7 @@ async fn outage(site: &mut Site, span: Duration, thaw: bool) -> (Report, Duratio
         mended.elapsed().as_secs_f64() * 1000.0
     );
     assert!(status.alarms.is_empty(), "{:?}", status.alarms);
+    site.assert_none_expired().await;
     let mut expected = crowd.ids();
     expected.insert(site.agents[1].name().to_owned());
     expected.insert(newcomer);

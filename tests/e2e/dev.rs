@@ -165,6 +165,8 @@ async fn the_three_things_to_try_do_what_the_text_says() {
     wait::pass(Duration::from_secs(2)).await;
     ctl(dir, &["dev", "start-registry"]);
     ctl(dir, &["get", "instances"]);
+    scratch.write("mine.toml", "[[service]]\nname = \"mine\"\n");
+    ctl(dir, &["apply", "-f", "mine.toml", "--yes"]);
     let asked = asking.stop().await;
     println!("{asked} requests meanwhile, none failed");
 
@@ -193,12 +195,18 @@ async fn the_three_things_to_try_do_what_the_text_says() {
     assert!(left.is_empty(), "left behind: {left:?}");
 
     // It remembers; --fresh forgets.
-    std::fs::remove_file(scratch.join("dev.log")).unwrap();
-    let mut dev = Dev::start(&scratch, &[]).await;
-    assert!(dev.process.stop(SOON).await.success());
-    std::fs::remove_file(scratch.join("dev.log")).unwrap();
-    let mut dev = Dev::start(&scratch, &["--fresh"]).await;
-    assert!(dev.process.stop(SOON).await.success());
+    for (flags, remembers) in [(&[][..], true), (&["--fresh"][..], false)] {
+        std::fs::remove_file(scratch.join("dev.log")).unwrap();
+        let mut dev = Dev::start(&scratch, flags).await;
+        let services = ctl(dir, &["get", "services", "--json"]);
+        let services = String::from_utf8_lossy(&services.stdout).into_owned();
+        assert_eq!(
+            services.contains("mine"),
+            remembers,
+            "{flags:?}: {services}"
+        );
+        assert!(dev.process.stop(SOON).await.success());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

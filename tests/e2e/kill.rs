@@ -17,7 +17,12 @@ async fn killed_instances_cost_no_get_and_no_post_is_executed_twice() {
     site.add_agents("shop", 7).await;
     site.settled().await;
 
-    let mut plan = Plan::new(site.routers[0].traffic(), "shop.test", 1000.0).label("kill");
+    // Slow answers, so that each victim dies over requests that it has and has not answered: of them a
+    // GET is asked again elsewhere, a POST never.
+    let mut plan = Plan::new(site.routers[0].traffic(), "shop.test", 1000.0)
+        .connections(128)
+        .label("kill");
+    "/slow?ms=50".clone_into(&mut plan.path);
     plan.targets = site
         .routers
         .iter()

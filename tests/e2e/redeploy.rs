@@ -35,6 +35,7 @@ async fn rolling_redeploy_of_ten_instances_at_2000_requests_a_second() {
             "{} ended with {status}",
             site.agents[old].name()
         );
+        site.agents[old].assert_left_before_its_process_ended();
         slowest = slowest.max(one.elapsed());
         site.add_agent("shop", |setup| setup).await;
         load.pass(1000, SOON).await;

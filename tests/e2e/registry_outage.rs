@@ -34,6 +34,8 @@ async fn the_registry_killed_for_a_minute_and_then_its_database_too() {
     assert!(site.agents[0].stop().await.success());
     site.settled().await;
     load.pass(400, SOON).await;
+    // All leases were over when it came back: nobody could have renewed his.
+    site.assert_none_expired().await;
     site.registries[0]
         .client()
         .write_snapshot()
@@ -73,4 +75,5 @@ async fn the_registry_killed_for_a_minute_and_then_its_database_too() {
         .number("SELECT count(*) FROM instances")
         .await;
     assert_eq!(rows, 3, "instances in the database");
+    site.assert_none_expired().await;
 }

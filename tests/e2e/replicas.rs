@@ -19,7 +19,12 @@ use crate::gate;
 
 /// Waits, as a router does, until `reader` has something newer than `after`, up to `revision`.
 async fn see(reader: &Client, after: &mut Option<Position>, revision: u64) {
+    let begun = Instant::now();
     loop {
+        assert!(
+            begun.elapsed() < SOON,
+            "revision {revision} never came; the reader is at {after:?}"
+        );
         let pull = Pull {
             cluster: name(CLUSTER),
             applied: after.clone(),

@@ -9,6 +9,7 @@ use cardea_registry_api::{InstanceState, Span, api::InstancePatch, instance::For
 use cardea_tests::{
     backend::Backend,
     site::{CLUSTER, SOON, Site, key},
+    wait,
 };
 use tungstenite::{Message, WebSocket};
 
@@ -66,6 +67,14 @@ async fn a_websocket_stays_open_through_100_table_updates_and_the_end_of_others(
             .await;
         assert!(gone.unwrap().pending.is_empty());
         assert_eq!(echo(&mut socket, other).unwrap(), format!("{own} {other}"));
+    }
+    // Also when the router looks after its tunnels, which it does each second.
+    for second in ["one", "two", "three"] {
+        wait::pass(Duration::from_secs(1)).await;
+        assert_eq!(
+            echo(&mut socket, second).unwrap(),
+            format!("{own} {second}")
+        );
     }
     println!(
         "open through 100 table updates and 2 deregistrations, {:.1} s",

@@ -273,6 +273,16 @@ impl Site {
         }
     }
 
+    /// # Panics
+    /// When the change log in PostgreSQL says that a lease has lapsed: an outage takes nobody out.
+    pub async fn assert_none_expired(&self) {
+        let postgres = self.postgres.as_ref().expect("PostgreSQL");
+        let expired = postgres
+            .texts("SELECT key FROM changes WHERE cause IN ('expired', 'stale')")
+            .await;
+        assert!(expired.is_empty(), "expired by an outage: {expired:?}");
+    }
+
     /// The record files of all agents' instances.
     pub fn records(&self) -> Vec<PathBuf> {
         self.agents

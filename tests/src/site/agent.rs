@@ -227,6 +227,26 @@ impl Agent {
         .await;
     }
 
+    /// # Panics
+    /// When the agent's log does not say, in this order, that every router has let go and that the
+    /// process has ended.
+    pub fn assert_left_before_its_process_ended(&self) {
+        let log = self.log_text();
+        let at = |words: &str| log.find(words).unwrap_or(usize::MAX);
+        let (let_go, ended) = (at("every router has let go"), at("the process has ended"));
+        assert!(
+            let_go < ended && ended < usize::MAX,
+            "{} did not wait for the routers:\n{log}",
+            self.name()
+        );
+    }
+
+    /// What the agent and its instance have written so far.
+    pub fn log_text(&self) -> String {
+        let log = self.dir.join(format!("{}.log", self.setup.name));
+        std::fs::read_to_string(log).unwrap_or_default()
+    }
+
     /// TERM, as a redeploy does it, and waits until agent and instance have ended.
     pub async fn stop(&mut self) -> std::process::ExitStatus {
         let mut process = self.process.take().expect("a running agent");
