@@ -117,7 +117,7 @@ Nothing is deleted by leaving it out. The form is that of `cardea router --stati
     #[command(after_help = "Example:
   cardea ctl diff -f services.toml      exit status 0: nothing to change, 1: something")]
     Diff(DiffArgs),
-    /// Delete a cluster, service or route, or take an instance out
+    /// Delete a cluster, service, route or certificate, or take an instance out
     #[command(after_help = "Examples:
   cardea ctl delete route search.svc.local
   cardea ctl delete instance search/10.0.0.7:9001 --yes")]
