@@ -1,6 +1,7 @@
 //! `cardea dev`, as somebody who tries it for the first time.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     path::Path,
     process::{Command, Output},
@@ -73,6 +74,16 @@ fn ctl(dir: &Path, args: &[&str]) -> Output {
     out
 }
 
+/// Where the instances of `hello` are that take requests.
+fn hellos(dir: &Path) -> BTreeSet<String> {
+    let args = ["get", "instances", "--service", "hello", "--state", "up"];
+    let args: Vec<&str> = args.into_iter().chain(["--json"]).collect();
+    let out = ctl(dir, &args);
+    let found: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let found = found.as_array().unwrap().iter();
+    found.map(|one| one["address"].to_string()).collect()
+}
+
 /// Asks ten times a second what the welcome text says to ask, until told to stop.
 struct Asking {
     stop: tokio_util::sync::CancellationToken,
@@ -138,23 +149,12 @@ async fn the_three_things_to_try_do_what_the_text_says() {
         .unwrap()
         .parse()
         .unwrap();
+    let before = hellos(dir);
     process::signal(victim, Signal::SIGKILL);
+    // On another port: the registry has heard of its end and of its return.
     wait::until("it comes back by itself", SOON, || async {
-        let out = ctl(
-            dir,
-            &[
-                "get",
-                "instances",
-                "--service",
-                "hello",
-                "--state",
-                "up",
-                "--json",
-            ],
-        );
-        let found: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
-        let all = found.as_array().unwrap().len() == 2;
-        (all && !Path::new(&format!("/proc/{victim}")).exists()).then_some(())
+        let now = hellos(dir);
+        (now.len() == 2 && now != before).then_some(())
     })
     .await;
     // 2. Drain one.
