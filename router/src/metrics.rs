@@ -81,6 +81,8 @@ pub(crate) struct RouteSeries {
     pub(crate) upstream_duration: Histogram,
     pub(crate) retries: Counter,
     errors: Mutex<Vec<(&'static str, Arc<Counter>)>>,
+    /// By what went wrong, and where the answer came from.
+    fallbacks: Mutex<Vec<([&'static str; 2], Arc<Counter>)>>,
 }
 
 /// The labels of a request that are not its route's.
@@ -256,16 +258,12 @@ impl LocalMetrics {
 
     /// Counts a failed try.
     pub(crate) fn upstream_error(&self, route: RouteLabels<'_>, kind: &'static str) {
-        self.with(Some(route), |local| {
-            let mut errors = lock(&local.series.errors);
-            if let Some((_, counter)) = errors.iter().find(|(known, _)| *known == kind) {
-                counter.add(1);
-                return;
-            }
-            let counter = Arc::new(Counter::default());
-            counter.add(1);
-            errors.push((kind, counter));
-        });
+        self.with(Some(route), |local| add_to(&local.series.errors, kind));
+    }
+
+    /// Counts a failure that a fallback answered for: what it was, and where the answer came from.
+    pub(crate) fn fallback(&self, route: RouteLabels<'_>, of: [&'static str; 2]) {
+        self.with(Some(route), |local| add_to(&local.series.fallbacks, of));
     }
 
     fn with(&self, route: Option<RouteLabels<'_>>, act: impl FnOnce(&mut LocalRoute)) {
@@ -299,6 +297,7 @@ impl LocalMetrics {
             upstream_duration: Histogram::default(),
             retries: Counter::default(),
             errors: Mutex::default(),
+            fallbacks: Mutex::default(),
         });
         lock(&self.share.routes).push(Arc::clone(&series));
         LocalRoute {
@@ -319,6 +318,18 @@ impl LocalRoute {
         lock(&self.series.requests).push((labels, Arc::clone(&counter)));
         self.requests.push((labels, counter));
     }
+}
+
+/// Counts one of a few that seldom happen.
+fn add_to<L: PartialEq>(counters: &Mutex<Vec<(L, Arc<Counter>)>>, label: L) {
+    let mut counters = lock(counters);
+    if let Some((_, counter)) = counters.iter().find(|(known, _)| *known == label) {
+        counter.add(1);
+        return;
+    }
+    let counter = Arc::new(Counter::default());
+    counter.add(1);
+    counters.push((label, counter));
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

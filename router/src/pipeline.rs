@@ -15,6 +15,8 @@
 //!     │                                                                            says so
 //!   reply      deliver.rs    the answer's head and body to the client; 101 → tunnel.rs
 //!     │        refuse.rs     or an answer of the router's own
+//!     │        rescue.rs     or what the route's fallback has instead of an error, which
+//!     │        remember.rs   may be what was answered well before
 //!     │
 //!   observe    observe.rs    metrics, access log; the peer has had its verdict on the way
 //! ```
@@ -39,6 +41,7 @@ use crate::{
     plugin::{Decision, Own, Permit},
     refusal,
     switches::{Feature, on},
+    table::Table,
     timer::Timer,
     tunnel,
     wire::Wire,
@@ -52,9 +55,14 @@ mod observe;
 mod plan;
 mod receive;
 mod refuse;
+mod remember;
+mod rescue;
 mod retry;
 
+pub(crate) use observe::Hidden;
 use observe::Seen;
+use plan::Plan;
+use rescue::{Done, Rescuer};
 
 /// How long a stopping worker waits for the first request of a new connection.
 const FIRST_WORD: std::time::Duration = std::time::Duration::from_millis(500);
@@ -197,9 +205,12 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
     x.outbound.clear();
     // Match and plan, with one table from here to the end.
     let table = worker.table();
-    let planned = plan::plan(table.as_deref().map(|held| &*held.0), x, conn, worker);
-    let mut plan = match planned {
-        Ok(plan) => plan,
+    let planned = match table.as_deref() {
+        Some(held) => plan::plan(&held.0, x, conn, worker).map(|plan| (plan, &*held.0)),
+        None => Err(refusal::NOT_READY),
+    };
+    let (mut plan, table) = match planned {
+        Ok(planned) => planned,
         Err(refusal) => {
             let after = refuse::answer(worker, conn, x, &mut seen, refusal).await;
             observe::request(worker, conn, x, None, &seen);
@@ -211,25 +222,45 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
         None => prepare(worker, conn, x, &plan.decision).map_err(Own::Refusal),
     };
     if let Err(own) = prepared {
-        let after = refuse::own(worker, conn, x, &mut seen, &own).await;
-        observe::request(worker, conn, x, Some((&plan, None)), &seen);
+        let (plan, seen) = (&mut plan, &mut seen);
+        let (picked, after) = answer_own(worker, conn, x, table, plan, seen, &own).await;
+        observe::request(worker, conn, x, Some((plan, picked.as_ref())), seen);
         return after;
     }
     let permit = plan.decision.permit.take();
     // Pick, forward, perhaps again; then reply.
     let mut body: Option<Lent<'_, Buffer>> = None;
-    let (picked, after) = match forward::forward(worker, conn, x, &plan, &mut body, &mut seen).await
-    {
-        forward::End::Answered(mut answered) => {
+    let end = forward::forward(worker, conn, x, &plan, &mut body, &mut seen).await;
+    let end = match rescue::trigger(&plan, x, &end) {
+        None => Err(end),
+        Some(trigger) => {
+            let mut rescuer = Rescuer {
+                worker,
+                table,
+                conn,
+                x,
+                plan: &mut plan,
+                body: &mut body,
+                seen: &mut seen,
+                trigger,
+            };
+            Box::pin(rescuer.forwarded(end)).await
+        }
+    };
+    let (picked, after) = match end {
+        Ok(rescued) => rescued,
+        Err(forward::End::Answered(mut answered)) => {
             let after =
                 deliver::answer(worker, conn, x, &plan, &mut answered, &mut body, &mut seen).await;
             (Some(answered.picked), after)
         }
-        forward::End::Refused(refusal, picked) => {
+        Err(forward::End::Refused {
+            refusal, picked, ..
+        }) => {
             let after = refuse::answer(worker, conn, x, &mut seen, refusal).await;
             (picked, after)
         }
-        forward::End::ClientGone(picked) => (picked, After::Close),
+        Err(forward::End::ClientGone(picked)) => (picked, After::Close),
     };
     // Observe.
     observe::request(worker, conn, x, Some((&plan, picked.as_ref())), &seen);
@@ -238,6 +269,34 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
         x.take_back(body);
     }
     after
+}
+
+/// Answers what a plugin answers or refuses, or as the route's fallback does instead.
+async fn answer_own<'t>(
+    worker: &Worker,
+    conn: &mut Connection,
+    x: &mut Exchange,
+    table: &'t Table,
+    plan: &mut Plan<'t>,
+    seen: &mut Seen,
+    own: &Own<'_>,
+) -> Done {
+    if let Some(trigger) = rescue::trigger_of_own(plan, own) {
+        let mut rescuer = Rescuer {
+            worker,
+            table,
+            conn,
+            x,
+            plan,
+            body: &mut None,
+            seen,
+            trigger,
+        };
+        if let Some(done) = Box::pin(rescuer.refused(own)).await {
+            return done;
+        }
+    }
+    (None, refuse::own(worker, conn, x, seen, own).await)
 }
 
 /// A tunnel takes its peer and its permit along: both count until the tunnel ends.
@@ -289,6 +348,14 @@ fn prepare(
     if let Some(limit) = decision.body {
         x.upload.limit_to(limit);
     }
+    write_head(worker, conn, x, decision);
+    x.upload
+        .take_buffered(&mut x.inbound, &mut x.outbound)
+        .map_err(|broken| refuse::body_refusal(&broken))
+}
+
+/// Writes the head of the request as it goes upstream.
+fn write_head(worker: &Worker, conn: &Connection, x: &mut Exchange, decision: &Decision<'_>) {
     let add = render::Additions {
         client: conn.client.text.as_bytes(),
         believed: conn.client.trusted.then_some(&x.believed),
@@ -303,7 +370,4 @@ fn prepare(
     };
     x.outbound.clear();
     render::request(&mut x.outbound, x.inbound.raw(), &x.request, add);
-    x.upload
-        .take_buffered(&mut x.inbound, &mut x.outbound)
-        .map_err(|broken| refuse::body_refusal(&broken))
 }

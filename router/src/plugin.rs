@@ -19,6 +19,7 @@ pub(crate) mod compile;
 mod condition;
 mod decision;
 mod edit;
+pub(crate) mod fallback;
 mod groups;
 mod limit;
 mod restrict;
@@ -36,6 +37,7 @@ use answer::Answer;
 use asked::Asked;
 use decision::Case;
 use edit::About;
+use fallback::Fallback;
 use groups::{Groups, Slots};
 use limit::Limiter;
 use restrict::Restriction;
@@ -48,12 +50,13 @@ use crate::{refusal, table::Table};
 #[derive(Debug)]
 pub(crate) struct Bound<T> {
     pub(crate) head: Head,
-    policy: T,
+    pub(crate) policy: T,
 }
 
 /// One plugin of a route.
 #[derive(Debug, Clone)]
 enum Stage {
+    Fallback(Fallback),
     Restrict(Arc<Bound<Restriction>>),
     Limit(Arc<Bound<Limiter>>),
     Answer(Arc<Bound<Answer>>),
@@ -70,6 +73,7 @@ impl Stage {
     /// Whose it is, if it has something to say about requests.
     fn head(&self) -> Option<&Head> {
         match self {
+            Self::Fallback(fallback) => Some(&fallback.bound.head),
             Self::Restrict(bound) => Some(&bound.head),
             Self::Limit(bound) => Some(&bound.head),
             Self::Answer(bound) => Some(&bound.head),
@@ -97,6 +101,17 @@ pub(crate) struct Chain {
 impl Chain {
     fn heads(&self) -> impl Iterator<Item = &Head> {
         self.stages.iter().filter_map(Stage::head)
+    }
+
+    /// Writes a request's path with another prefix than the route's.
+    pub(crate) fn write_prefix(&self, prefix: &str, asked: &Asked<'_>, out: &mut Vec<u8>) {
+        let about = About {
+            asked,
+            route: &self.route,
+            service: &self.service,
+            segments: self.segments,
+        };
+        edit::write_prefix(prefix, &about, out);
     }
 
     /// Decides about a request at `now`, in nanoseconds of a clock that only goes forward. `table` is
@@ -131,6 +146,7 @@ impl Chain {
                 return case.decision;
             }
             match stage {
+                Stage::Fallback(fallback) => fallback.ask(&mut case),
                 Stage::Restrict(bound) => bound.ask(&mut case),
                 Stage::Limit(bound) => bound.ask(&mut case),
                 Stage::Answer(bound) => bound.ask(&mut case),

@@ -13,6 +13,8 @@ mod bodies;
 mod differential;
 #[path = "wire/failures.rs"]
 mod failures;
+#[path = "wire/fallback.rs"]
+mod fallback;
 #[path = "wire/harness.rs"]
 mod harness;
 #[path = "wire/heads.rs"]

@@ -118,6 +118,13 @@ fn add(
     manifest: Manifest,
     cluster: &Name,
 ) -> Result<(), String> {
+    if let Some(fallback) = manifest.fallbacks.first() {
+        return Err(format!(
+            "{name}: fallback `{}`: the registry does not keep stored bodies yet; routers take them \
+             from a static file",
+            fallback.name
+        ));
+    }
     if let Some(plugin) = manifest.plugins.first() {
         return Err(format!(
             "{name}: plugin `{}`: the registry does not keep plugins yet; routers take them from a \

@@ -30,6 +30,8 @@ pub mod kind {
     pub const ROUTE: &str = "route";
     /// [`crate::Plugin`], by name.
     pub const PLUGIN: &str = "plugin";
+    /// [`crate::Fallback`], by name.
+    pub const FALLBACK: &str = "fallback";
     /// [`crate::Instance`], by `cluster/service/id`.
     pub const INSTANCE: &str = "instance";
     /// [`crate::Certificate`], by name, with its key.

@@ -10,6 +10,7 @@ pub mod certificate;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod cluster;
+pub mod fallback;
 pub mod feed;
 pub mod instance;
 pub mod invalid;
@@ -28,6 +29,7 @@ pub mod strict;
 
 pub use certificate::Certificate;
 pub use cluster::Cluster;
+pub use fallback::Fallback;
 pub use instance::{Address, Instance, InstanceId, InstanceKey, InstanceState, Source};
 pub use invalid::{FieldError, Invalid};
 pub use name::Name;

@@ -1,7 +1,7 @@
 //! Files of objects: what `cardea router --static` serves and `cardea ctl apply -f` takes.
 //!
-//! `[[cluster]]`, `[[service]]` (with `[[service.instance]]` inside), `[[route]]`, `[[plugin]]` and
-//! `[[certificate]]` tables, in TOML, YAML or JSON. Reading is strict: unknown names are refused with
+//! `[[cluster]]`, `[[service]]` (with `[[service.instance]]` inside), `[[route]]`, `[[plugin]]`,
+//! `[[fallback]]` and `[[certificate]]` tables, in TOML, YAML or JSON. Reading is strict: unknown names are refused with
 //! the nearest known one.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    Address, Certificate, Cluster, Instance, InstanceId, InstanceKey, InstanceState, Invalid, Name,
-    Plugin, Route, Service, Source,
+    Address, Certificate, Cluster, Fallback, Instance, InstanceId, InstanceKey, InstanceState,
+    Invalid, Name, Plugin, Route, Service, Source,
     api::{ApplyRequest, KeyedRegistration, Registration, default_state, default_weight},
     invalid::Check,
     route::{HostPattern, PathPrefix},
@@ -31,6 +31,8 @@ pub struct Manifest {
     pub routes: Vec<Route>,
     /// Plugins.
     pub plugins: Vec<Plugin>,
+    /// Stored bodies; see [`files`] for those that are kept in files of their own.
+    pub fallbacks: Vec<Fallback>,
     /// Instances by service.
     pub instances: Vec<(Name, ManifestInstance)>,
     /// Certificates; see [`files`] for those that are kept in files of their own.
@@ -108,9 +110,17 @@ impl Manifest {
                     "service" => manifest.add_service(item),
                     "route" => manifest.add_route(item),
                     "plugin" => manifest.add_plugin(item),
+                    "fallback" => manifest.add_fallback(item),
                     "certificate" => manifest.add_certificate(item),
                     _ => {
-                        let known = ["cluster", "service", "route", "plugin", "certificate"];
+                        let known = [
+                            "cluster",
+                            "service",
+                            "route",
+                            "plugin",
+                            "fallback",
+                            "certificate",
+                        ];
                         let hint = strict::nearest(&name, known).map_or_else(
                             || format!("known here: {}", known.join(", ")),
                             |near| format!("did you mean `{near}`?"),
@@ -196,6 +206,13 @@ impl Manifest {
         Ok(())
     }
 
+    fn add_fallback(&mut self, item: Value) -> Result<(), Invalid> {
+        let fallback: Fallback = strict::from_value(item)?;
+        fallback.check()?;
+        self.fallbacks.push(fallback);
+        Ok(())
+    }
+
     fn check_unique(&self) -> Result<(), Invalid> {
         let mut check = Check::default();
         let mut names = BTreeSet::new();
@@ -232,6 +249,15 @@ impl Manifest {
                 plugins.insert(&plugin.name),
                 &field,
                 format!("`{}` stands twice", plugin.name),
+            );
+        }
+        let mut fallbacks = BTreeSet::new();
+        for (i, fallback) in self.fallbacks.iter().enumerate() {
+            let field = format!("fallback[{i}].name");
+            check.ensure(
+                fallbacks.insert(&fallback.name),
+                &field,
+                format!("`{}` stands twice", fallback.name),
             );
         }
         let mut ids = BTreeSet::new();
@@ -278,6 +304,27 @@ impl Manifest {
                 .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
             let text = format!("no service `{}` in this file{hint}", route.service);
             check.ensure(known, &format!("route[{i}].service"), text);
+        }
+        let bodies: Vec<&str> = self.fallbacks.iter().map(|f| f.name.as_str()).collect();
+        for (i, plugin) in self.plugins.iter().enumerate() {
+            let Some(policy) = &plugin.fallback else {
+                continue;
+            };
+            for (field, name, known, what) in [
+                ("body", &policy.body, &bodies, "[[fallback]]"),
+                ("service", &policy.service, &names, "service"),
+            ] {
+                let Some(name) = name.as_ref().map(Name::as_str) else {
+                    continue;
+                };
+                let hint = strict::nearest(name, known.iter().copied())
+                    .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+                check.ensure(
+                    known.contains(&name),
+                    &format!("plugin[{i}].fallback.{field}"),
+                    format!("no {what} `{name}` in this file{hint}"),
+                );
+            }
         }
         for (i, certificate) in self.certificates.iter().enumerate() {
             check.ensure(

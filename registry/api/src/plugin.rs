@@ -14,12 +14,14 @@ use crate::{Invalid, Name, invalid::Check};
 pub mod answer;
 pub mod choose;
 pub mod edit;
+pub mod fallback;
 pub mod guard;
 pub mod when;
 
 pub use answer::{Redirect, Respond};
 pub use choose::{Ab, AbVariant, Assign, Experiment, Gray, GrayRule, Missing};
 pub use edit::{HeaderEdits, Override, Part, PathRewrite, Rewrite, Template, Variable};
+pub use fallback::{FallbackCause, FallbackPolicy, LastGood};
 pub use guard::{Limit, LimitKeyRate, Per, Restrict};
 pub use when::{Percent, When};
 
@@ -48,6 +50,9 @@ pub struct Plugin {
     /// leave it out (false, the default).
     #[serde(default)]
     pub required: bool,
+    /// What is answered in place of an error.
+    #[serde(default)]
+    pub fallback: Option<FallbackPolicy>,
     /// Who may ask for what.
     #[serde(default)]
     pub restrict: Option<Restrict>,
@@ -81,6 +86,8 @@ fn yes() -> bool {
 /// The kinds of plugins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
+    /// [`FallbackPolicy`]
+    Fallback,
     /// [`Restrict`]
     Restrict,
     /// [`Limit`]
@@ -102,7 +109,8 @@ pub enum Kind {
 impl Kind {
     /// All kinds, in the order in which they look at a request. A request that one refuses or
     /// answers does not reach those behind it.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
+        Self::Fallback,
         Self::Restrict,
         Self::Limit,
         Self::Redirect,
@@ -116,6 +124,7 @@ impl Kind {
     /// As it is written.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Fallback => "fallback",
             Self::Restrict => "restrict",
             Self::Limit => "limit",
             Self::Redirect => "redirect",
@@ -151,6 +160,7 @@ impl Plugin {
     /// The kinds of the policies in it; exactly one after [`Plugin::check`].
     pub fn kinds(&self) -> impl Iterator<Item = Kind> {
         [
+            (self.fallback.is_some(), Kind::Fallback),
             (self.restrict.is_some(), Kind::Restrict),
             (self.limit.is_some(), Kind::Limit),
             (self.redirect.is_some(), Kind::Redirect),
@@ -214,7 +224,9 @@ impl Plugin {
                 })*
             };
         }
-        each!(restrict, limit, redirect, respond, ab, gray, rewrite);
+        each!(
+            fallback, restrict, limit, redirect, respond, ab, gray, rewrite
+        );
         if let Some(policy) = &self.overrides {
             check.merge("override", policy.check());
         }

@@ -2,7 +2,10 @@
 
 use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 
-use crate::plugin::{Chain, Said};
+use crate::{
+    pipeline::Hidden,
+    plugin::{Chain, Said},
+};
 
 /// A finished request.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) bytes_out: u64,
     /// Why it ended otherwise than with the whole answer.
     pub(crate) error: Option<&'static str>,
+    /// The failure that a fallback's answer hides.
+    pub(crate) hidden: Option<Hidden>,
 }
 
 /// A client as it is logged.
@@ -127,7 +132,17 @@ impl Entry<'_> {
             out.extend_from_slice(b"\",\"error\":\"");
             out.extend_from_slice(error.as_bytes());
         }
-        out.extend_from_slice(b"\",\"status\":");
+        if let Some(hidden) = self.hidden {
+            out.extend_from_slice(b"\",\"fallback\":\"");
+            out.extend_from_slice(hidden.way.as_bytes());
+            out.extend_from_slice(b"\",\"fallback_for\":\"");
+            out.extend_from_slice(hidden.trigger.as_bytes());
+            out.extend_from_slice(b"\",\"hidden_status\":");
+            number(out, u64::from(hidden.status));
+            out.extend_from_slice(b",\"status\":");
+        } else {
+            out.extend_from_slice(b"\",\"status\":");
+        }
         number(out, u64::from(self.status));
         if self.upstream_status > 0 {
             out.extend_from_slice(b",\"upstream_status\":");

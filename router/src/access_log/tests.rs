@@ -26,6 +26,7 @@ fn entry<'a>(client: &'a SocketAddr, path: &'a [u8]) -> Entry<'a> {
         bytes_in: 0,
         bytes_out: 1024,
         error: None,
+        hidden: None,
     }
 }
 

@@ -35,6 +35,15 @@ pub(crate) struct Body {
     pending: Range<usize>,
     armed: bool,
     waits_for: Side,
+    tap: Option<Tap>,
+}
+
+/// A copy of the content, taken while it moves.
+#[derive(Debug)]
+struct Tap {
+    bytes: Vec<u8>,
+    limit: usize,
+    over: bool,
 }
 
 /// One of the two ends of a body's way.
@@ -86,6 +95,26 @@ impl Body {
         self.tail_sent = 0;
         self.pending = 0..0;
         self.armed = false;
+        self.tap = None;
+    }
+
+    /// Copies the content from here on, up to so many bytes.
+    pub(crate) fn tap(&mut self, limit: usize) {
+        let known = match self.framing {
+            Framing::Length(length) => usize::try_from(length).unwrap_or(limit).min(limit),
+            _ => 0,
+        };
+        self.tap = Some(Tap {
+            bytes: Vec::with_capacity(known),
+            limit,
+            over: false,
+        });
+    }
+
+    /// The copy; none: the content was larger, or is not complete.
+    pub(crate) fn take_tapped(&mut self) -> Option<Vec<u8>> {
+        let tap = self.tap.take()?;
+        (self.done && !tap.over).then_some(tap.bytes)
     }
 
     /// Takes fewer bytes of content than it began with would.
@@ -171,6 +200,9 @@ impl Body {
         self.bytes += data.len() as u64;
         if self.bytes > self.limit {
             return Err(Broken::TooLarge);
+        }
+        if let Some(tap) = &mut self.tap {
+            tap.add(&input.data()[data.clone()]);
         }
         input.consume(used);
         Ok(data)
@@ -297,6 +329,17 @@ impl Body {
                 kept.extend_from_slice(tail);
             }
             _ => *keep = None,
+        }
+    }
+}
+
+impl Tap {
+    fn add(&mut self, piece: &[u8]) {
+        if self.over || self.bytes.len() + piece.len() > self.limit {
+            self.over = true;
+            self.bytes = Vec::new();
+        } else {
+            self.bytes.extend_from_slice(piece);
         }
     }
 }

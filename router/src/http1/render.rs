@@ -214,6 +214,30 @@ pub(crate) fn response(
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends the fields of a response that are kept for later, without those that frame it, those named
+/// in `gone` and its age.
+pub(crate) fn kept(out: &mut Vec<u8>, raw: &[u8], head: &ResponseHead, gone: &[Box<[u8]>]) {
+    copy_fields(
+        out,
+        raw,
+        &head.fields,
+        head.fields_end,
+        |field| match field.known {
+            Known::Date => true,
+            Known::Other => {
+                let name = field.name.of(raw);
+                !name.eq_ignore_ascii_case(b"age")
+                    && !name.eq_ignore_ascii_case(b"trailer")
+                    && !is_gone(name, gone)
+            }
+            _ => false,
+        },
+    );
+    if !head.has_date {
+        date(out);
+    }
+}
+
 /// Appends a `1xx` response's head. A `101` keeps what names its protocol.
 pub(crate) fn interim(out: &mut Vec<u8>, raw: &[u8], head: &ResponseHead, request_id: &[u8]) {
     status_line(out, raw, head);

@@ -34,6 +34,7 @@ struct Merged {
     upstream_duration: Summed,
     retries: u64,
     errors: BTreeMap<&'static str, u64>,
+    fallbacks: BTreeMap<[&'static str; 2], u64>,
 }
 
 impl Metrics {
@@ -50,12 +51,16 @@ impl Metrics {
                 for (kind, counter) in lock(&series.errors).iter() {
                     *merged.errors.entry(kind).or_default() += counter.get();
                 }
+                for (of, counter) in lock(&series.fallbacks).iter() {
+                    *merged.fallbacks.entry(*of).or_default() += counter.get();
+                }
                 merged.duration.add(&series.duration);
                 merged.upstream_duration.add(&series.upstream_duration);
                 merged.retries += series.retries.get();
             }
         }
         self.render_routes(out, &routes);
+        self.render_fallbacks(out, &routes);
         self.render_workers(out);
         self.render_tls(out);
     }
@@ -155,6 +160,26 @@ impl Metrics {
                     out,
                     "cardea_router_upstream_errors_total{{{},kind=\"{kind}\"}} {count}",
                     common(key)
+                );
+            }
+        }
+    }
+
+    fn render_fallbacks(&self, out: &mut String, routes: &BTreeMap<(Box<str>, Box<str>), Merged>) {
+        let name = "cardea_router_fallback_total";
+        head(
+            out,
+            name,
+            "counter",
+            "Failures that a fallback answered for, by what went wrong and where the answer came from.",
+        );
+        for ((route, service), merged) in routes {
+            for ([cause, answer], count) in &merged.fallbacks {
+                let _ = writeln!(
+                    out,
+                    "{name}{{cluster=\"{}\",route=\"{route}\",service=\"{service}\",\
+                     cause=\"{cause}\",answer=\"{answer}\"}} {count}",
+                    self.cluster
                 );
             }
         }

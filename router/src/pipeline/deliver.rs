@@ -11,9 +11,10 @@ use crate::{
         render::{self, Delivery, ReplyEdits},
         request::Framing,
     },
-    peer::Failure,
+    peer::{Failure, Picked},
     pipeline::{
         After, Connection, attempt::millis, forward::Answered, observe::Seen, plan::Plan, refuse,
+        remember,
     },
     refusal,
     switches::{Feature, on},
@@ -65,6 +66,13 @@ pub(crate) async fn answer<'w>(
         edits,
     );
     x.download.begin(framing, chunks, None);
+    let keeping = match plan.decision.fallback {
+        Some(_) if !answered.counted_as_failure => remember::begin(worker, conn, x, plan),
+        _ => None,
+    };
+    if let Some(keeping) = &keeping {
+        x.download.tap(keeping.limit());
+    }
     if x.download
         .take_buffered(&mut x.upstream, &mut x.reply)
         .is_err()
@@ -77,6 +85,9 @@ pub(crate) async fn answer<'w>(
     if x.download.done() {
         let exact = x.upstream.is_empty();
         settle(worker, x, answered, uploaded && exact);
+        if let Some(keeping) = keeping {
+            keeping.end(x.download.take_tapped());
+        }
         let (_, written) = conn.wire.write_all(&conn.timer, &x.reply).await;
         seen.bytes_out = x.download.bytes;
         if written.is_err() {
@@ -94,6 +105,9 @@ pub(crate) async fn answer<'w>(
     match moved {
         Ok(exact) => {
             settle(worker, x, answered, uploaded && exact);
+            if let Some(keeping) = keeping {
+                keeping.end(x.download.take_tapped());
+            }
             finish(conn, x, keep, uploaded).await
         }
         Err(Broken::To | Broken::Idle(Side::To)) => {
@@ -216,10 +230,14 @@ fn settle(worker: &Worker, x: &Exchange, answered: &mut Answered, exact: bool) {
             _ => answered.picked.finished(),
         }
     }
-    let Some(upstream) = answered.answer.upstream.take() else {
-        return;
-    };
     if x.response.keep_alive && exact {
+        keep_connection(worker, answered);
+    }
+}
+
+/// The connection goes back to the pool.
+fn keep_connection(worker: &Worker, answered: &mut Answered) {
+    if let Some(upstream) = answered.answer.upstream.take() {
         let keep = answered.picked.upstream().policy().timeouts.keepalive;
         let number = answered.picked.peer().number();
         let terms = answered.picked.upstream().security().number();
@@ -231,6 +249,18 @@ fn settle(worker: &Worker, x: &Exchange, answered: &mut Answered, exact: bool) {
             keep.duration(),
         );
     }
+}
+
+/// An answer that is not passed on. Its connection can be used again if the answer is here as a
+/// whole; else it is closed.
+pub(crate) fn discard(worker: &Worker, x: &mut Exchange, mut answered: Answered) -> Picked {
+    x.reply.clear();
+    x.download.begin(x.response.framing, false, None);
+    let taken = x.download.take_buffered(&mut x.upstream, &mut x.reply);
+    let exact = taken.is_ok() && x.download.done() && x.upstream.is_empty();
+    let uploaded = x.upload.done();
+    settle(worker, x, &mut answered, uploaded && exact);
+    answered.picked
 }
 
 fn failed(

@@ -26,8 +26,14 @@ use crate::{
 pub(crate) enum End {
     /// A peer answered: its head has been read.
     Answered(Answered),
-    /// The router answers by itself; the last peer asked, if there was one.
-    Refused(Refusal, Option<Picked>),
+    /// The router answers by itself.
+    Refused {
+        refusal: Refusal,
+        /// The last peer asked, if there was one.
+        picked: Option<Picked>,
+        /// The request may be sent again, to somebody else.
+        again: bool,
+    },
     /// There is nobody to answer any more.
     ClientGone(Option<Picked>),
 }
@@ -39,6 +45,8 @@ pub(crate) struct Answered {
     pub(crate) answer: Answer,
     /// The status alone counted against the peer.
     pub(crate) counted_as_failure: bool,
+    /// The request may be sent again, to somebody else.
+    pub(crate) again: bool,
 }
 
 /// What is known of the tries so far.
@@ -47,6 +55,18 @@ struct Tries {
     left: u8,
     idempotent: bool,
     kept: bool,
+}
+
+impl Tries {
+    /// Whether the request may be sent once more after this much of it was.
+    fn again(&self, sent: Sent) -> bool {
+        retry::decide(retry::Failed {
+            sent,
+            idempotent: self.idempotent,
+            kept: self.kept,
+            tries_left: 1,
+        }) != Verdict::No
+    }
 }
 
 /// Asks peers until one answers.
@@ -70,7 +90,11 @@ pub(crate) async fn forward<'w>(
     };
     x.tried.clear();
     let Some(mut picked) = pick(worker, x, plan, now) else {
-        return End::Refused(refusal::NO_PEER, None);
+        return End::Refused {
+            refusal: refusal::NO_PEER,
+            picked: None,
+            again: true,
+        };
     };
     loop {
         let asked = attempt::attempt(worker, conn, x, body, &picked, &mut tries.kept, now).await;
@@ -88,11 +112,13 @@ pub(crate) async fn forward<'w>(
                 } else if on(Feature::Health) {
                     picked.responded(answer.took, now);
                 }
+                let again = tries.again(Sent::Something) && x.upload.done();
                 let answered = |picked, answer| {
                     End::Answered(Answered {
                         picked,
                         answer,
                         counted_as_failure: failed,
+                        again,
                     })
                 };
                 if !policy.retries_status(status) || answer.upgraded || !x.upload.done() {
@@ -112,12 +138,22 @@ pub(crate) async fn forward<'w>(
                 seen.error = Some("client_gone");
                 return End::ClientGone(Some(picked));
             }
-            Err(Trouble::Refused(refusal)) => return End::Refused(refusal, Some(picked)),
+            Err(Trouble::Refused(refusal)) => {
+                return End::Refused {
+                    refusal,
+                    picked: Some(picked),
+                    again: false,
+                };
+            }
             Err(Trouble::Local(error)) => {
                 tracing::warn!(%error, peer = picked.peer().authority(), "cannot connect: out of resources");
                 worker.pool.clear();
                 seen.error = Some("local");
-                return End::Refused(refusal::ALL_FAILED, Some(picked));
+                return End::Refused {
+                    refusal: refusal::ALL_FAILED,
+                    picked: Some(picked),
+                    again: false,
+                };
             }
             Err(Trouble::Peer { failure, sent }) => (failure, sent, refusal_for(failure), ()),
         };
@@ -130,7 +166,13 @@ pub(crate) async fn forward<'w>(
                 seen.retries += 1;
                 picked = other;
             }
-            None => return End::Refused(refusal, Some(picked)),
+            None => {
+                return End::Refused {
+                    refusal,
+                    picked: Some(picked),
+                    again: tries.again(sent),
+                };
+            }
         }
     }
 }

@@ -28,6 +28,19 @@ pub(crate) struct Seen {
     pub(crate) error: Option<&'static str>,
     /// It became a tunnel.
     pub(crate) tunnel: bool,
+    /// The failure that a fallback's answer hides from the client.
+    pub(crate) hidden: Option<Hidden>,
+}
+
+/// A failure that the client did not see.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hidden {
+    /// Where the answer came from.
+    pub(crate) way: &'static str,
+    /// What went wrong.
+    pub(crate) trigger: &'static str,
+    /// The status that the client would have got.
+    pub(crate) status: u16,
 }
 
 impl Seen {
@@ -42,6 +55,7 @@ impl Seen {
             bytes_out: 0,
             error: None,
             tunnel: false,
+            hidden: None,
         }
     }
 
@@ -132,6 +146,7 @@ pub(crate) fn request(
         bytes_in: x.upload.bytes,
         bytes_out: seen.bytes_out,
         error: seen.error,
+        hidden: seen.hidden,
     });
     dropped(worker, lost);
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use cardea_registry_api::policy::{Balance, HashKey};
+use cardea_registry_api::policy::Balance;
 
 use crate::{
     balance::PickInput,
@@ -52,19 +52,19 @@ impl Plan<'_> {
         RouteLabels {
             index: self.route.index,
             route: self.route.id.as_str(),
-            service: self.upstream.service().as_str(),
+            // Also while another service is asked instead.
+            service: self.route.route.service.as_str(),
         }
     }
 }
 
 /// Finds the route and makes its plan.
 pub(crate) fn plan<'t>(
-    table: Option<&'t Table>,
+    table: &'t Table,
     x: &mut Exchange,
     conn: &Connection,
     worker: &Worker,
 ) -> Result<Plan<'t>, Refusal> {
-    let table = table.ok_or(refusal::NOT_READY)?;
     let raw = x.inbound.raw();
     let route = table
         .route(x.request.host.of(raw), x.request.route_target(raw))
@@ -88,24 +88,34 @@ pub(crate) fn plan<'t>(
     };
     let group = decision.slot.and_then(|slot| table.upstream_at(slot));
     let upstream = group.unwrap_or_else(|| table.upstream(route));
+    Ok(Plan {
+        route,
+        upstream,
+        pick: pick_input(upstream, x, conn, worker),
+        decision,
+    })
+}
+
+/// What the pick of a peer of this upstream depends on.
+pub(crate) fn pick_input(
+    upstream: &Upstream,
+    x: &Exchange,
+    conn: &Connection,
+    worker: &Worker,
+) -> PickInput {
     let policy = upstream.policy();
     let fits = match x.request.framing {
         Framing::None => true,
         Framing::Length(length) => length <= u64::from(policy.retries.body_limit),
         Framing::Chunked | Framing::UntilClose => false,
     };
-    Ok(Plan {
-        route,
-        upstream,
-        pick: PickInput {
-            key: match &policy.balance {
-                Balance::Hash(of) => hash_of(of, x, conn, worker),
-                Balance::RoundRobin | Balance::LeastLoaded => None,
-            },
-            replayable: fits && x.request.method.idempotent() && policy.retries.attempts > 0,
+    PickInput {
+        key: match &policy.balance {
+            Balance::Hash(of) => Read::of(x).asked(conn, worker).hash(of),
+            Balance::RoundRobin | Balance::LeastLoaded => None,
         },
-        decision,
-    })
+        replayable: fits && x.request.method.idempotent() && policy.retries.attempts > 0,
+    }
 }
 
 /// Asks the route's plugins.
@@ -130,7 +140,7 @@ fn ask_plugins<'t>(
 
 /// What was read of a request.
 #[derive(Debug, Clone, Copy)]
-struct Read<'a> {
+pub(crate) struct Read<'a> {
     request: &'a RequestHead,
     raw: &'a [u8],
     believed: &'a Believed,
@@ -138,7 +148,18 @@ struct Read<'a> {
 }
 
 impl<'a> Read<'a> {
-    fn asked(self, conn: &'a Connection, worker: &Worker) -> Asked<'a> {
+    /// What was read of an exchange's request.
+    pub(crate) fn of(x: &'a Exchange) -> Self {
+        Self {
+            request: &x.request,
+            raw: x.inbound.raw(),
+            believed: &x.believed,
+            id: &x.id,
+        }
+    }
+
+    /// As plugins see it.
+    pub(crate) fn asked(self, conn: &'a Connection, worker: &Worker) -> Asked<'a> {
         let Self {
             request,
             raw,
@@ -169,15 +190,4 @@ impl<'a> Read<'a> {
             lot: worker.ids.draw(),
         }
     }
-}
-
-/// The hash of what the service balances by, if the request has it.
-fn hash_of(of: &HashKey, x: &Exchange, conn: &Connection, worker: &Worker) -> Option<u64> {
-    let read = Read {
-        request: &x.request,
-        raw: x.inbound.raw(),
-        believed: &x.believed,
-        id: &x.id,
-    };
-    read.asked(conn, worker).hash(of)
 }

@@ -50,6 +50,18 @@ pub(crate) async fn own(
     own: &Own<'_>,
 ) -> After {
     let broken = matches!(own, Own::Refusal(refusal) if matches!(refusal.status, 400 | 408 | 413));
+    let keep = keeps(worker, x, broken);
+    send(worker, conn, x, seen, own, keep).await;
+    if keep && seen.error != Some("client_gone") {
+        return After::Keep;
+    }
+    linger(conn).await;
+    After::Close
+}
+
+/// Whether the connection can go on behind an answer of the router's own; `broken`: the request's
+/// end is not known.
+pub(crate) fn keeps(worker: &Worker, x: &mut Exchange, broken: bool) -> bool {
     let mut complete = x.upload.done();
     if !broken && !complete && x.outbound.is_empty() {
         // Refused before the request was taken over; a body that has arrived as a whole is skipped.
@@ -59,13 +71,7 @@ pub(crate) async fn own(
             .is_ok()
             && x.upload.done();
     }
-    let keep = !broken && complete && x.request.keeps_alive() && !worker.stopping();
-    send(worker, conn, x, seen, own, keep).await;
-    if keep && seen.error != Some("client_gone") {
-        return After::Keep;
-    }
-    linger(conn).await;
-    After::Close
+    !broken && complete && x.request.keeps_alive() && !worker.stopping()
 }
 
 /// Answers what cannot be read as a request; nothing after it is believed.
@@ -164,11 +170,7 @@ fn head_and_body(
     method: Method,
 ) {
     let length: usize = content.body.iter().map(|part| part.len()).sum();
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(itoa::Buffer::new().format(content.status).as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(reason(content.status).as_bytes());
-    out.extend_from_slice(b"\r\n");
+    status_line(out, content.status);
     if !content.media_type.is_empty() {
         line(out, b"Content-Type", content.media_type);
     }
@@ -193,6 +195,15 @@ fn head_and_body(
             .iter()
             .for_each(|part| out.extend_from_slice(part));
     }
+}
+
+/// Appends the first line of an answer of the router's own.
+pub(crate) fn status_line(out: &mut Vec<u8>, status: u16) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(reason(status).as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The same for a caller of gRPC: its statuses come with 200, and with nothing behind the head.

@@ -9,14 +9,15 @@ use std::{
 };
 
 use cardea_registry_api::{
-    Invalid, Name, Plugin, Route,
-    plugin::{Breadth, Kind, Override},
+    Fallback as Body, Invalid, Name, Plugin, Route,
+    plugin::{Breadth, Kind, LastGood, Override},
     service::BASELINE,
 };
 
 use super::{
     Bound, Chain, Groups, Rewriting, Stage,
     ab::trials,
+    fallback::{COVERED, Fallback, Rescue, Way, memory::Memory},
     limit::{Counts, Limiter},
     said::{Head, Tally},
 };
@@ -35,6 +36,7 @@ pub(crate) struct Plugins {
     ready: BTreeMap<Name, Ready>,
     counts: BTreeMap<Name, Arc<Counts>>,
     turns: BTreeMap<Name, Arc<AtomicU64>>,
+    memories: BTreeMap<Name, Arc<Memory>>,
     tallies: Arc<Tallies>,
 }
 
@@ -80,6 +82,7 @@ impl Plugins {
             ready: BTreeMap::new(),
             counts: BTreeMap::new(),
             turns: BTreeMap::new(),
+            memories: BTreeMap::new(),
             tallies,
         }
     }
@@ -108,6 +111,7 @@ impl Plugins {
         for gone in before.keys() {
             self.counts.remove(gone);
             self.turns.remove(gone);
+            self.memories.remove(gone);
         }
         refused
     }
@@ -131,7 +135,18 @@ impl Plugins {
             shadow: plugin.shadow,
             tallies: verdicts.iter().map(|v| tallies.of(name, kind, v)).collect(),
         };
-        Ok(if let Some(restrict) = &plugin.restrict {
+        Ok(if let Some(fallback) = &plugin.fallback {
+            let mut head = head(&Way::VERDICTS[..COVERED]);
+            // It is said where somebody asks, and is no event.
+            let covered = Tally {
+                verdict: Way::VERDICTS[COVERED].into(),
+                count: Arc::default(),
+            };
+            head.tallies = head.tallies.into_iter().chain([covered]).collect();
+            let memory = self.memory(name, fallback.last_good.as_ref());
+            let rescue = Rescue::new(fallback, memory)?;
+            Stage::Fallback(Fallback::new(bound(head, rescue)))
+        } else if let Some(restrict) = &plugin.restrict {
             Stage::Restrict(bound(head(&["passed", "refused"]), restrict.into()))
         } else if let Some(limit) = &plugin.limit {
             let keyed = limit.key.is_some();
@@ -165,13 +180,36 @@ impl Plugins {
         })
     }
 
-    /// The plugins of a route: of each kind the narrowest. `slot` gives the table's slot of a group of
-    /// the route's service, with the changes to its policy.
-    pub(crate) fn of_route(
+    /// What a fallback remembers; a change of what and how forgets it.
+    fn memory(&mut self, plugin: &Name, policy: Option<&LastGood>) -> Option<Arc<Memory>> {
+        let Some(policy) = policy else {
+            self.memories.remove(plugin);
+            return None;
+        };
+        let memory = self.memories.entry(plugin.clone());
+        let memory = memory.or_insert_with(|| Memory::new(policy));
+        if !memory.fits(policy) {
+            *memory = Memory::new(policy);
+        }
+        Some(Arc::clone(memory))
+    }
+
+    /// Services that plugins ask beside those of routes.
+    pub(crate) fn services(&self) -> impl Iterator<Item = &Name> {
+        self.ready.values().filter_map(|ready| match &ready.stage {
+            Stage::Fallback(fallback) => fallback.bound.policy.service.as_ref(),
+            _ => None,
+        })
+    }
+
+    /// The plugins of a route: of each kind the narrowest. `slot` gives the table's slot of a part of
+    /// a service; `body` a stored body.
+    pub(crate) fn of_route<'o>(
         &self,
         cluster: &Name,
         route: &Route,
-        mut slot: impl FnMut(&str, Option<&(Name, Arc<Override>)>) -> usize,
+        body: impl Fn(&Name) -> Option<&'o Arc<Body>>,
+        mut slot: impl FnMut(Part<'_>) -> usize,
     ) -> Made {
         let mut narrowest: BTreeMap<Option<Kind>, (Breadth, &Ready)> = BTreeMap::new();
         let mut unknown = None;
@@ -226,16 +264,58 @@ impl Plugins {
             ..Chain::default()
         };
         if baseline || !groups.is_empty() {
-            chain.slots.baseline = Some(slot(BASELINE, made.overrides.as_ref()));
+            let part = Part::group(BASELINE, made.overrides.as_ref());
+            chain.slots.baseline = Some(slot(part));
         }
         for group in groups {
             if !chain.slots.named.contains_key(group) {
-                let at = slot(group.as_str(), made.overrides.as_ref());
+                let at = slot(Part::group(group.as_str(), made.overrides.as_ref()));
                 chain.slots.named.insert(group.clone(), at);
+            }
+        }
+        let rewriting = chain.stages.iter().find_map(|stage| match stage {
+            Stage::Rewrite(bound) if !bound.head.shadow => Some(Arc::clone(bound)),
+            _ => None,
+        });
+        let gone = rewriting
+            .as_ref()
+            .map_or(&[][..], |bound| bound.policy.reply_gone());
+        for stage in &mut chain.stages {
+            if let Stage::Fallback(fallback) = stage {
+                let policy = &fallback.bound.policy;
+                let part = Part {
+                    service: policy.service.as_ref(),
+                    group: policy.group.as_ref().map(Name::as_str),
+                    overrides: made.overrides.as_ref().filter(|_| policy.service.is_none()),
+                };
+                let asks = part.service.is_some() || part.group.is_some();
+                let elsewhere = asks.then(|| slot(part));
+                fallback.find(policy.body.as_ref().and_then(&body), elsewhere, gone);
             }
         }
         made.chain = looks.then(|| Arc::new(chain));
         made
+    }
+}
+
+/// Whom a plugin asks: a part of a service.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part<'a> {
+    /// None: the route's own.
+    pub(crate) service: Option<&'a Name>,
+    /// None: all of it.
+    pub(crate) group: Option<&'a str>,
+    /// A plugin's changes to the policy.
+    pub(crate) overrides: Option<&'a (Name, Arc<Override>)>,
+}
+
+impl<'a> Part<'a> {
+    fn group(group: &'a str, overrides: Option<&'a (Name, Arc<Override>)>) -> Self {
+        Self {
+            service: None,
+            group: Some(group),
+            overrides,
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use cardea_registry_api::Name;
 use super::{
     answer::Answer,
     edit::About,
+    fallback::Fallback,
     limit::Permit,
     said::{Head, Mode, Said},
     scratch::Scratch,
@@ -22,6 +23,8 @@ pub(crate) struct Decision<'c> {
     pub(crate) body: Option<u64>,
     /// Has to live as long as the request.
     pub(crate) permit: Option<Permit>,
+    /// What stands in for an answer that there is not.
+    pub(crate) fallback: Option<&'c Fallback>,
     /// Request headers that do not go on.
     pub(crate) request_gone: &'c [Box<[u8]>],
     /// Headers of the answer that do not go on.

@@ -35,6 +35,13 @@ impl Rewriting {
     }
 }
 
+impl Rewriting {
+    /// Names of fields of answers that do not go on.
+    pub(super) fn reply_gone(&self) -> &[Box<[u8]>] {
+        &self.response.gone
+    }
+}
+
 impl Bound<Rewriting> {
     /// The stage: writes path, host and headers.
     pub(super) fn ask<'c>(&'c self, case: &mut Case<'_, 'c>) {

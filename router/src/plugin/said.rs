@@ -53,7 +53,7 @@ pub(super) const PASSED: usize = 0;
 pub(super) const STOPPED: usize = 1;
 
 impl Said {
-    pub(super) fn add(&mut self, head: &Head, verdict: usize, mode: Mode) {
+    pub(crate) fn add(&mut self, head: &Head, verdict: usize, mode: Mode) {
         if mode == Mode::Real
             && let Some(tally) = head.tallies.get(verdict)
         {

@@ -77,6 +77,7 @@ impl Image {
                 Object::Route(route) => set_line(&kind, &key, route)?,
                 Object::Certificate(certificate) => set_line(&kind, &key, certificate)?,
                 Object::Plugin(plugin) => set_line(&kind, &key, plugin)?,
+                Object::Fallback(fallback) => set_line(&kind, &key, fallback)?,
                 Object::Instance(instance) => set_line(&kind, &key, instance)?,
             };
             checksum.add(line.hash);

@@ -215,7 +215,8 @@ impl Builder {
     fn index_routes(&mut self, objects: &Objects) -> BTreeSet<Name> {
         let bad_plugins = self.plugins.update(objects.plugins());
         let routed: BTreeSet<Name> = objects.routes().map(|r| r.service.clone()).collect();
-        for service in &routed {
+        let asked: Vec<Name> = self.plugins.services().cloned().collect();
+        for service in routed.iter().chain(&asked) {
             self.place(service);
         }
         for view in self.places.iter_mut().flat_map(|place| &mut place.views) {
@@ -233,10 +234,16 @@ impl Builder {
         let (routes, refused) = Routes::build(objects.routes().map(Arc::as_ref), |route| {
             let next = u32::try_from(route_indexes.len()).unwrap_or(u32::MAX);
             let index = *route_indexes.entry(route.id.clone()).or_insert(next);
-            let place = &mut places[by_name[&route.service]];
-            let made = plugins.of_route(cluster, route, |group, overrides| {
-                place.view(Some(group), overrides, upstreams)
+            let body = |name: &Name| objects.fallback(name);
+            let made = plugins.of_route(cluster, route, body, |part| {
+                let service = part.service.unwrap_or(&route.service);
+                let place = &mut places[by_name[service]];
+                match (part.group, part.overrides) {
+                    (None, None) => place.slot,
+                    (group, overrides) => place.view(group, overrides, upstreams),
+                }
             });
+            let place = &mut places[by_name[&route.service]];
             let slot = match &made.overrides {
                 None => place.slot,
                 overrides => place.view(None, overrides.as_ref(), upstreams),

@@ -6,8 +6,8 @@ use std::{
 };
 
 use cardea_registry_api::{
-    Certificate, Instance, InstanceId, InstanceKey, Name, Plugin, Route, Service, feed::kind,
-    manifest::Manifest,
+    Certificate, Fallback, Instance, InstanceId, InstanceKey, Name, Plugin, Route, Service,
+    feed::kind, manifest::Manifest,
 };
 
 /// Services, routes, certificates and one cluster's instances.
@@ -17,6 +17,7 @@ pub(crate) struct Objects {
     routes: BTreeMap<Name, Arc<Route>>,
     certificates: BTreeMap<Name, Arc<Certificate>>,
     plugins: BTreeMap<Name, Arc<Plugin>>,
+    fallbacks: BTreeMap<Name, Arc<Fallback>>,
     instances: HashMap<Name, BTreeMap<InstanceId, Arc<Instance>>>,
 }
 
@@ -26,6 +27,7 @@ pub(crate) struct Objects {
 pub(crate) struct Dirty {
     pub(crate) routes: bool,
     pub(crate) certificates: bool,
+    /// Plugins, or the stored bodies that they name.
     pub(crate) plugins: bool,
     pub(crate) policies: BTreeSet<Name>,
     pub(crate) instances: HashMap<Name, BTreeSet<InstanceId>>,
@@ -38,6 +40,7 @@ pub(crate) enum Object {
     Route(Arc<Route>),
     Certificate(Arc<Certificate>),
     Plugin(Arc<Plugin>),
+    Fallback(Arc<Fallback>),
     Instance(Arc<Instance>),
 }
 
@@ -48,6 +51,7 @@ pub(crate) enum Key {
     Route(Name),
     Certificate(Name),
     Plugin(Name),
+    Fallback(Name),
     Instance(Name, InstanceId),
 }
 
@@ -72,6 +76,12 @@ impl Object {
                 .map(|route: Route| Self::Route(Arc::new(route))),
             kind::CERTIFICATE => read_certificate(json).map(|c| Self::Certificate(Arc::new(c))),
             kind::PLUGIN => read_plugin(json).map(|plugin| Self::Plugin(Arc::new(plugin))),
+            kind::FALLBACK => serde_json::from_str(json)
+                .map_err(|e| e.to_string())
+                .and_then(|fallback: Fallback| {
+                    fallback.check().map_err(|e| e.to_string())?;
+                    Ok(Self::Fallback(Arc::new(fallback)))
+                }),
             kind::INSTANCE => serde_json::from_str(json)
                 .map_err(|e| e.to_string())
                 .and_then(|instance: Instance| {
@@ -99,6 +109,7 @@ impl Object {
             Self::Route(route) => Key::Route(route.id.clone()),
             Self::Certificate(certificate) => Key::Certificate(certificate.name.clone()),
             Self::Plugin(plugin) => Key::Plugin(plugin.name.clone()),
+            Self::Fallback(fallback) => Key::Fallback(fallback.name.clone()),
             Self::Instance(instance) => {
                 Key::Instance(instance.service.clone(), instance.id.clone())
             }
@@ -111,6 +122,7 @@ impl Object {
             Self::Route(_) => kind::ROUTE,
             Self::Certificate(_) => kind::CERTIFICATE,
             Self::Plugin(_) => kind::PLUGIN,
+            Self::Fallback(_) => kind::FALLBACK,
             Self::Instance(_) => kind::INSTANCE,
         }
     }
@@ -122,6 +134,7 @@ impl Object {
             Self::Route(route) => route.id.to_string(),
             Self::Certificate(certificate) => certificate.name.to_string(),
             Self::Plugin(plugin) => plugin.name.to_string(),
+            Self::Fallback(fallback) => fallback.name.to_string(),
             Self::Instance(instance) => instance.key().to_string(),
         }
     }
@@ -145,6 +158,7 @@ impl Key {
             kind::ROUTE => key.parse().ok().map(Self::Route),
             kind::CERTIFICATE => key.parse().ok().map(Self::Certificate),
             kind::PLUGIN => key.parse().ok().map(Self::Plugin),
+            kind::FALLBACK => key.parse().ok().map(Self::Fallback),
             kind::INSTANCE => {
                 let key: InstanceKey = key.parse().ok()?;
                 Some(Self::Instance(key.service, key.id))
@@ -162,7 +176,7 @@ impl Dirty {
             }
             Key::Route(_) => self.routes = true,
             Key::Certificate(_) => self.certificates = true,
-            Key::Plugin(_) => self.plugins = true,
+            Key::Plugin(_) | Key::Fallback(_) => self.plugins = true,
             Key::Instance(service, id) => {
                 self.instances.entry(service).or_default().insert(id);
             }
@@ -188,12 +202,14 @@ impl Objects {
         let routes = manifest.routes.iter().cloned().map(Arc::new);
         let certificates = manifest.certificates.iter().cloned().map(Arc::new);
         let plugins = manifest.plugins.iter().cloned().map(Arc::new);
+        let fallbacks = manifest.fallbacks.iter().cloned().map(Arc::new);
         let instances = manifest.instances_in(cluster).into_iter().map(Arc::new);
         services
             .map(Object::Service)
             .chain(routes.map(Object::Route))
             .chain(certificates.map(Object::Certificate))
             .chain(plugins.map(Object::Plugin))
+            .chain(fallbacks.map(Object::Fallback))
             .chain(instances.map(Object::Instance))
             .for_each(|object| objects.set(object, &mut dirty));
         objects
@@ -219,6 +235,10 @@ impl Objects {
                 let old = self.plugins.insert(new.name.clone(), Arc::clone(&new));
                 old.is_some_and(|old| old == new)
             }
+            Object::Fallback(new) => {
+                let old = self.fallbacks.insert(new.name.clone(), Arc::clone(&new));
+                old.is_some_and(|old| old == new)
+            }
             Object::Instance(new) => {
                 let service = self.instances.entry(new.service.clone()).or_default();
                 let old = service.insert(new.id.clone(), Arc::clone(&new));
@@ -237,6 +257,7 @@ impl Objects {
             Key::Route(id) => self.routes.remove(id).is_some(),
             Key::Certificate(name) => self.certificates.remove(name).is_some(),
             Key::Plugin(name) => self.plugins.remove(name).is_some(),
+            Key::Fallback(name) => self.fallbacks.remove(name).is_some(),
             Key::Instance(service, id) => {
                 let Some(instances) = self.instances.get_mut(service) else {
                     return;
@@ -277,6 +298,7 @@ impl Objects {
             Key::Route(id) => self.routes.contains_key(id),
             Key::Certificate(name) => self.certificates.contains_key(name),
             Key::Plugin(name) => self.plugins.contains_key(name),
+            Key::Fallback(name) => self.fallbacks.contains_key(name),
             Key::Instance(service, id) => self
                 .instances
                 .get(service)
@@ -290,10 +312,12 @@ impl Objects {
         let routes = self.routes.values().cloned().map(Object::Route);
         let certificates = self.certificates.values().cloned();
         let plugins = self.plugins.values().cloned().map(Object::Plugin);
+        let fallbacks = self.fallbacks.values().cloned().map(Object::Fallback);
         let instances = self.instances.values().flat_map(BTreeMap::values).cloned();
         services
             .chain(routes)
             .chain(plugins)
+            .chain(fallbacks)
             .chain(certificates.map(Object::Certificate))
             .chain(instances.map(Object::Instance))
     }
@@ -301,7 +325,9 @@ impl Objects {
     pub(crate) fn len(&self) -> usize {
         let instances: usize = self.instances.values().map(BTreeMap::len).sum();
         let certificates = self.certificates.len();
-        self.services.len() + self.routes.len() + self.plugins.len() + certificates + instances
+        let fallbacks = self.fallbacks.len();
+        let named = self.services.len() + self.routes.len() + self.plugins.len();
+        named + fallbacks + certificates + instances
     }
 
     pub(crate) fn service(&self, name: &Name) -> Option<&Arc<Service>> {
@@ -318,6 +344,10 @@ impl Objects {
 
     pub(crate) fn plugins(&self) -> impl Iterator<Item = &Arc<Plugin>> {
         self.plugins.values()
+    }
+
+    pub(crate) fn fallback(&self, name: &Name) -> Option<&Arc<Fallback>> {
+        self.fallbacks.get(name)
     }
 
     pub(crate) fn instance(&self, service: &Name, id: &InstanceId) -> Option<&Arc<Instance>> {

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
 
-use crate::{Invalid, invalid::Check};
+use crate::{Invalid, fallback::MAX_BODY, invalid::Check};
 
 /// The most bytes of a named file.
 const MAX_BYTES: u64 = 256 << 10;
@@ -13,7 +14,8 @@ const MAX_BYTES: u64 = 256 << 10;
 /// to `dir`, the folder of the file of objects.
 ///
 /// `cert_file` and `key_file` of a certificate stand for `chain` and `key`; `ca_file`, in a
-/// certificate's `client_auth` and in a service's `tls`, for `ca`.
+/// certificate's `client_auth` and in a service's `tls`, for `ca`; `file` of a stored body for its
+/// `body`, which may also be given as it is, as `text`.
 pub fn inline(manifest: &mut Value, dir: &Path) -> Result<Vec<PathBuf>, Invalid> {
     let mut files = Files {
         dir,
@@ -40,6 +42,17 @@ pub fn inline(manifest: &mut Value, dir: &Path) -> Result<Vec<PathBuf>, Invalid>
             files.take(tls, &format!("service[{i}].tls"), "ca_file", "ca");
         }
     }
+    let fallbacks = manifest.get_mut("fallback").and_then(Value::as_array_mut);
+    for (i, item) in fallbacks.into_iter().flatten().enumerate() {
+        if let Some(table) = item.as_object_mut() {
+            let at = format!("fallback[{i}]");
+            if let Some(Value::String(text)) = table.get("text") {
+                let encoded = STANDARD.encode(text);
+                files.put(table, &at, "text", "body", encoded);
+            }
+            files.take_bytes(table, &at, "file", "body");
+        }
+    }
     files.check.finish()?;
     Ok(files.found)
 }
@@ -53,35 +66,66 @@ struct Files<'a> {
 impl Files<'_> {
     /// Replaces `name` by `by`.
     fn take(&mut self, table: &mut Map<String, Value>, at: &str, name: &str, by: &str) {
-        let Some(value) = table.remove(name) else {
+        let text = |bytes| String::from_utf8(bytes).map_err(|_| "the file is not UTF-8".to_owned());
+        self.replace(table, at, [name, by], MAX_BYTES, text);
+    }
+
+    /// Replaces `name` by `by`, in base64.
+    fn take_bytes(&mut self, table: &mut Map<String, Value>, at: &str, name: &str, by: &str) {
+        self.replace(table, at, [name, by], MAX_BODY as u64, |bytes| {
+            Ok(STANDARD.encode(bytes))
+        });
+    }
+
+    fn replace(
+        &mut self,
+        table: &mut Map<String, Value>,
+        at: &str,
+        [name, by]: [&str; 2],
+        most: u64,
+        write: impl FnOnce(Vec<u8>) -> Result<String, String>,
+    ) {
+        let Some(value) = table.get(name) else {
             return;
         };
-        let field = format!("{at}.{name}");
         let Value::String(path) = value else {
+            let field = format!("{at}.{name}");
             return self.check.ensure(false, &field, "the name of a file");
         };
-        if table.contains_key(by) {
-            let text = format!("give `{by}` or `{name}`, not both");
-            return self.check.ensure(false, &field, text);
-        }
         let path = self.dir.join(path);
-        match read(&path) {
+        match read(&path, most).and_then(write) {
             Ok(text) => {
-                table.insert(by.to_owned(), Value::String(text));
+                self.put(table, at, name, by, text);
                 self.found.push(path);
             }
             Err(why) => {
                 let text = format!("{}: {why}", path.display());
-                self.check.ensure(false, &field, text);
+                self.check.ensure(false, &format!("{at}.{name}"), text);
             }
+        }
+    }
+
+    /// Puts a text in the place of `name`.
+    fn put(
+        &mut self,
+        table: &mut Map<String, Value>,
+        at: &str,
+        name: &str,
+        by: &str,
+        text: String,
+    ) {
+        table.remove(name);
+        if table.insert(by.to_owned(), Value::String(text)).is_some() {
+            let why = format!("give `{by}` or `{name}`, not both");
+            self.check.ensure(false, &format!("{at}.{name}"), why);
         }
     }
 }
 
-fn read(path: &Path) -> Result<String, String> {
+fn read(path: &Path, most: u64) -> Result<Vec<u8>, String> {
     let size = std::fs::metadata(path).map_err(|e| e.to_string())?.len();
-    if size > MAX_BYTES {
-        return Err(format!("larger than {MAX_BYTES} bytes"));
+    if size > most {
+        return Err(format!("larger than {most} bytes"));
     }
-    std::fs::read_to_string(path).map_err(|e| e.to_string())
+    std::fs::read(path).map_err(|e| e.to_string())
 }

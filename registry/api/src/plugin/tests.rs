@@ -57,7 +57,7 @@ fn names_what_is_wrong() {
         ),
         (
             "name = \"x\"".to_owned(),
-            ": has no policy: give it one of `restrict`",
+            ": has no policy: give it one of `fallback`, `restrict`",
         ),
         (
             format!("{GRAY}\n[respond]\nstatus = 200"),

@@ -1,0 +1,391 @@
+//! Rescue: where there is no answer to pass on, or one that says that something broke, what the
+//! route's fallback answers instead. The failure itself is counted and logged as it was.
+//!
+//! Nothing of an answer has gone to the client when this is asked: from the first byte on, an answer
+//! is what it is. Another service is asked once, and only where the request may be sent again; its
+//! own failure leaves the error as it was.
+
+use std::sync::Arc;
+
+use crate::{
+    exchange::Exchange,
+    grpc,
+    http1::{
+        buffer::{Buffer, Lent, SMALL},
+        render::{self, Delivery, line},
+        request::Method,
+        response::ResponseHead,
+    },
+    peer::Picked,
+    pipeline::{
+        After, Connection, deliver,
+        forward::{self, Answered, End},
+        observe::{Hidden, Seen},
+        plan::{Plan, Read, pick_input},
+        refuse, remember,
+    },
+    plugin::{
+        Decision, Mode, Own,
+        fallback::{Fallback, HEADER, Trigger, Way, memory::Kept},
+    },
+    table::Table,
+    worker::Worker,
+};
+
+/// Bodies up to this go out together with their head.
+const TOGETHER: usize = 16 << 10;
+
+/// What became of a request: its peer, and its connection.
+pub(crate) type Done = (Option<Picked>, After);
+
+/// What the route's fallback answers for, if it does: of what came of forwarding.
+pub(crate) fn trigger(plan: &Plan<'_>, x: &Exchange, end: &End) -> Option<Trigger> {
+    let fallback = plan.decision.fallback?;
+    let trigger = match end {
+        End::Answered(answered) if answered.answer.upgraded => return None,
+        End::Answered(_) => Trigger::Status(x.response.status),
+        End::Refused { refusal, .. } => Trigger::of(refusal)?,
+        End::ClientGone(_) => return None,
+    };
+    fallback.answers_for(trigger).then_some(trigger)
+}
+
+/// The same of what other plugins refused.
+pub(crate) fn trigger_of_own(plan: &Plan<'_>, own: &Own<'_>) -> Option<Trigger> {
+    let fallback = plan.decision.fallback?;
+    let Own::Refusal(refusal) = own else {
+        return None;
+    };
+    Trigger::of(refusal).filter(|trigger| fallback.answers_for(*trigger))
+}
+
+/// Answers in place of an error.
+#[derive(Debug)]
+pub(crate) struct Rescuer<'r, 't, 'w> {
+    pub(crate) worker: &'w Worker,
+    pub(crate) table: &'t Table,
+    pub(crate) conn: &'r mut Connection,
+    pub(crate) x: &'r mut Exchange,
+    pub(crate) plan: &'r mut Plan<'t>,
+    pub(crate) body: &'r mut Option<Lent<'w, Buffer>>,
+    pub(crate) seen: &'r mut Seen,
+    pub(crate) trigger: Trigger,
+}
+
+impl Rescuer<'_, '_, '_> {
+    /// Answers instead of what came of forwarding; the same, if there is nothing to answer with.
+    pub(crate) async fn forwarded(&mut self, end: End) -> Result<Done, End> {
+        let (status, again) = match &end {
+            End::Refused { refusal, again, .. } => {
+                self.seen.error = self.seen.error.or(Some(refusal.code));
+                (refusal.status, *again)
+            }
+            End::Answered(answered) => (self.x.response.status, answered.again),
+            End::ClientGone(_) => return Err(end),
+        };
+        let Some(fallback) = self.plan.decision.fallback else {
+            return Err(end);
+        };
+        // What answers a call of gRPC has a status of its own.
+        let content_type = self.x.request.field(self.x.inbound.raw(), "content-type");
+        let whole_fits = !content_type.is_some_and(grpc::is_grpc);
+        let memory = fallback.bound.policy.memory.as_ref();
+        let kept = memory
+            .filter(|_| whole_fits)
+            .and_then(|memory| remember::last_good(self.worker, self.conn, self.x, memory));
+        let elsewhere = fallback
+            .elsewhere
+            .filter(|_| again && !self.asked_already());
+        let stored = fallback.stored.as_ref().filter(|_| whole_fits);
+        if fallback.bound.head.shadow {
+            let way = match (&kept, elsewhere, stored) {
+                (Some(_), _, _) => Way::LastGood,
+                (None, Some(_), _) => Way::Elsewhere,
+                (None, None, Some(_)) => Way::Stored,
+                (None, None, None) => Way::Failed,
+            };
+            self.say(fallback, way);
+            return Err(end);
+        }
+        if let Some((kept, age)) = kept {
+            let picked = self.discard(end);
+            let whole = Whole::kept(&kept, age);
+            return Ok((
+                picked,
+                self.answer(fallback, Way::LastGood, status, &whole).await,
+            ));
+        }
+        if let Some(slot) = elsewhere {
+            // What has been read of the first answer goes out if this fails.
+            let aside = matches!(end, End::Answered(_)).then(|| self.put_aside());
+            if let Some(done) = self.ask(fallback, slot, status).await {
+                if let Some(aside) = aside {
+                    (self.x.upstream, self.x.response) = aside;
+                    drop(self.discard(end));
+                }
+                return Ok(done);
+            }
+            if let Some(aside) = aside {
+                (self.x.upstream, self.x.response) = aside;
+            }
+        }
+        if let Some(stored) = stored {
+            let picked = self.discard(end);
+            let whole = Whole {
+                status: stored.status,
+                head: Head::Type(stored.content_type.as_bytes()),
+                body: stored.body.as_bytes(),
+            };
+            return Ok((
+                picked,
+                self.answer(fallback, Way::Stored, status, &whole).await,
+            ));
+        }
+        self.say(fallback, Way::Failed);
+        Err(end)
+    }
+
+    /// Answers instead of a plugin's refusal; none, if there is nothing to answer with.
+    pub(crate) async fn refused(&mut self, own: &Own<'_>) -> Option<Done> {
+        let Own::Refusal(refusal) = own else {
+            return None;
+        };
+        // What was written about the refusal is not true of another answer.
+        let about = std::mem::take(&mut self.x.scratch.reply);
+        let end = End::Refused {
+            refusal: *refusal,
+            picked: None,
+            again: true,
+        };
+        let done = self.forwarded(end).await.ok();
+        if done.is_none() {
+            self.x.scratch.reply = about;
+        }
+        done
+    }
+
+    /// Whether the request was passed on by a fallback before: it is not passed on again.
+    fn asked_already(&self) -> bool {
+        let raw = self.x.inbound.raw();
+        self.x.request.fields_named(raw, HEADER).next().is_some()
+    }
+
+    /// Says, and counts, what was done.
+    fn say(&mut self, fallback: &Fallback, way: Way) {
+        let head = &fallback.bound.head;
+        self.plan.decision.said.add(head, way as usize, Mode::Real);
+        if !head.shadow {
+            let of = [self.trigger.as_str(), way.as_str()];
+            self.worker.metrics.fallback(self.plan.labels(), of);
+        }
+    }
+
+    fn hide(&mut self, fallback: &Fallback, way: Way, status: u16) {
+        self.say(fallback, way);
+        self.seen.hidden = Some(Hidden {
+            way: way.as_str(),
+            trigger: self.trigger.as_str(),
+            status,
+        });
+    }
+
+    /// What came of forwarding is not passed on.
+    fn discard(&mut self, end: End) -> Option<Picked> {
+        match end {
+            End::Answered(answered) => Some(deliver::discard(self.worker, self.x, answered)),
+            End::Refused { picked, .. } | End::ClientGone(picked) => picked,
+        }
+    }
+
+    /// Room for another answer, in place of the one whose head has been read.
+    fn put_aside(&mut self) -> (Buffer, ResponseHead) {
+        let buffer = std::mem::replace(&mut self.x.upstream, Buffer::new(SMALL));
+        (buffer, std::mem::take(&mut self.x.response))
+    }
+
+    /// Asks what is in a slot, and passes its answer on; none: there was none that is any better.
+    async fn ask(&mut self, fallback: &Fallback, slot: usize, status: u16) -> Option<Done> {
+        let upstream = self.table.upstream_at(slot)?;
+        let prefix = fallback.bound.policy.prefix.as_deref();
+        if !self.write_again(prefix) {
+            return None;
+        }
+        let gone: &[Box<[u8]>] = &fallback.gone;
+        let plan = Plan {
+            route: self.plan.route,
+            upstream,
+            pick: pick_input(upstream, self.x, self.conn, self.worker),
+            decision: Decision {
+                reply_gone: gone,
+                ..Decision::default()
+            },
+        };
+        let (error, before) = (
+            self.seen.error,
+            (self.seen.upstream_status, self.seen.upstream_took),
+        );
+        let end = {
+            let (worker, conn, x) = (self.worker, &mut *self.conn, &mut *self.x);
+            forward::forward(worker, conn, x, &plan, self.body, self.seen).await
+        };
+        let fine = |status: u16| status < 500 && !fallback.answers_for(Trigger::Status(status));
+        match end {
+            End::Answered(mut answered) if fine(self.x.response.status) => {
+                self.seen.error = error;
+                self.hide(fallback, Way::Elsewhere, status);
+                let reason = self.trigger.as_str().as_bytes();
+                line(&mut self.x.scratch.reply, HEADER.as_bytes(), reason);
+                let after = self.deliver(&plan, &mut answered).await;
+                return Some((Some(answered.picked), after));
+            }
+            End::Answered(answered) => drop(deliver::discard(self.worker, self.x, answered)),
+            End::Refused { .. } => {}
+            End::ClientGone(picked) => return Some((picked, After::Close)),
+        }
+        self.seen.error = error;
+        (self.seen.upstream_status, self.seen.upstream_took) = before;
+        None
+    }
+
+    async fn deliver(&mut self, plan: &Plan<'_>, answered: &mut Answered) -> After {
+        let (worker, conn, x) = (self.worker, &mut *self.conn, &mut *self.x);
+        deliver::answer(worker, conn, x, plan, answered, self.body, self.seen).await
+    }
+
+    /// Writes the request as it came, but for the route's prefix, with the reason why somebody else
+    /// is asked. `false`: it cannot be sent.
+    fn write_again(&mut self, prefix: Option<&str>) -> bool {
+        let x = &mut *self.x;
+        let mut scratch = std::mem::take(&mut x.scratch);
+        scratch.path.clear();
+        scratch.host.clear();
+        scratch.request.clear();
+        if let (Some(prefix), Some(chain)) = (prefix, &self.plan.route.chain) {
+            chain.write_prefix(
+                prefix,
+                &Read::of(x).asked(self.conn, self.worker),
+                &mut scratch.path,
+            );
+        }
+        let reason = self.trigger.as_str().as_bytes();
+        line(&mut scratch.request, HEADER.as_bytes(), reason);
+        x.scratch = scratch;
+        let decision = Decision {
+            body: self.plan.decision.body,
+            ..Decision::default()
+        };
+        if x.outbound.is_empty() {
+            return super::prepare(self.worker, self.conn, x, &decision).is_ok();
+        }
+        let Some(end) = memchr::memmem::find(&x.outbound, b"\r\n\r\n") else {
+            return false;
+        };
+        let body = x.outbound.split_off(end + 4);
+        super::write_head(self.worker, self.conn, x, &decision);
+        x.outbound.extend_from_slice(&body);
+        true
+    }
+
+    /// Answers with what is at hand.
+    async fn answer(
+        &mut self,
+        fallback: &Fallback,
+        way: Way,
+        hidden: u16,
+        whole: &Whole<'_>,
+    ) -> After {
+        self.hide(fallback, way, hidden);
+        let keep = refuse::keeps(self.worker, self.x, false);
+        let written = self.send(whole, keep).await;
+        self.seen.status = whole.status;
+        if self.x.request.method != Method::Head {
+            self.seen.bytes_out = whole.body.len() as u64;
+        }
+        if !written {
+            self.seen.error = Some("client_gone");
+        } else if keep {
+            return After::Keep;
+        }
+        refuse::linger(self.conn).await;
+        After::Close
+    }
+
+    /// Writes an answer; `false`: the client is gone.
+    async fn send(&mut self, whole: &Whole<'_>, keep: bool) -> bool {
+        let x = &mut *self.x;
+        let out = &mut x.reply;
+        out.clear();
+        refuse::status_line(out, whole.status);
+        whole.head.write(out);
+        let length = itoa::Buffer::new().format(whole.body.len()).to_owned();
+        line(out, b"Content-Length", length.as_bytes());
+        line(out, HEADER.as_bytes(), self.trigger.as_str().as_bytes());
+        let delivery = Delivery {
+            chunks: false,
+            close: !keep,
+            say_keep_alive: keep && !x.request.http11,
+        };
+        render::connection(out, delivery);
+        line(out, b"X-Request-Id", x.id.as_bytes());
+        out.extend_from_slice(&x.scratch.reply);
+        out.extend_from_slice(b"\r\n");
+        let mut rest = whole.body;
+        if x.request.method == Method::Head {
+            rest = &[];
+        } else if rest.len() <= TOGETHER {
+            out.extend_from_slice(std::mem::take(&mut rest));
+        }
+        let conn = &mut *self.conn;
+        conn.timer.set(self.worker.config.limits.idle_timeout);
+        let (_, head) = conn.wire.write_all(&conn.timer, &x.reply).await;
+        if head.is_err() || rest.is_empty() {
+            return head.is_ok();
+        }
+        conn.wire.write_all(&conn.timer, rest).await.1.is_ok()
+    }
+}
+
+/// An answer that is at hand as a whole.
+#[derive(Debug)]
+struct Whole<'a> {
+    status: u16,
+    head: Head<'a>,
+    body: &'a [u8],
+}
+
+/// Its fields.
+#[derive(Debug)]
+enum Head<'a> {
+    /// A stored body's media type.
+    Type(&'a [u8]),
+    /// A remembered answer's own, and its age in seconds.
+    Kept(&'a [u8], u64),
+}
+
+impl<'a> Whole<'a> {
+    fn kept(kept: &'a Arc<Kept>, age: u64) -> Self {
+        Self {
+            status: kept.status,
+            head: Head::Kept(&kept.lines, age),
+            body: &kept.body,
+        }
+    }
+}
+
+impl Head<'_> {
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Type(media_type) => {
+                line(out, b"Content-Type", media_type);
+                render::date(out);
+                // It stands in for a moment: nobody on the way may keep it for longer.
+                line(out, b"Cache-Control", b"no-store");
+            }
+            Self::Kept(lines, age) => {
+                out.extend_from_slice(lines);
+                // RFC 9111, 5.1.
+                line(out, b"Age", itoa::Buffer::new().format(*age).as_bytes());
+            }
+        }
+    }
+}

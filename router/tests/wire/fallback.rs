@@ -1,0 +1,671 @@
+//! Fallbacks on the wire: what the caller gets instead of an error, and what is still counted.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU16, Ordering},
+};
+
+use crate::harness::{GET, OK, Running, Setup, Upstream, Wire, refusing, until};
+
+const SORRY: &str = r#"
+    [[fallback]]
+    name = "sorry"
+    content_type = "text/html"
+    text = "<p>back soon</p>"
+"#;
+const STORED: &str = r#"
+    [[plugin]]
+    name = "f"
+    [plugin.fallback]
+    body = "sorry"
+"#;
+const PAGE: &[u8] = b"<p>back soon</p>";
+
+/// An upstream that answers with a status that can be changed, and this body.
+fn switched(body: &'static str) -> (Upstream, Arc<AtomicU16>) {
+    let status = Arc::new(AtomicU16::new(200));
+    let now = Arc::clone(&status);
+    let upstream = Upstream::start(move |mut wire, _| {
+        while wire.peek() {
+            wire.request();
+            let (status, n) = (now.load(Ordering::SeqCst), body.len());
+            wire.send(format!(
+                "HTTP/1.1 {status} X\r\nContent-Length: {n}\r\nX-Inner: 1\r\nDate: then\r\n\r\n{body}"
+            ));
+        }
+    });
+    (upstream, status)
+}
+
+fn counted(router: &Running, cause: &str, answer: &str) -> Option<f64> {
+    router.metric(&format!(
+        "cardea_router_fallback_total{{cluster=\"default\",route=\"r\",service=\"s\",\
+         cause=\"{cause}\",answer=\"{answer}\"}}"
+    ))
+}
+
+#[test]
+fn a_stored_body_stands_in_for_statuses_and_the_failure_is_still_told() {
+    let (upstream, status) = switched("inside");
+    let router = Setup::new(&[&upstream])
+        .service("health = { max_fails = 0 }")
+        .tables(SORRY)
+        .tables(STORED)
+        .start();
+    let mut client = router.client();
+    for (says, shows) in [
+        (200, 200),
+        (500, 200),
+        (502, 200),
+        (503, 200),
+        (504, 200),
+        (501, 501),
+        (404, 404),
+    ] {
+        status.store(says, Ordering::SeqCst);
+        client.send(GET);
+        let answer = client.response();
+        assert_eq!(answer.status(), shows, "{says}");
+        let hidden = says != shows;
+        assert_eq!(answer.body == PAGE, hidden, "{says}");
+        assert_eq!(
+            answer.field("x-cardea-fallback"),
+            hidden.then_some("status")
+        );
+        if hidden {
+            assert_eq!(answer.field("content-type"), Some("text/html"));
+            assert_eq!(answer.field("cache-control"), Some("no-store"));
+            assert!(answer.field("x-request-id").is_some());
+        }
+    }
+    // Neither the client nor the service had to connect again.
+    assert_eq!(upstream.connections(), 1);
+    assert_eq!(counted(&router, "status", "stored"), Some(4.0));
+    let verdicts =
+        "cardea_router_plugin_verdicts_total{cluster=\"default\",plugin=\"f\",kind=\"fallback\"";
+    assert_eq!(
+        router.metric(&format!("{verdicts},verdict=\"stored\"}}")),
+        Some(4.0)
+    );
+    let log = router.log(7);
+    let hidden: Vec<_> = log
+        .iter()
+        .filter(|line| line["fallback"] == "stored")
+        .collect();
+    assert_eq!(hidden.len(), 4);
+    let line = &hidden[2];
+    assert_eq!(
+        (
+            &line["status"],
+            &line["hidden_status"],
+            &line["upstream_status"]
+        ),
+        (&200.into(), &503.into(), &503.into()),
+    );
+    assert_eq!(
+        (&line["fallback_for"], &line["plugins"]),
+        (&"status".into(), &"f=stored".into())
+    );
+    assert_eq!(line["bytes_out"], PAGE.len());
+    assert_eq!(log[0].get("hidden_status"), None);
+}
+
+#[test]
+fn every_cause_can_be_hidden_and_names_itself() {
+    let silent = || {
+        Upstream::start(|mut wire, _| {
+            while wire.peek() {
+                wire.request();
+            }
+        })
+    };
+    let cut = || Upstream::start(|mut wire, _| drop(wire.request()));
+    let limit = "[[plugin]]\nname = \"l\"\n[plugin.limit]\nrate = 1\nper = \"minute\"\n";
+    let (quiet, broken, fine) = (silent(), cut(), Upstream::answering(OK));
+    let first_byte = "timeouts = { first_byte = \"50ms\" }";
+    for (setup, cause, code, hidden, kind) in [
+        (Setup::new(&[]), "unreachable", 200, 503, "no_instance"),
+        (
+            Setup::new(&[]).peer(refusing()),
+            "unreachable",
+            200,
+            502,
+            "connect",
+        ),
+        (Setup::new(&[&broken]), "unreachable", 200, 502, "reset"),
+        (
+            Setup::new(&[&quiet]).service(first_byte),
+            "timeout",
+            200,
+            504,
+            "first_byte_timeout",
+        ),
+        (
+            Setup::new(&[&fine]).tables(limit),
+            "limit",
+            200,
+            429,
+            "too_many_requests",
+        ),
+    ] {
+        let stored = STORED.replace("body =", "causes = [\"CAUSE\"]\nstatuses = []\nbody =");
+        let covered = setup
+            .tables(SORRY)
+            .tables(&stored.replace("CAUSE", cause))
+            .start();
+        let mut client = covered.client();
+        let mut answer = None;
+        for _ in 0..2 {
+            client.send(GET);
+            answer = Some(client.response());
+        }
+        let answer = answer.unwrap();
+        assert_eq!(
+            (answer.status(), &answer.body[..]),
+            (code, PAGE),
+            "{cause} {kind}"
+        );
+        assert_eq!(answer.field("x-cardea-fallback"), Some(cause));
+        // What is said about the refusal is not said about the answer in its place.
+        assert_eq!(answer.field("retry-after"), None);
+        assert_eq!(answer.field("ratelimit-limit"), None);
+        let line = covered.log(2).remove(1);
+        assert_eq!(
+            (&line["error"], &line["hidden_status"]),
+            (&kind.into(), &hidden.into())
+        );
+        assert!(counted(&covered, cause, "stored") > Some(0.0));
+        // With another cause only, the error goes out.
+        let other = if cause == "break" { "limit" } else { "break" };
+        covered.edit(|text| text.replace(&format!("[\"{cause}\"]"), &format!("[\"{other}\"]")));
+        client.send(GET);
+        assert_eq!(client.response().status(), hidden, "{cause}");
+    }
+}
+
+#[test]
+fn methods_upgrades_and_begun_answers_are_left_alone() {
+    let upstream = Upstream::start(|mut wire, _| {
+        let request = wire.request();
+        if request.head.contains("/begun") {
+            wire.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc");
+        } else {
+            wire.send("HTTP/1.1 503 No\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno");
+        }
+    });
+    let router = Setup::new(&[&upstream])
+        .service("health = { max_fails = 0 }")
+        .tables(SORRY)
+        .tables(STORED)
+        .start();
+    let post = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc";
+    let upgrade = "GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    for request in [post, upgrade] {
+        let answer = router.ask(request);
+        assert_eq!(
+            (answer.status(), &answer.body[..]),
+            (503, &b"no"[..]),
+            "{request}"
+        );
+    }
+    // The first byte is out: the client sees that the answer is not complete.
+    let mut client = router.client();
+    client.send(GET.replace("/ ", "/begun "));
+    let head = client.head();
+    assert!(
+        head.contains("200 OK") && !head.contains("X-Cardea"),
+        "{head}"
+    );
+    assert_eq!(client.rest().0, b"abc");
+    // HEAD has the head of what GET would get, and nothing behind it.
+    let mut client = router.client();
+    client.send(GET.replace("GET", "HEAD"));
+    let head = client.response_to(true);
+    assert_eq!(
+        (head.status(), head.field("content-length")),
+        (200, Some("16"))
+    );
+    client.send(GET);
+    assert_eq!(client.response().body, PAGE);
+    // HTTP/1.0 too.
+    let mut client = router.client();
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    let (all, _) = client.rest();
+    assert!(all.ends_with(PAGE));
+}
+
+#[test]
+fn an_upload_that_is_covered_is_never_read_as_the_next_request() {
+    let router = Setup::new(&[])
+        .peer(refusing())
+        .tables(SORRY)
+        .tables(&STORED.replace("body =", "methods = [\"PUT\"]\nbody ="))
+        .start();
+    let smuggled = "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
+    let mut client = router.client();
+    // The whole body is here: the connection goes on.
+    let n = smuggled.len();
+    client.send(format!(
+        "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: {n}\r\n\r\n{smuggled}"
+    ));
+    assert_eq!(client.response().body, PAGE);
+    // Only a part is: it does not.
+    client.send(format!(
+        "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n{smuggled}"
+    ));
+    let answer = client.response();
+    assert_eq!(
+        (&answer.body[..], answer.field("connection")),
+        (PAGE, Some("close"))
+    );
+    client.close_sending();
+    client.assert_closed();
+    let log = router.log(2);
+    assert!(log.iter().all(|line| line["path"] == "/"), "{log:?}");
+}
+
+#[test]
+fn the_largest_body_reaches_a_slow_reader_and_a_change_the_next_request() {
+    let large = "x".repeat(1 << 20);
+    let router = Setup::new(&[])
+        .file("page.html", &large)
+        .tables(STORED)
+        .tables("[[fallback]]\nname = \"sorry\"\nfile = \"page.html\"\nstatus = 503\n")
+        .start();
+    let mut client = router.client();
+    for _ in 0..3 {
+        client.send(GET);
+        let answer = client.response();
+        assert_eq!((answer.status(), answer.body.len()), (503, large.len()));
+        assert_eq!(
+            answer.field("content-type"),
+            Some("text/plain; charset=utf-8")
+        );
+    }
+    router.edit(|text| text.replace("file = \"page.html\"", "text = \"new\""));
+    client.send(GET);
+    assert_eq!(client.response().body, b"new");
+    // What is too large, or not there, is named and changes nothing.
+    std::fs::write(router.dir.path().join("more"), vec![b'x'; (1 << 20) + 1]).unwrap();
+    router.edit_badly(
+        |text| text.replace("text = \"new\"", "file = \"more\""),
+        "fallback[0].file",
+    );
+    router.edit_badly(
+        |text| {
+            text.replace("file = \"more\"", "text = \"new\"")
+                .replace("body = \"sorry\"", "body = \"sory\"")
+        },
+        "did you mean `sorry`?",
+    );
+    client.send(GET);
+    assert_eq!(client.response().body, b"new");
+}
+
+#[test]
+fn a_shadow_only_says_what_it_would_do() {
+    let router = Setup::new(&[])
+        .tables(SORRY)
+        .tables(&STORED.replace("name = \"f\"", "name = \"f\"\nshadow = true"))
+        .start();
+    let answer = router.ask(GET);
+    assert_eq!(
+        (answer.status(), answer.field("x-cardea-fallback")),
+        (503, None)
+    );
+    let line = router.log(1).remove(0);
+    assert_eq!(
+        (&line["plugins"], &line["status"]),
+        (&"f~stored".into(), &503.into())
+    );
+    assert_eq!(counted(&router, "unreachable", "stored"), None);
+}
+
+const LAST_GOOD: &str =
+    "[[plugin]]\nname = \"f\"\n[plugin.fallback.last_good]\nheaders = [\"accept-language\"]\n";
+
+#[test]
+fn the_last_good_answer_is_remembered_by_request() {
+    let (upstream, status) = switched("fresh");
+    let edits = "[[plugin]]\nname = \"w\"\n[plugin.rewrite.response]\nremove = [\"x-inner\"]\nset = { X-User = \"${header:x-user}\" }\n";
+    let router = Setup::new(&[&upstream])
+        .service("health = { max_fails = 0 }")
+        .tables(LAST_GOOD)
+        .tables(edits)
+        .start();
+    let get = |path: &str, headers: &str| {
+        router.ask(format!("GET {path} HTTP/1.1\r\nHost: h\r\n{headers}\r\n"))
+    };
+    for (path, headers) in [
+        ("/a?q=1", "X-User: u1\r\n"),
+        ("/auth", "Authorization: Basic x\r\n"),
+        ("/kept-by-nobody", "Cache-Control: no-store\r\n"),
+        ("/german", "Accept-Language: de\r\n"),
+    ] {
+        assert_eq!(get(path, headers).body, b"fresh");
+    }
+    status.store(500, Ordering::SeqCst);
+    let again = get("/a?q=1", "X-User: u2\r\n");
+    assert_eq!((again.status(), &again.body[..]), (200, &b"fresh"[..]));
+    assert_eq!(again.field("x-cardea-fallback"), Some("status"));
+    // It is the service's own answer, edited for this caller.
+    assert_eq!(
+        (again.field("date"), again.field("x-inner")),
+        (Some("then"), None)
+    );
+    assert_eq!(again.field("x-user"), Some("u2"));
+    assert!(again.field("age").is_some());
+    let mut client = router.client();
+    client.send("HEAD /a?q=1 HTTP/1.1\r\nHost: H\r\n\r\n");
+    let head = client.response_to(true);
+    assert_eq!(
+        (head.status(), head.field("content-length")),
+        (200, Some("5"))
+    );
+    for (path, headers, code) in [
+        ("/a?q=2", "", 500),
+        ("/a", "", 500),
+        ("/auth", "", 500),
+        ("/a?q=1", "Authorization: Basic x\r\n", 500),
+        ("/kept-by-nobody", "", 500),
+        ("/german", "", 500),
+        ("/german", "Accept-Language: de\r\n", 200),
+    ] {
+        assert_eq!(get(path, headers).status(), code, "{path} {headers}");
+    }
+    assert_eq!(counted(&router, "status", "last_good"), Some(3.0));
+    assert_eq!(counted(&router, "status", "failed"), Some(6.0));
+    // Another policy of remembering forgets; the same one does not.
+    router.edit(|text| {
+        text + "[[plugin]]\nname = \"other\"\nroute = \"r\"\n[plugin.restrict]\nbody = 9\n"
+    });
+    assert_eq!(get("/a?q=1", "").status(), 200);
+    router.edit(|text| text.replace("headers = [\"accept-language\"]", "query = [\"q\"]"));
+    assert_eq!(get("/a?q=1", "").status(), 500);
+}
+
+#[test]
+fn what_is_remembered_is_whole_and_within_its_size() {
+    let upstream = Upstream::start(|mut wire, number| {
+        while wire.peek() {
+            let request = wire.request();
+            let body = "x".repeat(70_000);
+            if request.head.contains("X-Fail") {
+                wire.send("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n");
+            } else if request.head.contains("/chunked") {
+                let (a, b) = body.split_at(30_000);
+                wire.send(format!(
+                    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{a}\r\n",
+                    a.len()
+                ));
+                wire.send(format!("{:x}\r\n{b}\r\n0\r\nX-Trailer: t\r\n\r\n", b.len()));
+            } else if request.head.contains("/large") {
+                wire.send(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}{body}\r\n0\r\n\r\n", 140_000));
+            } else if request.head.contains("/cut") {
+                wire.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc");
+                return;
+            } else {
+                wire.send(format!(
+                    "HTTP/1.0 200 OK\r\nX-Number: {number}\r\n\r\n{body}"
+                ));
+                return;
+            }
+        }
+    });
+    let router = Setup::new(&[&upstream])
+        .service("health = { max_fails = 0 }\nretries = { attempts = 0 }")
+        .tables("[[plugin]]\nname = \"f\"\n[plugin.fallback.last_good]\nsize = 100000\n")
+        .start();
+    let get = |path: &str, headers: &str| {
+        let mut client = router.client();
+        client.send(format!(
+            "GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{headers}\r\n"
+        ));
+        client.rest().0
+    };
+    for path in ["/chunked", "/large", "/cut", "/until-close"] {
+        assert!(!get(path, "").is_empty());
+    }
+    let kept = get("/chunked", "X-Fail: 1\r\n");
+    let text = String::from_utf8(kept).unwrap();
+    assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{}", &text[..200]);
+    assert!(
+        text.contains("\r\nContent-Length: 70000\r\n")
+            && text.ends_with("\r\n\r\nxxxx".split_at(4).1)
+    );
+    assert!(!text.contains("chunked") && text.matches('x').count() >= 70_000);
+    for path in ["/large", "/cut", "/until-close"] {
+        let answer = get(path, "X-Fail: 1\r\n");
+        assert!(answer.starts_with(b"HTTP/1.1 500"), "{path}");
+    }
+}
+
+const OTHER: &str = "[[plugin]]\nname = \"f\"\nroute = \"r\"\n[plugin.fallback]\nservice = \"o\"\nprefix = \"/spare\"\nmethods = [\"GET\", \"POST\", \"PUT\"]\n";
+
+fn other(upstream: &Upstream) -> String {
+    format!(
+        "[[service]]\nname = \"o\"\n[[service.instance]]\naddress = \"{}\"\n{OTHER}",
+        upstream.address
+    )
+}
+
+#[test]
+fn another_service_is_asked_once_with_the_request_as_it_came() {
+    let (upstream, status) = switched("inside");
+    let spare = Upstream::answering(
+        "HTTP/1.1 201 Made\r\nContent-Length: 5\r\nX-Cardea-Fallback: own\r\nX-Inner: 2\r\n\r\nspare",
+    );
+    let edits = "[[plugin]]\nname = \"w\"\n[plugin.rewrite]\nhost = \"inner\"\nprefix = \"/v2\"\n[plugin.rewrite.response]\nremove = [\"x-inner\"]\nset = { X-New = \"1\" }\n[plugin.rewrite.request]\nset = { X-For-S = \"1\" }\n";
+    let router = Setup::new(&[&upstream])
+        .path("/shop")
+        .service("health = { max_fails = 0 }")
+        .tables(&other(&spare))
+        .tables(edits)
+        .start();
+    status.store(503, Ordering::SeqCst);
+    let get = "GET /shop/x?q=1 HTTP/1.1\r\nHost: h\r\nX-Mine: 1\r\n\r\n";
+    let mut client = router.client();
+    for _ in 0..2 {
+        client.send(get);
+        let answer = client.response();
+        assert_eq!((answer.status(), &answer.body[..]), (201, &b"spare"[..]));
+        assert_eq!(answer.field("x-cardea-fallback"), Some("status"));
+        assert_eq!(
+            (answer.field("x-inner"), answer.field("x-new")),
+            (None, Some("1"))
+        );
+    }
+    let seen = spare.seen().remove(0);
+    assert!(
+        seen.starts_with("GET /spare/x?q=1 HTTP/1.1\r\nHost: h\r\n"),
+        "{seen}"
+    );
+    assert!(
+        seen.contains("\r\nX-Mine: 1\r\n") && !seen.contains("X-For-S"),
+        "{seen}"
+    );
+    assert!(seen.contains("\r\nX-Cardea-Fallback: status\r\n"), "{seen}");
+    let line = router.log(1).remove(0);
+    assert_eq!(
+        (&line["status"], &line["hidden_status"], &line["fallback"]),
+        (&201.into(), &503.into(), &"service".into())
+    );
+    assert_eq!(line["peer"], spare.address.to_string());
+    // Both services keep their connections.
+    assert_eq!((upstream.connections(), spare.connections()), (1, 1));
+    // A request that a fallback has passed on is not passed on again, by however many routers.
+    client.send(get.replace("X-Mine: 1", "X-Cardea-Fallback: status"));
+    assert_eq!(client.response().status(), 503);
+    // One that may have been done is not done again.
+    client.send("POST /shop/x HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc");
+    assert_eq!(client.response().body, b"inside");
+    // One that may be repeated is, with its body.
+    client.send("PUT /shop/x HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc");
+    assert_eq!(client.response().status(), 201);
+    let seen = spare.seen().remove(0);
+    assert!(
+        seen.contains("PUT /spare/x") && seen.ends_with("\r\n\r\nabc"),
+        "{seen}"
+    );
+    assert_eq!(spare.count("POST"), 0);
+}
+
+#[test]
+fn a_request_that_nobody_has_seen_goes_elsewhere_whatever_it_is() {
+    let spare = Upstream::answering(OK);
+    let limit = "[[plugin]]\nname = \"l\"\n[plugin.limit]\nrate = 1\nper = \"minute\"\nwhen = { key = \"header:x-limit\", present = true }\n";
+    let router = Setup::new(&[])
+        .peer(refusing())
+        .tables(&other(&spare))
+        .tables(limit)
+        .start();
+    let mut client = router.client();
+    let body = "x".repeat(200_000);
+    let n = body.len();
+    client.send(format!(
+        "POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: {n}\r\n\r\n{body}"
+    ));
+    assert_eq!(client.response().body, b"ok");
+    let chunked =
+        "POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    client.send(chunked);
+    assert_eq!(client.response().body, b"ok");
+    for _ in 0..2 {
+        client.send(chunked.replace("Host: h", "Host: h\r\nX-Limit: 1"));
+        let answer = client.response();
+        assert_eq!((answer.status(), answer.field("retry-after")), (200, None));
+    }
+    let seen = spare.seen().remove(0);
+    assert!(seen.matches("POST /spare/a").count() == 4 && seen.ends_with("3\r\nabc\r\n0\r\n\r\n"));
+    assert!(seen.contains("X-Cardea-Fallback: limit"));
+}
+
+#[test]
+fn a_fallback_that_fails_leaves_the_first_error_as_it_was() {
+    let (upstream, status) = switched("the first error");
+    status.store(503, Ordering::SeqCst);
+    let (spare, spare_status) = switched("the second");
+    let gone = Upstream::start(|mut wire, _| drop(wire.request()));
+    let limit = "[[plugin]]\nname = \"l\"\n[plugin.limit]\nrate = 3\nper = \"minute\"\n";
+    let router = Setup::new(&[&upstream])
+        .service("health = { max_fails = 0 }")
+        .tables(&other(&spare))
+        .tables(limit)
+        .start();
+    let mut client = router.client();
+    let mut ask = || {
+        client.send(GET);
+        client.response()
+    };
+    for says in [500, 503] {
+        spare_status.store(says, Ordering::SeqCst);
+        let answer = ask();
+        assert_eq!(
+            (answer.status(), &answer.body[..]),
+            (503, &b"the first error"[..])
+        );
+        assert_eq!(
+            (answer.field("x-inner"), answer.field("x-cardea-fallback")),
+            (Some("1"), None)
+        );
+    }
+    router.edit(|text| text.replace(&spare.address.to_string(), &gone.address.to_string()));
+    assert_eq!(ask().body, b"the first error");
+    // A refusal keeps what is said about it.
+    let refused = ask();
+    assert_eq!(refused.status(), 429);
+    assert!(refused.field("retry-after").is_some());
+    let line = router.log(4).remove(2);
+    assert_eq!(
+        (&line["status"], &line["upstream_status"]),
+        (&503.into(), &503.into())
+    );
+    assert_eq!(
+        (line.get("error"), &line["plugins"]),
+        (None, &"l=passed f=failed".into())
+    );
+    assert_eq!(counted(&router, "status", "failed"), Some(3.0));
+    assert_eq!(counted(&router, "limit", "failed"), Some(1.0));
+    // With a stored body behind it, that one goes out.
+    router
+        .edit(|text| text.replace("service = \"o\"", "service = \"o\"\nbody = \"sorry\"") + SORRY);
+    assert_eq!(ask().body, PAGE);
+}
+
+#[test]
+fn calls_of_grpc_are_left_alone_unless_asked() {
+    let call = "POST /p.S/M HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc\r\nTE: trailers\r\n\
+                Content-Length: 5\r\n\r\n\0\0\0\0\0";
+    let grpc = "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nGrpc-Status: 0\r\nContent-Length: 0\r\n\r\n";
+    let spare = Upstream::answering(grpc);
+    let router = Setup::new(&[])
+        .tables(SORRY)
+        .tables(&other(&spare).replace("methods =", "body = \"sorry\"\nmethods ="))
+        .start();
+    assert_eq!(router.ask(call).field("grpc-status"), Some("14"));
+    router.edit(|text| text.replace("methods =", "grpc = true\nmethods ="));
+    let answer = router.ask(call);
+    assert_eq!(
+        (
+            answer.field("grpc-status"),
+            answer.field("x-cardea-fallback")
+        ),
+        (Some("0"), Some("unreachable"))
+    );
+    // A stored body is no answer to it.
+    router.edit(|text| text.replace(&spare.address.to_string(), &refusing().to_string()));
+    assert_eq!(router.ask(call).field("grpc-status"), Some("14"));
+    assert_eq!(router.ask(GET).body, PAGE);
+}
+
+#[test]
+fn a_stampede_of_failures_is_answered_whole() {
+    // Peers that die at any point of a request: whatever is whole is either theirs or the fallback's.
+    let turn = Mutex::new(0_u32);
+    let upstream = Upstream::start(move |mut wire: Wire, _| {
+        while wire.peek() {
+            let turn = {
+                let mut turn = turn.lock().unwrap();
+                *turn += 1;
+                *turn
+            };
+            match turn % 4 {
+                0 => return,
+                1 => {
+                    wire.request();
+                    return;
+                }
+                2 => {
+                    wire.request();
+                    wire.send("HTTP/1.1 200 O");
+                    return;
+                }
+                _ => {
+                    wire.request();
+                    wire.send(OK);
+                }
+            }
+        }
+    });
+    let router = Setup::new(&[&upstream])
+        .service("health = { max_fails = 0 }\nretries = { attempts = 0 }")
+        .tables(SORRY)
+        .tables(STORED)
+        .start();
+    let mut client = router.client();
+    let (mut own, mut theirs) = (0, 0);
+    for _ in 0..200 {
+        client.send(GET);
+        let answer = client.response();
+        assert_eq!(answer.status(), 200);
+        match &answer.body[..] {
+            b"ok" => theirs += 1,
+            PAGE => own += 1,
+            other => panic!("{}", other.escape_ascii()),
+        }
+    }
+    assert!(own > 0 && theirs > 0, "{own} {theirs}");
+    until("counted", || {
+        counted(&router, "unreachable", "stored") == Some(f64::from(own))
+    });
+}
