@@ -99,9 +99,9 @@ pub(crate) async fn run(worker: &Worker, mut conn: Connection, mut ends: Ends) {
                 return Poll::Ready(Ok(()));
             }
         }
-        let up = up.poll_copy(cx, &mut from_client, &mut to_peer, &worker.large)?;
-        let down = down.poll_copy(cx, &mut from_peer, &mut to_client, &worker.large)?;
-        if up.is_ready() && down.is_ready() {
+        let above = up.poll(cx, &mut from_client, &mut to_peer, &worker.large)?;
+        let below = down.poll(cx, &mut from_peer, &mut to_client, &worker.large)?;
+        if above.is_ready() && below.is_ready() {
             return Poll::Ready(Ok(()));
         }
         Poll::Pending
@@ -133,8 +133,18 @@ struct Way<'w> {
     buffer: Option<crate::http1::buffer::Lent<'w, Buffer>>,
     ended: bool,
     closed: bool,
+    /// The side it goes to takes no more.
+    refused: bool,
     /// Bytes that got through.
     moved: u64,
+}
+
+/// What ended a way before its end.
+enum Failed {
+    /// The side it comes from: it is gone, and so is what was on its way to it.
+    Source(io::Error),
+    /// The side it goes to. What that one said before may still be on its way.
+    Target(io::Error),
 }
 
 impl<'w> Way<'w> {
@@ -145,7 +155,33 @@ impl<'w> Way<'w> {
             buffer: None,
             ended: false,
             closed: false,
+            refused: false,
             moved: 0,
+        }
+    }
+
+    /// As [`Way::poll_copy`]. Where only the target fails, this way is over and the other one is not:
+    /// a service that closes in the midst of what it is sent has often said why.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut ReadHalf<'_>,
+        to: &mut WriteHalf<'_>,
+        lender: &'w Lender<Buffer>,
+    ) -> Result<Poll<()>, io::Error> {
+        if self.refused {
+            return Ok(Poll::Ready(()));
+        }
+        match self.poll_copy(cx, from, to, lender) {
+            Poll::Pending => Ok(Poll::Pending),
+            Poll::Ready(Ok(())) => Ok(Poll::Ready(())),
+            Poll::Ready(Err(Failed::Source(error))) => Err(error),
+            Poll::Ready(Err(Failed::Target(error))) => {
+                tracing::debug!(%error, "a tunnel's end takes no more");
+                self.buffer = None;
+                (self.refused, self.closed) = (true, true);
+                Ok(Poll::Ready(()))
+            }
         }
     }
 
@@ -157,16 +193,17 @@ impl<'w> Way<'w> {
         from: &mut ReadHalf<'_>,
         to: &mut WriteHalf<'_>,
         lender: &'w Lender<Buffer>,
-    ) -> Poll<io::Result<()>> {
+    ) -> Poll<Result<(), Failed>> {
         while self.first_sent < self.first.len() {
-            self.first_sent += ready!(to.poll_write(cx, &self.first[self.first_sent..]))?;
+            self.first_sent += ready!(to.poll_write(cx, &self.first[self.first_sent..]))
+                .map_err(Failed::Target)?;
         }
         self.first = Vec::new();
         self.first_sent = 0;
         loop {
             if let Some(buffer) = &mut self.buffer {
                 while !buffer.is_empty() {
-                    let n = ready!(to.poll_write(cx, buffer.data()))?;
+                    let n = ready!(to.poll_write(cx, buffer.data())).map_err(Failed::Target)?;
                     buffer.consume(n);
                     self.moved += n as u64;
                 }
@@ -174,7 +211,7 @@ impl<'w> Way<'w> {
             if self.ended {
                 self.buffer = None;
                 if !self.closed {
-                    ready!(to.poll_shutdown(cx))?;
+                    ready!(to.poll_shutdown(cx)).map_err(Failed::Target)?;
                     self.closed = true;
                 }
                 return Poll::Ready(Ok(()));
@@ -183,7 +220,7 @@ impl<'w> Way<'w> {
             match from.poll_read(cx, buffer.space()) {
                 Poll::Ready(Ok(0)) => self.ended = true,
                 Poll::Ready(Ok(n)) => buffer.filled(n),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failed::Source(error))),
                 Poll::Pending => {
                     self.buffer = None;
                     return Poll::Pending;

@@ -11,6 +11,10 @@ mod answers;
 mod bodies;
 #[path = "wire/differential.rs"]
 mod differential;
+#[path = "wire/early.rs"]
+mod early;
+#[path = "wire/edges.rs"]
+mod edges;
 #[path = "wire/failures.rs"]
 mod failures;
 #[path = "wire/fallback.rs"]

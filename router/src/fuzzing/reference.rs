@@ -292,8 +292,28 @@ pub(crate) fn response(data: &[u8], to_head: bool) -> Option<Response> {
     })
 }
 
-/// Names that do not go on in a trailer: they frame, route or speak of one connection.
-const NOT_IN_TRAILERS: [&str; 17] = [
+/// Names that do not go on in a trailer: they frame, route, say who asks or what the content is, or
+/// speak of one connection.
+const NOT_IN_TRAILERS: [&str; 36] = [
+    "range",
+    "cookie",
+    "pragma",
+    "trailer",
+    "if-match",
+    "if-range",
+    "set-cookie",
+    "content-type",
+    "max-forwards",
+    "authorization",
+    "cache-control",
+    "content-range",
+    "if-none-match",
+    "content-encoding",
+    "www-authenticate",
+    "if-modified-since",
+    "proxy-authenticate",
+    "if-unmodified-since",
+    "proxy-authorization",
     "te",
     "host",
     "date",
@@ -363,8 +383,11 @@ pub(crate) fn chunked(mut body: &[u8]) -> Result<Decoded, ()> {
         }
         let name = trailer_name(line).unwrap_or_default().replace('_', "-");
         let known = NOT_IN_TRAILERS.iter().any(|known| {
-            name == *known
-                || (known.ends_with('-') && name.len() > known.len() && name.starts_with(known))
+            if known.ends_with('-') {
+                name.len() > known.len() && name.starts_with(known)
+            } else {
+                name == *known
+            }
         });
         if !known {
             decoded.tail.extend_from_slice(line);

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use crate::http1::head::{Known, classify};
+use crate::http1::head::{Known, alike, classify};
 
 /// The most bytes of a chunk's extensions.
 const MAX_EXTENSION: u16 = 256;
@@ -186,8 +186,7 @@ impl Decoder {
         if name.is_empty() || !name.iter().all(token) {
             return Err(bad);
         }
-        // Fields that frame or route a message mean nothing behind it, and are not passed on.
-        if classify(name) == Known::Other {
+        if may_trail(name) {
             trailers.extend_from_slice(b"\r\n");
         } else {
             trailers.truncate(self.line);
@@ -195,6 +194,35 @@ impl Decoder {
         self.line = trailers.len();
         Ok(State::Trailer)
     }
+}
+
+/// Whether a field may stand behind the content. What frames or routes a message, says who asks or
+/// how the content is to be read has to be known before it (RFC 9110, 6.5.1; RFC 7230, 4.1.2 names
+/// them): a service that takes it from here would believe what nobody on the way has looked at.
+fn may_trail(name: &[u8]) -> bool {
+    const NOT_HERE: [&str; 19] = [
+        "authorization",
+        "cache-control",
+        "content-encoding",
+        "content-range",
+        "content-type",
+        "cookie",
+        "max-forwards",
+        "pragma",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "range",
+        "set-cookie",
+        "trailer",
+        "www-authenticate",
+        "if-match",
+        "if-none-match",
+        "if-modified-since",
+        "if-unmodified-since",
+        "if-range",
+    ];
+    let is = |known: &str| name.len() == known.len() && alike(name, known.as_bytes());
+    classify(name) == Known::Other && !NOT_HERE.iter().any(|known| is(known))
 }
 
 /// Appends `data` as one chunk.

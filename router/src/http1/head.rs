@@ -5,6 +5,8 @@ use std::mem::MaybeUninit;
 
 /// The most header fields in a message.
 pub(crate) const MAX_FIELDS: usize = 100;
+/// The most in one that the router has written itself: with what it and its plugins add.
+pub(crate) const OWN_FIELDS: usize = 256;
 
 /// A part of the head, by its place in the buffer's raw bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -121,7 +123,7 @@ pub(crate) fn classify(name: &[u8]) -> Known {
 }
 
 /// Whether a name is `wanted` to those who read `_` as `-`.
-fn alike(name: &[u8], wanted: &[u8]) -> bool {
+pub(crate) fn alike(name: &[u8], wanted: &[u8]) -> bool {
     let same = |(a, b): (&u8, &u8)| a.to_ascii_lowercase() == *b || (*a == b'_' && *b == b'-');
     name.iter().zip(wanted).all(same)
 }
@@ -184,8 +186,8 @@ pub(crate) fn only_crlf(head: &[u8]) -> bool {
 }
 
 /// Room for the parser's fields.
-pub(crate) const fn parser_fields<'b>() -> [MaybeUninit<httparse::Header<'b>>; MAX_FIELDS] {
-    [const { MaybeUninit::uninit() }; MAX_FIELDS]
+pub(crate) const fn parser_fields<'b, const N: usize>() -> [MaybeUninit<httparse::Header<'b>>; N] {
+    [const { MaybeUninit::uninit() }; N]
 }
 
 /// Takes over what the parser found.

@@ -6,7 +6,7 @@ use std::{cell::RefCell, fmt::Write as _, time::SystemTime};
 use crate::{
     http1::{
         forwarded::Believed,
-        head::{Field, Known, Span},
+        head::{Field, Known, Span, parse_length},
         request::{Framing, RequestHead},
         response::ResponseHead,
     },
@@ -53,6 +53,7 @@ pub(crate) fn request(out: &mut Vec<u8>, raw: &[u8], head: &RequestHead, add: Ad
     } else if !head.fields.iter().any(|f| f.known == Known::Host) {
         line(out, b"Host", head.host.of(raw));
     }
+    let mut anew = Anew::default();
     copy_fields(
         out,
         raw,
@@ -63,8 +64,9 @@ pub(crate) fn request(out: &mut Vec<u8>, raw: &[u8], head: &RequestHead, add: Ad
                 let name = field.name.of(raw);
                 (!add.drop_underscores || !name.contains(&b'_')) && !is_gone(name, add.gone)
             }
-            Known::Host => add.host.is_empty(),
-            Known::ContentLength | Known::Date => true,
+            Known::Host => add.host.is_empty() && anew.keeps(raw, field),
+            Known::ContentLength => anew.keeps(raw, field),
+            Known::Date => true,
             Known::Traceparent | Known::Tracestate => head.traceparent.is_some(),
             Known::XForwardedOther => {
                 let own = add.client_cert.is_some()
@@ -74,10 +76,11 @@ pub(crate) fn request(out: &mut Vec<u8>, raw: &[u8], head: &RequestHead, add: Ad
             // HTTP/1.0 knows nothing of it (RFC 9110, 10.1.1).
             Known::Expect => head.http11,
             // Its body, if any, is framed as it was.
-            Known::TransferEncoding => head.framing == Framing::Chunked,
+            Known::TransferEncoding => head.framing == Framing::Chunked && anew.keeps(raw, field),
             _ => false,
         },
     );
+    anew.append(out, raw);
     if head.te_trailers {
         out.extend_from_slice(b"TE: trailers\r\nConnection: te\r\n");
     }
@@ -182,6 +185,7 @@ pub(crate) fn response(
     // A 204 has no length, by definition (RFC 9110, 8.6).
     let lengths = head.status != 204;
     let mut length_seen = false;
+    let mut anew = Anew::default();
     copy_fields(
         out,
         raw,
@@ -195,12 +199,15 @@ pub(crate) fn response(
             | Known::Listed
             | Known::TransferEncoding
             | Known::XRequestId => false,
-            Known::ContentLength => lengths && !std::mem::replace(&mut length_seen, true),
+            Known::ContentLength => {
+                lengths && !std::mem::replace(&mut length_seen, true) && anew.keeps(raw, field)
+            }
             _ => edits.gone.is_empty() || !is_gone(field.name.of(raw), edits.gone),
         },
     );
+    anew.append(out, raw);
     if delivery.chunks {
-        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        out.extend_from_slice(CHUNKED);
     }
     if !head.has_date {
         // RFC 9110, 6.6.1.
@@ -279,6 +286,62 @@ pub(crate) fn date(out: &mut Vec<u8>) {
         }
         line(out, b"Date", text.as_bytes());
     });
+}
+
+const CHUNKED: &[u8] = b"Transfer-Encoding: chunked\r\n";
+
+/// The fields by which a message is framed and routed go out as everybody reads them. `Host:\th`,
+/// `Content-Length: 010` and `Transfer-Encoding: Chunked` are right, and still there are services
+/// that make something else of them; so they are written anew.
+#[derive(Debug, Default)]
+struct Anew {
+    host: Option<Span>,
+    length: Option<Span>,
+    chunked: bool,
+}
+
+impl Anew {
+    /// Whether the field may be copied; it is noted if not.
+    fn keeps(&mut self, raw: &[u8], field: &Field) -> bool {
+        let value = field.value.of(raw);
+        let usual = match field.known {
+            Known::ContentLength => value == b"0" || value.first() != Some(&b'0'),
+            Known::TransferEncoding => value == b"chunked",
+            _ => true,
+        };
+        let (name_end, value_end) = (end(field.name), end(field.value));
+        let tight = raw.get(name_end..field.value.at as usize) == Some(b": ")
+            && raw
+                .get(value_end..)
+                .is_some_and(|rest| rest.starts_with(b"\r\n"));
+        if usual && tight {
+            return true;
+        }
+        match field.known {
+            Known::Host => self.host = Some(field.value),
+            Known::ContentLength => self.length = Some(field.value),
+            _ => self.chunked = true,
+        }
+        false
+    }
+
+    fn append(&self, out: &mut Vec<u8>, raw: &[u8]) {
+        if let Some(host) = self.host {
+            line(out, b"Host", host.of(raw));
+        }
+        if let Some(length) = self.length {
+            let length = parse_length(length.of(raw)).unwrap_or_default();
+            let mut digits = itoa::Buffer::new();
+            line(out, b"Content-Length", digits.format(length).as_bytes());
+        }
+        if self.chunked {
+            out.extend_from_slice(CHUNKED);
+        }
+    }
+}
+
+fn end(span: Span) -> usize {
+    (span.at + span.len) as usize
 }
 
 /// Appends one field.

@@ -2,8 +2,8 @@
 
 use crate::{
     http1::head::{
-        Connection, Field, Known, Span, only_crlf, parse_length, parser_fields, read_connection,
-        take_fields, tokens,
+        Connection, Field, Known, MAX_FIELDS, OWN_FIELDS, Span, only_crlf, parse_length,
+        parser_fields, read_connection, take_fields, tokens,
     },
     refusal::{self, Refusal},
 };
@@ -138,8 +138,22 @@ impl RequestHead {
     /// Reads a head that begins at `raw[at]` and ends before `raw[end]`; `false`: it is not complete
     /// yet.
     pub(crate) fn parse(&mut self, raw: &[u8], at: usize, end: usize) -> Result<bool, Refusal> {
+        self.parse_up_to::<MAX_FIELDS>(raw, at, end)
+    }
+
+    /// The same of a head that the router has written, at the beginning of `raw`.
+    pub(crate) fn parse_own(&mut self, raw: &[u8]) -> Result<bool, Refusal> {
+        self.parse_up_to::<OWN_FIELDS>(raw, 0, raw.len())
+    }
+
+    fn parse_up_to<const FIELDS: usize>(
+        &mut self,
+        raw: &[u8],
+        at: usize,
+        end: usize,
+    ) -> Result<bool, Refusal> {
         let data = raw.get(at..end).unwrap_or_default();
-        let mut parser_fields = parser_fields();
+        let mut parser_fields = parser_fields::<FIELDS>();
         let mut parsed = httparse::Request::new(&mut []);
         let len = match parsed.parse_with_uninit_headers(data, &mut parser_fields) {
             Ok(httparse::Status::Complete(len)) => len,

@@ -2,8 +2,8 @@
 
 use crate::http1::{
     head::{
-        Connection, Field, Known, Span, only_crlf, parse_length, parser_fields, read_connection,
-        take_fields,
+        Connection, Field, Known, MAX_FIELDS, OWN_FIELDS, Span, only_crlf, parse_length,
+        parser_fields, read_connection, take_fields,
     },
     request::{Framing, Method},
 };
@@ -43,11 +43,26 @@ impl ResponseHead {
         end: usize,
         method: Method,
     ) -> Result<bool, Malformed> {
+        self.parse_up_to::<MAX_FIELDS>(raw, at, end, method)
+    }
+
+    /// The same of a head that the router has written, at the beginning of `raw`.
+    pub(crate) fn parse_own(&mut self, raw: &[u8], method: Method) -> Result<bool, Malformed> {
+        self.parse_up_to::<OWN_FIELDS>(raw, 0, raw.len(), method)
+    }
+
+    fn parse_up_to<const FIELDS: usize>(
+        &mut self,
+        raw: &[u8],
+        at: usize,
+        end: usize,
+        method: Method,
+    ) -> Result<bool, Malformed> {
         let data = raw.get(at..end).unwrap_or_default();
         if data.first().is_some_and(|first| *first != b'H') {
             return Err(Malformed("the status line"));
         }
-        let mut parser_fields = parser_fields();
+        let mut parser_fields = parser_fields::<FIELDS>();
         let mut parsed = httparse::Response::new(&mut []);
         let result = httparse::ParserConfig::default().parse_response_with_uninit_headers(
             &mut parsed,

@@ -123,7 +123,7 @@ impl Answer {
 
     /// Sends a head; the pipeline always writes one as a whole.
     fn take_head(&mut self, data: &[u8]) -> io::Result<usize> {
-        let complete = self.head.parse(data, 0, data.len(), self.method);
+        let complete = self.head.parse_own(data, self.method);
         if !complete.map_err(|bad| io::Error::new(io::ErrorKind::InvalidData, bad))? {
             return Err(io::ErrorKind::InvalidData.into());
         }

@@ -61,7 +61,7 @@ impl Asked {
     /// Takes the head that the pipeline has written from the beginning of `written`.
     pub(crate) fn take(written: &[u8], scheme: &'static str) -> Result<Self, Refusal> {
         let mut head = RequestHead::default();
-        if !head.parse(written, 0, written.len())? {
+        if !head.parse_own(written)? {
             return Err(Refusal::bad("the request's head is not complete"));
         }
         let accept = head.upgrade.then(|| handshake::accept(written, &head));

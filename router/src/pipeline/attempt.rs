@@ -31,6 +31,11 @@ use crate::{
     worker::Worker,
 };
 
+/// The most interim answers before the final one. Each begins the wait for it anew: without an end to
+/// them a peer could keep a request for ever, and fill the memory for a client that does not read. A
+/// service that says `102 Processing` every twenty seconds has half an hour.
+const MAX_INTERIMS: u16 = 100;
+
 /// A peer's answer: its head is in the exchange, the rest is still to come.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -298,6 +303,7 @@ async fn converse<'w>(
     }
     let wait = Wait::of(conn, x, policy);
     conn.timer.set(wait.time);
+    let mut interims = 0;
     loop {
         let n = if uploading && let Some(body) = body {
             let step = read_while_uploading(worker, conn, x, body, upstream, policy, kept).await?;
@@ -316,7 +322,7 @@ async fn converse<'w>(
             return Err(lost(Failure::Reset));
         }
         x.upstream.filled(n);
-        if let Some(upgraded) = parse(conn, x, policy).await? {
+        if let Some(upgraded) = parse(conn, x, policy, &mut interims).await? {
             return Ok(upgraded);
         }
     }
@@ -403,6 +409,7 @@ async fn parse(
     conn: &mut Connection,
     x: &mut Exchange,
     policy: &Policy,
+    interims: &mut u16,
 ) -> Result<Option<bool>, Trouble> {
     loop {
         let start = x.upstream.start();
@@ -430,6 +437,10 @@ async fn parse(
         }
         if !x.response.interim() {
             return Ok(Some(false));
+        }
+        *interims += 1;
+        if *interims > MAX_INTERIMS {
+            return Err(lost(Failure::Protocol));
         }
         if x.request.http11 {
             x.reply.clear();

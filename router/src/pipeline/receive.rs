@@ -33,15 +33,7 @@ pub(crate) async fn head(
             let start = x.inbound.start();
             let end = start + x.inbound.len();
             match x.request.parse(x.inbound.raw(), start, end) {
-                Ok(true) if x.request.len > limit => {
-                    let line = x.request.target.len as usize;
-                    let refusal = if line > limit {
-                        refusal::TARGET_TOO_LONG
-                    } else {
-                        refusal::HEAD_TOO_LARGE
-                    };
-                    return Err(refused(x, refusal));
-                }
+                Ok(true) if x.request.len > limit => return Err(refused_for_size(x, limit)),
                 Ok(true) => {
                     x.inbound.consume(x.request.len);
                     return Ok(());
@@ -52,8 +44,7 @@ pub(crate) async fn head(
         }
         let full = x.inbound.len() >= limit || !Exchange::make_room(&mut x.inbound);
         if full {
-            let refusal = too_large(x.inbound.data());
-            return Err(refused(x, refusal));
+            return Err(refused_for_size(x, limit));
         }
         if !x.inbound.is_empty() && !std::mem::replace(&mut waited, true) {
             conn.timer.set(worker.config.limits.header_timeout);
@@ -69,6 +60,13 @@ pub(crate) async fn head(
         }
         look = before == 0 || memchr::memchr(b'\n', &x.inbound.data()[before..]).is_some();
     }
+}
+
+/// However much of it has come: what counts is what does not fit.
+fn refused_for_size(x: &mut Exchange, limit: usize) -> End {
+    let data = x.inbound.data();
+    let refusal = too_large(data.get(..limit).unwrap_or(data));
+    refused(x, refusal)
 }
 
 /// Nothing of a refused head is to be believed.

@@ -316,3 +316,71 @@ fn the_body_of_a_refused_request_is_never_read_as_another_request() {
     }
     assert_eq!(upstream.count("/hidden"), 0);
 }
+
+/// What has to be known before the content does not go on behind it: nobody on the way has looked at
+/// it (RFC 9110, 6.5.1).
+#[test]
+fn trailers_hold_nothing_that_has_to_be_known_before() {
+    const NAMES: [&str; 28] = [
+        "Authorization",
+        "cookie",
+        "Set-Cookie",
+        "Host",
+        "Content-Length",
+        "Transfer-Encoding",
+        "Content-Type",
+        "content_type",
+        "Content-Encoding",
+        "Content-Range",
+        "Trailer",
+        "TE",
+        "Range",
+        "If-Match",
+        "If-None-Match",
+        "If-Range",
+        "Cache-Control",
+        "Max-Forwards",
+        "Expect",
+        "Connection",
+        "Upgrade",
+        "X-Forwarded-For",
+        "X_Forwarded_For",
+        "X-Real-IP",
+        "X-Request-Id",
+        "Forwarded",
+        "Proxy-Authorization",
+        "WWW-Authenticate",
+    ];
+    let lines = NAMES.map(|name| format!("{name}: evil\r\n")).concat();
+    let trailers = format!("X-Sum: 1\r\n{lines}grpc-status: 0\r\n");
+    let kept = "X-Sum: 1\r\ngrpc-status: 0\r\n";
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n{trailers}\r\n"
+    );
+    let upstream = Upstream::answering(answer);
+    let router = Setup::new(&[&upstream]).start();
+    let got = router.ask(format!(
+        "PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n{trailers}\r\n"
+    ));
+    assert_eq!(got.trailers, kept);
+    assert_eq!(upstream.count(&format!("0\r\n{kept}\r\n")), 1);
+    assert_eq!(upstream.count("evil"), 0);
+    // Over HTTP/2 too. What belongs to a connection makes a stream malformed: clients do not send it.
+    let mut client = crate::http2::client::Client::connect(router.address);
+    let of_connection = ["TE", "Connection", "Upgrade", "Transfer-Encoding"];
+    for name in NAMES
+        .into_iter()
+        .filter(|name| !of_connection.contains(name))
+    {
+        let mut sent = http::HeaderMap::new();
+        let name = http::HeaderName::try_from(name).unwrap();
+        sent.insert(name, http::HeaderValue::from_static("evil"));
+        sent.insert("x-sum", http::HeaderValue::from_static("1"));
+        let request = crate::http2::client::request("PUT", "/");
+        let answer = client.ask_with(request, b"x", Some(sent));
+        let mut got: Vec<_> = answer.trailers.iter().flat_map(|t| t.keys()).collect();
+        got.sort_by_key(|name| name.as_str());
+        assert_eq!(got, ["grpc-status", "x-sum"]);
+    }
+    assert_eq!(upstream.count("evil"), 0);
+}

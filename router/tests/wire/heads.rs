@@ -259,3 +259,64 @@ fn an_answer_may_come_before_the_request_ends() {
     client.assert_closed();
     until("log", || router.log(1)[0]["status"] == 413);
 }
+
+/// What frames and routes a message is written in one way, however it came.
+#[test]
+fn framing_and_host_are_written_anew() {
+    let upstream = Upstream::answering("HTTP/1.1 200 OK\r\nContent-Length:\t002 \r\n\r\nok");
+    let router = Setup::new(&[&upstream]).start();
+    for (lines, body, seen) in [
+        ("Host:\th\t\r\n", "", "\r\nHost: h\r\n"),
+        (
+            "Host:h\r\nContent-Length:3\r\n",
+            "abc",
+            "Content-Length: 3\r\n",
+        ),
+        (
+            "Host: h\r\nContent-Length: 003\r\n",
+            "abc",
+            "Content-Length: 3\r\n",
+        ),
+        (
+            "Host: h\r\nContent-Length:\t 3 \t\r\n",
+            "abc",
+            "Content-Length: 3\r\n",
+        ),
+        (
+            "Host: h\r\nContent-Length: 00\r\n",
+            "",
+            "Content-Length: 0\r\n",
+        ),
+        (
+            "Host: h\r\nTransfer-Encoding: Chunked\r\n",
+            "1\r\na\r\n0\r\n\r\n",
+            "Transfer-Encoding: chunked\r\n",
+        ),
+        (
+            "Host: h\r\ntransfer-encoding:\tchunked \r\n",
+            "1\r\na\r\n0\r\n\r\n",
+            "Transfer-Encoding: chunked\r\n",
+        ),
+        // What is as usual is left alone.
+        (
+            "host: h\r\ntransfer-encoding: chunked\r\n",
+            "1\r\na\r\n0\r\n\r\n",
+            "host: h\r\ntransfer-encoding: chunked\r\n",
+        ),
+    ] {
+        let before = upstream.count(seen);
+        let answer = router.ask(format!("PUT / HTTP/1.1\r\n{lines}A: b\r\n\r\n{body}"));
+        assert_eq!(answer.status(), 200, "{lines}");
+        assert!(
+            answer.head.contains("\r\nContent-Length: 2\r\n"),
+            "{}",
+            answer.head
+        );
+        assert_eq!(upstream.count(seen), before + 1, "{lines:?}");
+        let all = upstream.seen().concat().to_ascii_lowercase();
+        let last = all.rsplit("put / ").next().unwrap();
+        for name in ["\r\nhost:", "\r\ncontent-length:", "\r\ntransfer-encoding:"] {
+            assert!(last.matches(name).count() <= 1, "{last}");
+        }
+    }
+}

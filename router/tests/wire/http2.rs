@@ -14,7 +14,7 @@ mod grpc;
 #[path = "http2/outbound.rs"]
 mod outbound;
 #[path = "http2/peer.rs"]
-mod peer;
+pub(crate) mod peer;
 #[path = "http2/requests.rs"]
 mod requests;
 #[path = "http2/secure.rs"]

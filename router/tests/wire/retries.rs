@@ -83,6 +83,49 @@ fn a_put_is_sent_again_with_its_whole_body() {
     }
 }
 
+/// What was on its way to the peer that broke off does not go out a second time behind what was kept.
+#[test]
+fn a_put_that_broke_off_midway_is_sent_again_from_its_beginning() {
+    let body: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_be_bytes).collect();
+    for chunked in [false, true] {
+        let bad = Upstream::start(|mut wire, _| {
+            wire.head();
+            wire.take(1_000_000);
+            // More has come, or is coming: the connection is reset.
+        });
+        let expected = body.clone();
+        let good = Upstream::start(move |mut wire, _| {
+            while wire.peek() {
+                assert!(wire.request().body == expected);
+                wire.send(OK);
+            }
+        });
+        let router = Setup::new(&[&good, &bad])
+            .service("health = { max_fails = 0 }\nretries = { body_limit = 16777216 }")
+            .start();
+        until("a retry", || {
+            let mut client = router.client();
+            if chunked {
+                client.send("PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n");
+                for piece in body.chunks(100_000) {
+                    client.send(format!("{:x}\r\n", piece.len()));
+                    client.send(piece);
+                    client.send("\r\n");
+                }
+                client.send("0\r\n\r\n");
+            } else {
+                let n = body.len();
+                client.send(format!(
+                    "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: {n}\r\n\r\n"
+                ));
+                client.send(&body);
+            }
+            assert_eq!(client.response().status(), 200);
+            router.metric("cardea_router_retries_total") > Some(0.0)
+        });
+    }
+}
+
 #[test]
 fn a_body_too_large_to_keep_is_not_sent_again() {
     let bad = swallowing();

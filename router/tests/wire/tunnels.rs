@@ -252,3 +252,28 @@ fn half_an_upgrade_is_none() {
     }
     assert_eq!(upstream.count("pgrade"), 0);
 }
+
+/// A service that closes in the midst of what it is sent, and has said why, is heard, as it would be
+/// without a router; and so is a client.
+#[test]
+fn the_last_words_of_who_takes_no_more_arrive() {
+    for _ in 0..10 {
+        let upstream = Upstream::start(|mut wire, _| {
+            wire.head();
+            wire.send("HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+            wire.take(100_000);
+            // More than it reads is there, or comes: the connection is reset.
+            wire.send("too much");
+        });
+        let router = Setup::new(&[&upstream]).start();
+        let mut client = router.client();
+        client.send(UPGRADE);
+        client.head();
+        let mut sender = Wire::new(client.stream.try_clone().unwrap());
+        let heard = std::thread::scope(|scope| {
+            scope.spawn(move || while sender.try_send([b'x'; 10_000]).is_ok() {});
+            client.rest().0
+        });
+        assert_eq!(heard, b"too much");
+    }
+}
