@@ -48,7 +48,7 @@ fn fragments(first: u8, payload: &[u8], size: usize) -> Vec<u8> {
     out
 }
 
-fn cases() -> Vec<(&'static str, Vec<u8>)> {
+pub(crate) fn cases() -> Vec<(&'static str, Vec<u8>)> {
     let sized = |n: usize| vec![b'*'; n];
     let mut cases = Vec::new();
     for size in [0, 1, 125, 126, 127, 128, 65_535, 65_536, 1 << 20] {

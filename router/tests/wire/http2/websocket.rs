@@ -4,8 +4,11 @@ use bytes::Bytes;
 use h2::{Reason, ext::Protocol};
 use http::Request;
 
-use super::client::{Client, get, read_body, soon};
-use crate::harness::{OK, Setup, Upstream, until};
+use super::client::{Client, get, read_body, send_all, soon};
+use crate::{
+    harness::{OK, Setup, Upstream, until},
+    websocket::cases,
+};
 
 fn connect(protocol: &'static str) -> Request<()> {
     Request::builder()
@@ -136,4 +139,48 @@ fn anything_but_a_101_is_no_tunnel() {
     let answer = client.runtime.block_on(soon(answer)).unwrap();
     assert_eq!(answer.status().as_u16(), 501);
     assert_eq!(upstream.connections(), 2);
+}
+
+/// What passes untouched over HTTP/1.1 does so over HTTP/2, in whatever pieces the windows cut it.
+#[test]
+fn frames_of_every_kind_pass_untouched_over_http2() {
+    let upstream = Upstream::start(|mut wire, _| {
+        let head = wire.head();
+        assert!(head.contains("sec-websocket-extensions: permessage-deflate\r\n"));
+        wire.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: y\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n");
+        let mut to = wire.stream.try_clone().unwrap();
+        std::io::copy(&mut wire.stream, &mut to).unwrap();
+        wire.close_sending();
+    });
+    let router = Setup::new(&[&upstream]).start();
+    let mut client = Client::connect(router.address);
+    until("SETTINGS", || {
+        client.send.is_extended_connect_protocol_enabled()
+    });
+    for (class, bytes) in cases() {
+        let mut asked = connect("websocket");
+        let extension = http::HeaderValue::from_static("permessage-deflate");
+        asked
+            .headers_mut()
+            .insert("sec-websocket-extensions", extension);
+        let (answer, stream) = client.open(asked, false);
+        let said = client.runtime.block_on(async {
+            let answer = soon(answer).await.unwrap();
+            assert_eq!(answer.status(), 200);
+            assert_eq!(
+                answer.headers()["sec-websocket-extensions"],
+                "permessage-deflate"
+            );
+            let sending = tokio::spawn(send_all(stream, bytes.clone(), None, false));
+            let said = soon(read_body(&mut answer.into_body())).await.unwrap().0;
+            sending.await.unwrap();
+            said
+        });
+        assert!(
+            said == bytes,
+            "{class}: {} of {} bytes",
+            said.len(),
+            bytes.len()
+        );
+    }
 }
