@@ -60,11 +60,7 @@ impl Default for World {
         Self {
             objects: Objects::default(),
             dirty: Dirty::default(),
-            builder: Builder::new(
-                name("dc"),
-                Arc::clone(&shared.tallies),
-                crate::tls::Version::V12,
-            ),
+            builder: Builder::new(name("dc"), &shared, crate::tls::Version::V12),
             shared,
             revision: 0,
         }

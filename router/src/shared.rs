@@ -25,6 +25,7 @@ use crate::{
     phase::Tenure,
     plugin::compile::Tallies,
     table::{Origin, Table},
+    tls::Tickets,
 };
 
 /// What workers and the control thread share.
@@ -43,6 +44,8 @@ pub struct Shared {
     news: Notify,
     /// What plugins said.
     pub(crate) tallies: Arc<Tallies>,
+    /// With what clients take up their sessions again.
+    pub(crate) tickets: Arc<Tickets>,
     concerns: Mutex<Concerns>,
 }
 

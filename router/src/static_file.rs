@@ -66,10 +66,9 @@ impl StaticFile {
         lowest_tls: tls::Version,
         shared: Arc<Shared>,
     ) -> Result<Self, Invalid> {
-        let tallies = Arc::clone(&shared.tallies);
         let mut file = Self {
             path,
-            builder: Builder::new(cluster.clone(), tallies, lowest_tls),
+            builder: Builder::new(cluster.clone(), &shared, lowest_tls),
             cluster,
             shared,
             objects: Objects::default(),

@@ -115,11 +115,7 @@ impl Sync {
         let mut sync = Self {
             client,
             identity: Arc::new(Identity::new(&settings.router)),
-            builder: Builder::new(
-                settings.cluster.clone(),
-                Arc::clone(&shared.tallies),
-                settings.lowest_tls,
-            ),
+            builder: Builder::new(settings.cluster.clone(), &shared, settings.lowest_tls),
             kept: Arc::new(Kept {
                 replica: Mutex::new(Replica::new(settings.cluster.clone())),
                 unwritten: AtomicBool::new(false),

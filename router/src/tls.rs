@@ -20,6 +20,7 @@ mod failure;
 mod serve;
 mod session;
 mod stream;
+mod tickets;
 
 pub(crate) use accept::accept;
 pub(crate) use certificates::{Certificates, Maker};
@@ -27,6 +28,7 @@ pub(crate) use connect::Terms;
 pub(crate) use failure::{Failed, Reason};
 pub(crate) use serve::serve;
 pub(crate) use stream::TlsStream;
+pub(crate) use tickets::{Secret, Tickets};
 
 /// The versions that are spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -24,6 +24,7 @@ use crate::{
     phase::Phase,
     running::Router,
     start::{self, StartError},
+    tls::Secret,
 };
 use message::{Message, PROTOCOL};
 
@@ -71,6 +72,7 @@ struct Given {
     sockets: Vec<Passed>,
     table: Option<Vec<u8>>,
     upgrades: (u64, u64),
+    tickets: Vec<Secret>,
 }
 
 /// Takes over from the router that listens at the configured upgrade socket. Returns when this
@@ -119,6 +121,7 @@ async fn attempt(config: Config, stream: &mut UnixStream) -> Result<Router, Upgr
     let counts = &prepared.router.shared.counts;
     counts.upgrades_done.store(done + 1, Ordering::Relaxed);
     counts.upgrades_failed.store(failed, Ordering::Relaxed);
+    prepared.router.shared.tickets.take_over(given.tickets);
     ready(&mut prepared.router, stream, patience).await?;
     let router = prepared.go(Phase::Accepting)?;
     let released = async {
@@ -151,13 +154,14 @@ async fn given(config: &Config, stream: &mut UnixStream) -> Result<Given, Upgrad
     let talk = async {
         message::send(stream, &hello, &[]).await?;
         let (offer, _) = message::receive(stream).await?;
-        let (version, count, has_table, upgrades) = match offer {
+        let (version, count, has_table, upgrades, tickets) = match offer {
             Message::Offer {
                 version,
                 sockets,
                 table,
                 upgrades,
-            } => (version, sockets, table, upgrades),
+                tickets,
+            } => (version, sockets, table, upgrades, tickets),
             Message::Refused { reason } => return Ok(Err(reason)),
             other => return Err(unexpected(&other)),
         };
@@ -187,6 +191,7 @@ async fn given(config: &Config, stream: &mut UnixStream) -> Result<Given, Upgrad
             sockets,
             table,
             upgrades,
+            tickets,
         }))
     };
     match timeout(ANSWER, talk).await {

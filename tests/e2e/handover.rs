@@ -7,14 +7,15 @@ use std::{net::SocketAddr, time::Duration};
 use cardea_registry_api::Span;
 use cardea_tests::{
     backend::Backend,
-    http1::Dial,
+    http1::{Dial, Stage, Stream},
     load::{Load, Plan},
     ports,
     site::{CLUSTER, Router, RouterSetup, SOON, Site, key},
-    tls::Authority,
+    tls::{self, Authority},
     wait,
 };
 use nix::sys::signal::Signal;
+use rustls::HandshakeKind;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
@@ -100,15 +101,11 @@ async fn listeners_with_tls_and_the_proxy_protocol_are_handed_over_under_load() 
     handed_over_under_load(router, loads).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_listener_with_certificates_from_files_is_handed_over_under_load() {
-    let _machine = gate::shared().await;
-    let site = Site::empty("handover-files");
-    let authority = Authority::new("ca");
+/// A router in static mode, with the certificate in files, and where it speaks TLS.
+async fn with_files(site: &Site, authority: &Authority, backend: &Backend) -> (Router, SocketAddr) {
     let pair = authority.sign(&[HOST]);
     site.scratch.write("shop.pem", &pair.cert);
     site.scratch.write("shop.key", &pair.key);
-    let backend = Backend::start("one").await;
     let text = format!(
         "[[service]]\nname = \"shop\"\n[[service.instance]]\naddress = \"{}\"\n\
          [[route]]\nhost = \"{HOST}\"\nservice = \"shop\"\n\
@@ -123,9 +120,54 @@ async fn a_listener_with_certificates_from_files_is_handed_over_under_load() {
         .flag("--listen-tls", &tls.to_string())
         .flag("--upgrade-socket", door.to_str().unwrap())
         .flag("--drain", "10s");
-    let mut router = Router::start(setup, site.dir()).await;
+    (Router::start(setup, site.dir()).await, tls)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listener_with_certificates_from_files_is_handed_over_under_load() {
+    let _machine = gate::shared().await;
+    let site = Site::empty("handover-files");
+    let (authority, backend) = (Authority::new("ca"), Backend::start("one").await);
+    let (mut router, tls) = with_files(&site, &authority, &backend).await;
     let loads = loads(router.traffic(), tls, &authority, "");
     handed_over_under_load(&mut router, loads).await;
+}
+
+/// One request on a connection of its own; how hands were shaken.
+async fn shaken(dial: &Dial, to: SocketAddr) -> HandshakeKind {
+    let stream = dial.connect(to, &mut Stage::Connect).await.unwrap();
+    let Stream::Tls(mut stream) = stream else {
+        unreachable!("it dials TLS")
+    };
+    let request = format!("GET /echo HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert!(
+        answer.starts_with(b"HTTP/1.1 200"),
+        "{}",
+        answer.escape_ascii()
+    );
+    stream.get_ref().1.handshake_kind().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_are_taken_up_again_by_the_next_process_and_the_one_after() {
+    let _machine = gate::shared().await;
+    let site = Site::empty("handover-sessions");
+    let (authority, backend) = (Authority::new("ca"), Backend::start("one").await);
+    let (mut router, address) = with_files(&site, &authority, &backend).await;
+    let dial = Dial::tls(&tls::resuming(&authority.client()), HOST);
+    assert_eq!(shaken(&dial, address).await, HandshakeKind::Full);
+    for _ in 0..2 {
+        let mut before = router.upgrade(&[]).await;
+        assert!(before.wait_end(SOON).await.success());
+        assert_eq!(shaken(&dial, address).await, HandshakeKind::Resumed);
+    }
+    // A process that takes over from nobody knows no tickets.
+    router.stop().await;
+    router.resume().await;
+    assert_eq!(shaken(&dial, address).await, HandshakeKind::Full);
 }
 
 /// A process that asks to take over: the test itself.
@@ -178,14 +220,14 @@ async fn listed(site: &Site) -> Vec<String> {
 }
 
 /// A registry, a router that others may take over from, and a load on it.
-struct Stage {
+struct Scene {
     site: Site,
     backend: Backend,
     load: Load,
     failures: f64,
 }
 
-impl Stage {
+impl Scene {
     async fn new(name: &str) -> Self {
         let site = Site::on_sqlite(name).await;
         site.route(HOST, "shop", |_| {}).await;
@@ -263,83 +305,83 @@ impl Stage {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_fails_to_take_over_at_whichever_step_leaves_the_running_router_as_it_was() {
     let _machine = gate::shared().await;
-    let mut stage = Stage::new("handover-fails").await;
+    let mut scene = Scene::new("handover-fails").await;
 
     // It is gone before it has taken anything.
-    let newcomer = stage.hello().await;
-    stage.name_is_given().await;
+    let newcomer = scene.hello().await;
+    scene.name_is_given().await;
     drop(newcomer);
-    stage.is_as_before().await;
+    scene.is_as_before().await;
 
     // It is gone with everything in its hands.
-    let mut newcomer = stage.hello().await;
+    let mut newcomer = scene.hello().await;
     newcomer.take().await;
-    stage.name_is_given().await;
+    scene.name_is_given().await;
     drop(newcomer);
-    stage.is_as_before().await;
+    scene.is_as_before().await;
 
     // It cannot start, and says why.
-    let mut newcomer = stage.hello().await;
+    let mut newcomer = scene.hello().await;
     newcomer.take().await;
-    stage.name_is_given().await;
+    scene.name_is_given().await;
     newcomer
         .say("{\"refused\":{\"reason\":\"no ports\"}}")
         .await;
-    stage.is_as_before().await;
-    assert!(stage.router().process().log_text().contains("no ports"));
+    scene.is_as_before().await;
+    assert!(scene.router().process().log_text().contains("no ports"));
 
     // It says what nobody expects.
-    let mut newcomer = stage.hello().await;
+    let mut newcomer = scene.hello().await;
     newcomer.take().await;
-    stage.name_is_given().await;
+    scene.name_is_given().await;
     newcomer.say("\"released\"").await;
     assert!(newcomer.hear().await.starts_with("{\"refused\""));
-    stage.is_as_before().await;
+    scene.is_as_before().await;
 
     // It says that it serves, and is gone before the running router has heard it.
-    let mut newcomer = stage.hello().await;
+    let mut newcomer = scene.hello().await;
     newcomer.take().await;
-    stage.name_is_given().await;
-    stage.router().process().signal(Signal::SIGSTOP);
+    scene.name_is_given().await;
+    scene.router().process().signal(Signal::SIGSTOP);
     newcomer.say("\"ready\"").await;
     drop(newcomer);
-    stage.router().process().signal(Signal::SIGCONT);
-    stage.is_as_before().await;
+    scene.router().process().signal(Signal::SIGCONT);
+    scene.is_as_before().await;
 
-    stage.ends_well().await;
+    scene.ends_well().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_not_ready_in_time_leaves_the_running_router_as_it_was() {
     let _machine = gate::shared().await;
-    let mut stage = Stage::new("handover-late").await;
-    let router = stage.router();
+    let mut scene = Scene::new("handover-late").await;
+    let router = scene.router();
     let mut newcomer = Newcomer::hello(router, 1, CLUSTER, 0).await;
     newcomer.take().await;
-    stage.name_is_given().await;
+    scene.name_is_given().await;
     let reason = tokio::time::timeout(Duration::from_mins(1), newcomer.0.read_u32());
     reason.await.expect("a word in time").unwrap();
-    stage.is_as_before().await;
+    scene.is_as_before().await;
     drop(newcomer);
-    stage.ends_well().await;
+    scene.ends_well().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_does_not_fit_is_refused_before_anything_is_given_away() {
     let _machine = gate::shared().await;
-    let mut stage = Stage::new("handover-refused").await;
+    let mut scene = Scene::new("handover-refused").await;
     for (protocol, cluster, says) in [
         (7, CLUSTER, "takes over by 7"),
         (1, "other", "serves cluster"),
     ] {
-        let mut newcomer = Newcomer::hello(stage.router(), protocol, cluster, 30_000).await;
+        let mut newcomer = Newcomer::hello(scene.router(), protocol, cluster, 30_000).await;
         let refused = newcomer.hear().await;
         assert!(refused.contains(says), "{refused}");
-        assert_eq!(listed(&stage.site).await, ["router-1"]);
-        stage.is_as_before().await;
+        assert_eq!(listed(&scene.site).await, ["router-1"]);
+        scene.is_as_before().await;
     }
     // Who only looks whether somebody is there is no failure.
-    let door = stage.router().data_dir().join("upgrade.sock");
+    let door = scene.router().data_dir().join("upgrade.sock");
     drop(UnixStream::connect(door).await.unwrap());
-    stage.ends_well().await;
+    scene.ends_well().await;
 }

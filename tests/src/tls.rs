@@ -77,6 +77,13 @@ impl Authority {
     }
 }
 
+/// The same client, which takes its sessions up again.
+pub fn resuming(client: &Arc<ClientConfig>) -> Arc<ClientConfig> {
+    let mut config = ClientConfig::clone(client);
+    config.resumption = Resumption::in_memory_sessions(8);
+    Arc::new(config)
+}
+
 impl Pair {
     /// What puts it into a registry under this name.
     pub fn to_apply(&self, name: &str) -> ApplyRequest {

@@ -22,7 +22,7 @@ use crate::{
     clock,
     health::guard::Guard,
     peer::{Peer, PeerNumber},
-    plugin::compile::{Plugins, Tallies},
+    plugin::compile::Plugins,
     shared::Shared,
     table::{
         self, Origin, Routes, Table,
@@ -124,18 +124,18 @@ impl Built {
 
 impl Builder {
     /// Nothing yet. `cluster` is whose routers' plugins count; what plugins say is counted in
-    /// `tallies`; clients that speak TLS speak `lowest` or later.
-    pub(crate) fn new(cluster: Name, tallies: Arc<Tallies>, lowest: tls::Version) -> Self {
+    /// `shared`; clients that speak TLS speak `lowest` or later.
+    pub(crate) fn new(cluster: Name, shared: &Shared, lowest: tls::Version) -> Self {
         Self {
             cluster,
-            plugins: Plugins::new(tallies),
+            plugins: Plugins::new(Arc::clone(&shared.tallies)),
             route_indexes: HashMap::new(),
             by_name: HashMap::new(),
             places: Vec::new(),
             upstreams: Vec::new(),
             routes: Arc::default(),
             refused: Vec::new(),
-            maker: Maker::new(lowest),
+            maker: Maker::new(lowest, Arc::clone(&shared.tickets)),
             certificates: None,
             refused_certificates: Vec::new(),
             refused_plugins: Vec::new(),

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     http1::request::host_name,
-    tls::{Facts, Version},
+    tls::{Facts, Tickets, Version},
 };
 use cardea_registry_api::{
     Certificate, Name,
@@ -35,7 +35,7 @@ pub(crate) struct Maker {
     provider: Arc<CryptoProvider>,
     /// The lowest that is spoken.
     lowest: Version,
-    tickets: Option<Arc<dyn ProducesTickets>>,
+    tickets: Arc<Tickets>,
     /// A session that began under other terms for clients must not go on under these.
     strict_tickets: HashMap<ClientAuth, Option<Arc<dyn ProducesTickets>>>,
     /// Checking a key against its certificate costs as much as a handshake.
@@ -90,7 +90,8 @@ pub(crate) struct Validity<'a> {
     pub(crate) not_after: i64,
 }
 
-/// Keys for session tickets, changed every six hours. Without random numbers there are no tickets.
+/// Keys for the tickets of clients that show certificates, changed every six hours. Without random
+/// numbers there are no tickets.
 fn tickets() -> Option<Arc<dyn ProducesTickets>> {
     aws_lc_rs::Ticketer::new()
         .inspect_err(|error| tracing::warn!(%error, "sessions cannot be taken up again"))
@@ -99,11 +100,11 @@ fn tickets() -> Option<Arc<dyn ProducesTickets>> {
 
 impl Maker {
     /// Of sets for clients that speak this version or a later one.
-    pub(crate) fn new(lowest: Version) -> Self {
+    pub(crate) fn new(lowest: Version, tickets: Arc<Tickets>) -> Self {
         Self {
             provider: Arc::new(aws_lc_rs::default_provider()),
             lowest,
-            tickets: tickets(),
+            tickets,
             strict_tickets: HashMap::new(),
             known: HashMap::new(),
         }
@@ -139,7 +140,7 @@ impl Maker {
         }
         self.strict_tickets
             .retain(|auth, _| strict.contains_key(auth));
-        let common = self.config(None, &hosts, self.tickets.clone())?;
+        let common = self.config(None, &hosts, Some(Arc::clone(&self.tickets) as _))?;
         let all = served
             .iter()
             .map(|(_, served)| Arc::clone(served))

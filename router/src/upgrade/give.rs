@@ -201,6 +201,7 @@ impl Giver {
                 counts.upgrades_done.load(Ordering::Relaxed),
                 counts.upgrades_failed.load(Ordering::Relaxed),
             ),
+            tickets: self.shared.tickets.secrets(),
         };
         message::send(stream, &offer, &[]).await?;
         for batch in sockets.chunks(BATCH) {

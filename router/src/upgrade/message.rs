@@ -26,6 +26,8 @@ use tokio::{
     net::UnixStream,
 };
 
+use crate::tls::Secret;
+
 /// Changes when processes that speak the old form could not understand the new one.
 pub(crate) const PROTOCOL: u32 = 1;
 /// How many sockets go with one frame; the kernel takes 253.
@@ -56,6 +58,9 @@ pub(crate) enum Message {
         table: bool,
         /// Hand-overs so far, and those that failed.
         upgrades: (u64, u64),
+        /// With what clients take up their sessions again.
+        #[serde(default)]
+        tickets: Vec<Secret>,
     },
     /// The names of the sockets that go with this frame.
     Sockets { names: Vec<String> },
