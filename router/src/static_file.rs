@@ -1,5 +1,6 @@
 //! Static mode: a manifest on disk instead of a registry, reloaded when it changes. A bad edit keeps
-//! the last good file in force and is logged and named on the admin port.
+//! the last good file in force and is logged and named on the admin port. A certificate whose own
+//! files do not fit keeps only itself back ([`keep`]).
 
 use std::{
     fs,
@@ -10,7 +11,7 @@ use std::{
 };
 
 use cardea_registry_api::{
-    Invalid, Name,
+    Certificate, Invalid, Name,
     manifest::{self, Manifest},
 };
 use xxhash_rust::xxh3::xxh3_64;
@@ -24,6 +25,8 @@ use crate::{
     },
     tls,
 };
+
+mod keep;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A file system's clock may be too coarse to tell two edits apart: a file this young is read even
@@ -80,7 +83,7 @@ impl StaticFile {
         };
         let bytes = read(&file.path).map_err(|e| file.unreadable(&e))?;
         file.looks = looks(&file.path).ok();
-        let parsed = parse(&file.path, &bytes, &file.cluster)?;
+        let parsed = parse(&file.path, &bytes, &file.cluster, &[])?;
         file.digest = Some(digest(&bytes, &parsed));
         file.own = Some(xxh3_64(&bytes));
         file.named = parsed.named;
@@ -115,13 +118,14 @@ impl StaticFile {
         }
         let (path, cluster) = (self.path.clone(), self.cluster.clone());
         let seen = self.own.filter(|_| named_same);
+        let before: Vec<_> = self.objects.certificates().cloned().collect();
         let loading = tokio::task::spawn_blocking(move || {
             let bytes = read(&path)?;
             let own = xxh3_64(&bytes);
             if seen == Some(own) {
                 return Ok(None);
             }
-            let parsed = parse(&path, &bytes, &cluster);
+            let parsed = parse(&path, &bytes, &cluster, &before);
             let digest = match &parsed {
                 Ok(parsed) => digest(&bytes, parsed),
                 Err(invalid) => xxh3_64(&bytes) ^ xxh3_64(invalid.to_string().as_bytes()),
@@ -135,18 +139,36 @@ impl StaticFile {
         match loaded {
             Ok(None) => self.looks = Some(now),
             Ok(Some((own, digest, Ok(parsed)))) => {
-                self.looks = Some(now);
-                self.own = Some(own);
+                // Files that do not fit are looked into until they do.
+                let fits = parsed.kept.is_empty();
+                self.looks = fits.then_some(now);
+                self.own = fits.then_some(own);
                 self.named = parsed.named;
                 if self.digest != Some(digest) {
                     self.digest = Some(digest);
                     self.put(parsed.objects);
                     tracing::info!(file = %self.path.display(), revision = self.revision, "reloaded");
+                    self.complain_of(&parsed.kept);
                 }
             }
             Ok(Some((_, digest, Err(invalid)))) => self.complain(&invalid, Some(digest)),
             Err(error) => self.complain(&self.unreadable(&error), None),
         }
+    }
+
+    /// Says which certificates stay as they were, and why.
+    fn complain_of(&self, kept: &[String]) {
+        if kept.is_empty() {
+            return;
+        }
+        let why = kept.join("; ");
+        count(&self.shared.counts.reloads_refused);
+        tracing::error!(file = %self.path.display(), why, "the certificates before are kept");
+        let why = format!(
+            "{}: keeping the certificates before: {why}",
+            self.path.display()
+        );
+        self.shared.set_degraded("static_file", Some(why));
     }
 
     fn complain(&mut self, invalid: &Invalid, digest: Option<u64>) {
@@ -216,6 +238,8 @@ struct Parsed {
     named: Vec<(PathBuf, Option<Looks>)>,
     /// Of their content.
     digest: u64,
+    /// Certificates that are those of before, and why.
+    kept: Vec<String>,
 }
 
 /// Of everything that was read.
@@ -223,8 +247,13 @@ fn digest(bytes: &[u8], parsed: &Parsed) -> u64 {
     xxh3_64(bytes).rotate_left(1) ^ parsed.digest
 }
 
-/// TOML, or what the file's name says: `.yaml`, `.yml`, `.json`.
-fn parse(path: &Path, bytes: &[u8], cluster: &Name) -> Result<Parsed, Invalid> {
+/// TOML, or what the file's name says: `.yaml`, `.yml`, `.json`. `before`: certificates in force.
+fn parse(
+    path: &Path,
+    bytes: &[u8],
+    cluster: &Name,
+    before: &[Arc<Certificate>],
+) -> Result<Parsed, Invalid> {
     let named = |invalid: Invalid| Invalid {
         errors: invalid
             .errors
@@ -245,11 +274,12 @@ fn parse(path: &Path, bytes: &[u8], cluster: &Name) -> Result<Parsed, Invalid> {
     };
     let mut value = value.map_err(named)?;
     let dir = path.parent().unwrap_or(Path::new(""));
+    let kept = keep::certificates(&mut value, dir, before);
     let files = manifest::files::inline(&mut value, dir).map_err(named)?;
-    let digest = if files.is_empty() {
+    let digest = if files.is_empty() && kept.is_empty() {
         0
     } else {
-        xxh3_64(value.to_string().as_bytes())
+        xxh3_64(value.to_string().as_bytes()) ^ xxh3_64(kept.concat().as_bytes())
     };
     let manifest = Manifest::from_value(value).map_err(named)?;
     manifest.check_complete().map_err(named)?;
@@ -261,6 +291,7 @@ fn parse(path: &Path, bytes: &[u8], cluster: &Name) -> Result<Parsed, Invalid> {
         objects: Objects::from_manifest(&manifest, cluster),
         named: files.into_iter().map(looked).collect(),
         digest,
+        kept,
     })
 }
 

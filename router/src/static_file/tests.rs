@@ -139,8 +139,8 @@ fn yaml_and_json_by_name() {
     let yaml = b"service:\n- name: s\nroute:\n- host: h\n  service: s\n";
     let json = br#"{"service":[{"name":"s"}],"route":[{"host":"h","service":"s"}]}"#;
     for (path, text) in [("f.yaml", &yaml[..]), ("f.yml", yaml), ("f.json", json)] {
-        let parsed = parse(Path::new(path), text, &name("dc")).unwrap();
+        let parsed = parse(Path::new(path), text, &name("dc"), &[]).unwrap();
         assert_eq!(parsed.objects.len(), 2, "{path}");
     }
-    assert!(parse(Path::new("f.toml"), yaml, &name("dc")).is_err());
+    assert!(parse(Path::new("f.toml"), yaml, &name("dc"), &[]).is_err());
 }

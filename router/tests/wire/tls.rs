@@ -393,3 +393,44 @@ fn a_new_certificate_is_taken_into_use_without_a_failure() {
     });
     client.try_connect(router.tls(), "h").unwrap();
 }
+
+#[test]
+fn a_certificate_whose_files_do_not_fit_holds_up_no_other() {
+    let upstream = Upstream::answering(OK);
+    let authority = Authority::new("ca");
+    let pairs = ["a.test", "b.test"].map(|host| authority.sign(&[host]));
+    let setup = with_tls(Setup::new(&[&upstream]));
+    let setup = ["a", "b"]
+        .iter()
+        .zip(&pairs)
+        .fold(setup, |setup, (name, pair)| {
+            setup
+                .tables(&format!(
+                    "[[certificate]]\nname = \"{name}\"\ncert_file = \"{name}.pem\"\n\
+                 key_file = \"{name}.key\""
+                ))
+                .file(&format!("{name}.pem"), &pair.cert)
+                .file(&format!("{name}.key"), &pair.key)
+        });
+    let router = setup.start();
+    let write = |name: &str, text: &str| {
+        std::fs::write(router.dir.path().join(name), text).unwrap();
+    };
+    let client = Client::trusting(&authority);
+    let served = |host: &str| client.try_connect(router.tls(), host).unwrap().peer();
+    let degraded = || router.metric("cardea_router_degraded");
+    // The first one's key is another one's: named, and the pair before it stays in force.
+    write("a.key", &pairs[1].key);
+    until("it is named", || degraded() == Some(1.0));
+    // The second one is renewed meanwhile.
+    let next = authority.sign(&["b.test"]);
+    write("b.key", &next.key);
+    write("b.pem", &next.cert);
+    until("the other one is renewed", || {
+        served("b.test") == next.chain()[0]
+    });
+    assert_eq!(served("a.test"), pairs[0].chain()[0]);
+    assert_eq!(degraded(), Some(1.0));
+    write("a.key", &pairs[0].key);
+    until("all is well", || degraded() == Some(0.0));
+}
