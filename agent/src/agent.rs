@@ -9,6 +9,7 @@ use cardea_registry_api::{
     Name,
     api::{Registration, Renewals, Renewed},
     client::{Client, ClientError},
+    problem::Code,
 };
 use nix::sys::signal::Signal;
 use tokio::{
@@ -262,6 +263,12 @@ impl Agent {
         for &index in indices {
             let service = &mut self.services[index];
             match &renewed {
+                // One service may be refused to this token, and the call for all of them with it: each
+                // says who it is by itself, which renews too, and from then on stays out if refused.
+                Err(error) if indices.len() > 1 && error.code() == Some(Code::Forbidden) => {
+                    service.trouble.note(&service.key, error);
+                    service.life.doubted(now);
+                }
                 Ok(unknown) if unknown.contains(&service.key) => {
                     tracing::warn!(instance = %service.key, "forgotten by the registry");
                     service.life.forgotten(now);

@@ -247,6 +247,12 @@ impl Life {
         self.call_at = self.call_at.min(now);
     }
 
+    /// Whether the registry takes its word is open: it says it again.
+    pub(crate) fn doubted(&mut self, now: Instant) {
+        self.told = None;
+        self.call_at = self.call_at.min(now);
+    }
+
     /// A renewal failed.
     pub(crate) fn renewal_failed(&mut self, after: Option<Duration>, now: Instant, roll: f64) {
         self.renew_at = now + self.pause(false, after, roll).min(self.renew_interval());

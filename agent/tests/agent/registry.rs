@@ -40,6 +40,8 @@ pub(crate) struct State {
     /// What is registered, by path.
     pub(crate) instances: BTreeMap<String, Value>,
     pub(crate) mood: Mood,
+    /// A service that the agent's token does not cover.
+    pub(crate) forbidden: Option<&'static str>,
     /// How long the routers take to let go.
     pub(crate) routers_take: Duration,
     /// When the last deregistration was answered.
@@ -74,6 +76,7 @@ impl Registry {
                 calls: Vec::new(),
                 instances: BTreeMap::new(),
                 mood: Mood::Well,
+                forbidden: None,
                 routers_take: Duration::ZERO,
                 answered: None,
                 connections: Vec::new(),
@@ -167,6 +170,7 @@ fn serve(stream: TcpStream, shared: &Shared) {
         state.calls.push(call.clone());
         let mood = state.mood;
         let (status, body) = match mood {
+            Mood::Well if concerns(&call, state.forbidden) => (403, json!({})),
             Mood::Well => apply(&mut state, &call),
             Mood::Refusing(status) => (status, json!({})),
             Mood::Hanging => (0, Value::Null),
@@ -191,6 +195,14 @@ fn serve(stream: TcpStream, shared: &Shared) {
             return;
         }
     }
+}
+
+fn concerns(call: &Call, service: Option<&str>) -> bool {
+    service.is_some_and(|service| {
+        let many = call.body["instances"].as_array();
+        call.path.contains(&format!("/services/{service}/"))
+            || many.is_some_and(|keys| keys.iter().any(|key| key["service"] == service))
+    })
 }
 
 fn apply(state: &mut State, call: &Call) -> (u16, Value) {

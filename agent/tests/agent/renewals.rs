@@ -61,6 +61,26 @@ fn what_was_forgotten_is_registered_again() {
 }
 
 #[test]
+fn a_service_that_is_refused_takes_no_other_with_it() {
+    let (scene, registry) = (Scene::new(), Registry::start());
+    let _agent = scene.serve(&config(&scene, &[&registry]));
+    both_registered(&registry);
+    // As when the token is bound to fewer services than before.
+    registry.set(|state| state.forbidden = Some("users"));
+    let before = registry.get(|state| state.calls.len());
+    registry.until("the other one is renewed without it", |state| {
+        state.calls[before..].iter().find_map(|call| {
+            let keys = call.body["instances"].as_array()?;
+            (keys.len() == 1 && keys[0]["service"] == "search").then_some(())
+        })
+    });
+    let trouble = status(&scene.socket()).services;
+    assert_eq!(trouble[0].registry_failure, None);
+    assert!(trouble[1].registry_failure.is_some());
+    assert_eq!(trouble[1].registered, None);
+}
+
+#[test]
 fn another_registry_takes_over_and_a_restarted_one_is_found_again() {
     let scene = Scene::new();
     let (first, second) = (Registry::start(), Registry::start());
