@@ -237,6 +237,19 @@ pub enum Change {
 }
 
 impl Change {
+    /// Whose change it is, if it is one of an instance.
+    pub const fn instance(&self) -> Option<&InstanceKey> {
+        match self {
+            Self::Register { key, .. }
+            | Self::Patch { key, .. }
+            | Self::Deregister { key }
+            | Self::Expire { key }
+            | Self::MarkStale { key }
+            | Self::MarkFresh { key } => Some(key),
+            _ => None,
+        }
+    }
+
     /// Whether it goes on while the database is away: what agents (and operators at 3 a.m.) do to
     /// instances. Configuration waits for the database.
     pub const fn is_runtime(&self) -> bool {
@@ -415,6 +428,15 @@ pub enum SubmitError {
     /// Not now: the database is away, or its history is held.
     #[error("{reason}")]
     Unavailable {
+        /// What is the matter.
+        reason: String,
+        /// When to try again, in seconds.
+        retry_after: u64,
+    },
+    /// The database is away, and what waits for it is as much as may wait: an instance that is not
+    /// known yet has to wait itself.
+    #[error("{reason}")]
+    Full {
         /// What is the matter.
         reason: String,
         /// When to try again, in seconds.

@@ -40,6 +40,10 @@ pub struct Config {
     pub routers: RouterConfig,
     /// How much of the change log is kept.
     pub history: HistoryConfig,
+    /// How many changes of instances may wait, in memory and on disk, for a database that is away.
+    /// Beyond, instances that are not known are refused; those that are known go on. At least 1,000.
+    /// Default 200,000.
+    pub max_pending_changes: usize,
     /// The commit that the program was built from, for metrics. Default: empty, which means unknown.
     pub commit: String,
 }
@@ -158,6 +162,7 @@ impl Default for Config {
             snapshots: SnapshotConfig::default(),
             routers: RouterConfig::default(),
             history: HistoryConfig::default(),
+            max_pending_changes: 200_000,
             commit: String::new(),
         }
     }
@@ -274,6 +279,11 @@ impl Config {
             self.history.at_least >= 10_000,
             "history.at_least",
             "at least 10000: what other replicas may still have to follow is not removed",
+        );
+        check.ensure(
+            self.max_pending_changes >= 1000,
+            "max_pending_changes",
+            "at least 1000: one call may register as many",
         );
         check.ensure(
             (1..=1000).contains(&self.snapshots.keep),

@@ -3,6 +3,7 @@
 //! Lines, each `CHECKSUM JSON`, appended and synced before anybody is told that his change is
 //! accepted: even `kill -9` of the registry loses nothing. A last line that was cut off was never
 //! answered for; it is set aside, and so is any other line that is damaged, while the sound ones stay.
+//! What it holds is bounded: see [`Pending`].
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -15,7 +16,16 @@ use std::{
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+mod compact;
+mod pending;
+
 use crate::{change::Change, files, record::Point};
+pub(crate) use pending::Pending;
+
+/// The most changes of one instance that later ones do not make void: taken out, registered and
+/// patched field by field.
+#[cfg(test)]
+pub(crate) const MOST_EACH: usize = 6;
 
 /// A unit that was accepted and is not known to be in the database.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -96,6 +106,11 @@ impl Journal {
         Ok(())
     }
 
+    /// Puts these units in place of all that is there, whole or not at all.
+    pub(crate) fn replace(&self, units: &[PendingUnit]) -> io::Result<()> {
+        files::write_atomically(&self.path, &lines(units)?)
+    }
+
     /// Everything is in the database.
     pub(crate) fn clear(&self) -> io::Result<()> {
         match fs::remove_file(&self.path) {
@@ -144,4 +159,4 @@ fn parse_line(line: &[u8]) -> Option<PendingUnit> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

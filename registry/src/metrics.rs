@@ -77,6 +77,10 @@ fn describe() {
             "cardea_registry_pending_rejected_total",
             "Changes accepted without the database that it then refused",
         ),
+        (
+            "cardea_registry_pending_refused_total",
+            "Units refused because too many changes waited for the database",
+        ),
     ] {
         metrics::describe_counter!(name, text);
     }

@@ -382,6 +382,7 @@ fn core_config(config: &Config, replica: &Name) -> CoreConfig {
             at_least: config.history.at_least,
             ..HistoryConfig::default()
         },
+        max_pending: config.max_pending_changes,
     }
 }
 

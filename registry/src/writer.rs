@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     change::{Kind, Outcome, SubmitError, Verb, Written},
     core::StoreError,
-    journal::PendingUnit,
+    journal::{Pending, PendingUnit},
     record::Record,
     shared::Shared,
     state::State,
@@ -89,7 +89,7 @@ pub(crate) struct Writer {
     /// The state as the database has it; none: started without it, from disk.
     durable: Option<State>,
     /// Accepted, and not known to be in the database.
-    pending: Vec<PendingUnit>,
+    pending: Pending,
     /// When the database last took a write: for a moment, its kept connections are taken for alive.
     took: Option<std::time::Instant>,
 }
@@ -101,6 +101,7 @@ impl Writer {
         durable: Option<State>,
         pending: Vec<PendingUnit>,
     ) -> Self {
+        let pending = Pending::new(pending, shared.config.max_pending);
         let writer = Self {
             shared,
             commands,

@@ -41,6 +41,10 @@ pub(crate) struct RegistrySettings {
     /// This replica's id among those of one database [default: made once, kept in the data directory]
     #[arg(long, env = "CARDEA_REGISTRY_REPLICA", value_name = "NAME")]
     pub(crate) replica: Option<Name>,
+    /// How many changes of instances may wait for a database that is away; beyond, new instances are
+    /// refused, at least 1000 [default: 200000]
+    #[arg(long, env = "CARDEA_MAX_PENDING_CHANGES", value_name = "N")]
+    pub(crate) max_pending_changes: Option<usize>,
     #[command(flatten)]
     pub(crate) tls: Tls,
     /// Tokens that are put at each start.
@@ -210,7 +214,7 @@ pub(crate) struct History {
 
 mirror! {
     RegistrySettings => Config {
-        listen, admin, data_dir, sqlite_full_sync,
+        listen, admin, data_dir, sqlite_full_sync, max_pending_changes,
         http.max_connections, http.header_timeout, http.stop_timeout,
         leases.flush, leases.grace,
         guard.max_percent, guard.max_count, guard.stale_after,

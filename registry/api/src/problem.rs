@@ -61,6 +61,9 @@ pub enum Code {
     TooManyRequests,
     /// 500: our fault; the log has the cause under the request id.
     Internal,
+    /// 503: the database is away and as many changes wait for it as may: known instances go on, new
+    /// ones are to try again after `Retry-After`.
+    JournalFull,
     /// 503: the store is away or the registry is starting or stopping; try again after `Retry-After`.
     Unavailable,
 }
@@ -82,7 +85,7 @@ impl Code {
             Self::PreconditionRequired => 428,
             Self::TooManyRequests => 429,
             Self::Internal => 500,
-            Self::Unavailable => 503,
+            Self::JournalFull | Self::Unavailable => 503,
         }
     }
 
@@ -102,6 +105,7 @@ impl Code {
             Self::PreconditionRequired => "precondition_required",
             Self::TooManyRequests => "too_many_requests",
             Self::Internal => "internal",
+            Self::JournalFull => "journal_full",
             Self::Unavailable => "unavailable",
         }
     }
@@ -122,6 +126,7 @@ impl Code {
             Self::PreconditionRequired => "Say which revision you are changing",
             Self::TooManyRequests => "Too many requests",
             Self::Internal => "The registry failed",
+            Self::JournalFull => "No room for a new instance right now",
             Self::Unavailable => "Not possible right now",
         }
     }

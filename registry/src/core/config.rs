@@ -24,6 +24,9 @@ pub struct CoreConfig {
     pub router_live: Duration,
     /// How much of the change log is kept.
     pub history: HistoryConfig,
+    /// How many changes may wait for a database that is away before instances that are not known are
+    /// refused.
+    pub max_pending: usize,
 }
 
 /// How much of the change log is kept.
@@ -100,6 +103,7 @@ impl Default for CoreConfig {
             guard: GuardConfig::default(),
             router_live: Duration::from_secs(30),
             history: HistoryConfig::default(),
+            max_pending: 200_000,
         }
     }
 }

@@ -92,6 +92,73 @@ async fn a_crash_of_the_database_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_the_database_is_bounded_and_known_instances_go_on() {
+    const MOST: usize = 20;
+    let postgres = Postgres::start();
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path(), &postgres.url(), "one");
+    config.max_pending = MOST;
+    let one = Running::open(config).await.unwrap();
+    for n in 0..5 {
+        one.submit(register("a", "search", n)).await.unwrap();
+    }
+    postgres.crash();
+    let mut next = 5;
+    let refused = loop {
+        match one.submit(register("a", "search", next)).await {
+            Ok(_) => next += 1,
+            Err(error) => break error,
+        }
+        assert!(next < 5 * MOST, "nothing is ever too much");
+    };
+    assert!(matches!(refused, SubmitError::Full { .. }), "{refused}");
+    assert_eq!(next, 5 + MOST, "as many as may wait");
+    let alarms = one.core.status().alarms;
+    assert!(
+        alarms.iter().any(|alarm| alarm.code == "journal_full"),
+        "{alarms:?}"
+    );
+
+    // Those that are known say what they like, as often as they like.
+    let weigh = |n: usize, weight: u16| Change::Patch {
+        key: key("a", "search", n),
+        patch: InstancePatch {
+            weight: Some(weight),
+            ..InstancePatch::default()
+        },
+    };
+    for round in 0..300 {
+        let n = round % next;
+        one.submit(weigh(n, 7)).await.unwrap();
+        one.submit(register("a", "search", n)).await.unwrap();
+        one.submit(weigh(n, 9)).await.unwrap();
+    }
+    one.submit(deregister(2)).await.unwrap();
+    one.submit(deregister(6)).await.unwrap();
+    one.submit(register("a", "search", 6)).await.unwrap();
+    let stranger = one.submit(register("a", "search", next)).await.unwrap_err();
+    assert!(matches!(stranger, SubmitError::Full { .. }), "{stranger}");
+    let journal = dir.path().join("one/pending.journal");
+    let lines = std::fs::read_to_string(&journal).unwrap().lines().count();
+    let bound = next * crate::journal::MOST_EACH * 9 / 8;
+    assert!(lines <= bound, "{lines} lines for {next} instances");
+    assert!(one.core.status().pending_changes <= bound as u64);
+
+    postgres.resume();
+    let present: Vec<usize> = (0..next).filter(|n| *n != 2).collect();
+    agrees(&postgres, &one, &present, &[2, next]).await;
+    for n in present {
+        let weight = one.core.state();
+        let weight = weight.instance(&key("a", "search", n)).unwrap();
+        assert_eq!(weight.object.weight, if n == 6 { 100 } else { 9 }, "{n}");
+    }
+    assert!(one.core.status().alarms.is_empty());
+    let taken = one.submit(register("a", "search", next)).await.unwrap();
+    assert!(taken.durable);
+    one.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_database_is_noticed_and_what_it_then_commits_is_not_done_twice() {
     let postgres = Postgres::start();
     let dir = tempfile::tempdir().unwrap();

@@ -135,6 +135,10 @@ impl From<SubmitError> for ApiError {
                 reason,
                 retry_after,
             } => Self::unavailable(reason, retry_after),
+            SubmitError::Full {
+                reason,
+                retry_after,
+            } => Self::new(Code::JournalFull, reason).with(header::RETRY_AFTER, retry_after.into()),
             SubmitError::Stopping => Self::unavailable(error.to_string(), 1),
         }
     }

@@ -6,7 +6,8 @@ use crate::{
     state::tests::{key, register},
 };
 
-fn unit(n: usize) -> PendingUnit {
+/// A unit of these changes.
+pub(crate) fn pending(n: usize, changes: Vec<Change>) -> PendingUnit {
     PendingUnit {
         unit: format!("u{n}").into(),
         at: 1,
@@ -16,13 +17,15 @@ fn unit(n: usize) -> PendingUnit {
             revision: 7,
             digest: Digest::root("e"),
         },
-        changes: vec![
-            register("a", "search", n),
-            Change::Deregister {
-                key: key("a", "search", n),
-            },
-        ],
+        changes,
     }
+}
+
+fn unit(n: usize) -> PendingUnit {
+    let gone = Change::Deregister {
+        key: key("a", "search", n),
+    };
+    pending(n, vec![register("a", "search", n), gone])
 }
 
 #[test]
@@ -38,6 +41,16 @@ fn appended_units_come_back_until_cleared() {
     journal.clear().unwrap();
     assert!(journal.read().unwrap().units.is_empty());
     journal.clear().unwrap();
+}
+
+#[test]
+fn what_replaces_all_is_there_alone_and_is_added_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::in_dir(dir.path());
+    journal.append(&[unit(1), unit(2), unit(3)]).unwrap();
+    journal.replace(&[unit(2)]).unwrap();
+    journal.append(&[unit(4)]).unwrap();
+    assert_eq!(journal.read().unwrap().units, [unit(2), unit(4)]);
 }
 
 #[test]

@@ -24,6 +24,8 @@ use crate::{
 
 /// How many units are written in one transaction when the database is back.
 const REPLAY: usize = 256;
+/// When an unknown instance should try again while the journal is full, in seconds.
+const FULL_RETRY_AFTER: u64 = 30;
 
 /// The epoch of a branch of `base`, unlike any other of any replica.
 pub(crate) fn branch(base: &str, replica: &str) -> Arc<str> {
@@ -108,6 +110,7 @@ impl Writer {
             };
             let _ = waiting.reply.send(Err(unavailable(reason)));
         }
+        let runtime = self.admit(runtime).await;
         if runtime.is_empty() {
             return;
         }
@@ -153,6 +156,72 @@ impl Writer {
                 .map(|accepted| written(accepted, &epoch, false))
                 .map_err(|(index, rejection)| SubmitError::Rejected { index, rejection });
             let _ = waiting.reply.send(result);
+        }
+    }
+
+    /// Answers those that the journal has no room for: what an instance says that is not known.
+    async fn admit(&mut self, group: Vec<Waiting>) -> Vec<Waiting> {
+        let more = group.iter().map(|waiting| waiting.unit.changes.len()).sum();
+        if self.pending.is_long(more) {
+            self.compact().await;
+        }
+        if !self.pending.is_full(more) {
+            self.shared.clear("journal_full");
+            return group;
+        }
+        let served = self.shared.state.load_full();
+        let mut known = |change: &Change| {
+            let key = change.instance();
+            key.is_none_or(|key| served.instance(key).is_some() || self.pending.has(key))
+        };
+        let (known, new): (Vec<Waiting>, Vec<Waiting>) = group
+            .into_iter()
+            .partition(|waiting| waiting.unit.changes.iter().all(&mut known));
+        if new.is_empty() {
+            return known;
+        }
+        let most = self.shared.config.max_pending;
+        self.shared.raise(
+            "journal_full",
+            format!(
+                "{most} changes wait for the database, as many as may: instances that are not known are refused until it is back. Bring it back; `max_pending_changes` is the bound."
+            ),
+        );
+        metrics::counter!("cardea_registry_pending_refused_total").increment(new.len() as u64);
+        for waiting in new {
+            let reason = format!(
+                "the database is away and {most} changes wait for it, as many as may: known instances go on, new ones have to wait until it is back"
+            );
+            let _ = waiting.reply.send(Err(SubmitError::Full {
+                reason,
+                retry_after: FULL_RETRY_AFTER,
+            }));
+        }
+        known
+    }
+
+    /// Leaves out of memory and journal what later changes have made void.
+    async fn compact(&mut self) {
+        let (journal, compacted) = (self.shared.journal.clone(), self.pending.compacted());
+        let done = run_blocking(move || {
+            let units = compacted();
+            journal.replace(&units).map(|()| units)
+        });
+        match done.await.map_err(std::io::Error::other).flatten() {
+            Ok(units) => {
+                let before = self.pending.len();
+                self.pending.replace(units);
+                tracing::info!(
+                    before,
+                    after = self.pending.len(),
+                    "left out of the journal what later changes have made void"
+                );
+                self.tell_pending();
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the journal cannot be made shorter");
+                self.pending.rest();
+            }
         }
     }
 
@@ -207,7 +276,7 @@ impl Writer {
                 }
             }
             self.durable = Some(draft.state);
-            self.pending.drain(..units.len());
+            self.pending.drop_first(units.len());
             replayed += units.len();
             self.tell_pending();
         }
@@ -265,6 +334,7 @@ impl Writer {
         }
         self.shared.leases.grace(self.shared.clock.now(), grace);
         self.tell_pending();
+        self.shared.clear("journal_full");
         if self.shared.agree() != Mode::Ok {
             tracing::info!("in agreement with the database");
         }

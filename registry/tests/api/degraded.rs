@@ -123,3 +123,56 @@ async fn registrations_go_on_and_configuration_waits() {
     assert_eq!(put.ok().body["durable"], true);
     cardea.stop().await;
 }
+
+#[tokio::test]
+async fn a_full_journal_refuses_the_new_and_takes_the_known() {
+    let cardea = Cardea::with(|config| {
+        config.database_timeout = cardea_registry_api::Span::millis(200);
+        config.max_pending_changes = 1000;
+    })
+    .await;
+    cardea.register(ONE, "10.0.0.1:80").await;
+    let mut held = lock(&cardea).await;
+    let many: Vec<serde_json::Value> = (0..1000)
+        .map(|i| {
+            let key = json!({"cluster": "dc-a", "service": "search", "id": format!("i{i}")});
+            json!({"key": key, "registration": {"address": "10.0.0.9:80"}})
+        })
+        .collect();
+    let many = json!({"instances": many});
+    cardea
+        .send("agent", "POST", "/v1/registrations", many)
+        .await
+        .ok();
+
+    let body = json!({"address": "10.0.0.2:80"});
+    let refused = cardea.send("agent", "PUT", TWO, body).await;
+    refused.problem(503, "journal_full");
+    assert!(refused.header("retry-after").parse::<u64>().unwrap() > 0);
+    let status = cardea.call("viewer", "GET", "/v1/status").await.ok().body;
+    let alarms = status["alarms"].as_array().unwrap();
+    assert!(
+        alarms.iter().any(|alarm| alarm["code"] == "journal_full"),
+        "{status}"
+    );
+    let body = json!({"address": "10.0.0.1:81"});
+    cardea.send("agent", "PUT", ONE, body).await.ok();
+    cardea.call("agent", "DELETE", ONE).await.ok();
+    let metrics = cardea.http.get(cardea.admin_url("/metrics")).send().await;
+    let metrics = metrics.unwrap().text().await.unwrap();
+    assert!(
+        metrics.contains("\ncardea_registry_pending_refused_total "),
+        "{metrics}"
+    );
+
+    held.execute("ROLLBACK").await.unwrap();
+    mode_becomes(&cardea, "ok").await;
+    let body = json!({"address": "10.0.0.2:80"});
+    let taken = cardea.send("agent", "PUT", TWO, body).await.ok();
+    assert_eq!(taken.body["durable"], true);
+    cardea
+        .call("viewer", "GET", ONE)
+        .await
+        .problem(404, "not_found");
+    cardea.stop().await;
+}

@@ -85,7 +85,7 @@ impl ClientError {
         match self {
             Self::Problem { problem, .. } => matches!(
                 problem.code,
-                Code::Unavailable | Code::TooManyRequests | Code::Internal
+                Code::Unavailable | Code::JournalFull | Code::TooManyRequests | Code::Internal
             ),
             Self::Transport { .. } | Self::Decode { .. } => true,
         }
