@@ -1,12 +1,14 @@
 //! What runs by itself: each task does the same thing when run twice, on a timer and (where there is
 //! one) on a signal, and ends when the registry stops.
 
+mod checkpoints;
 mod expiry;
 mod follow;
 mod retention;
 mod sharing;
 mod snapshots;
 
+pub(crate) use checkpoints::EVERY as CHECKPOINT_EVERY;
 pub(crate) use snapshots::write as write_snapshot;
 
 use std::{sync::Arc, time::Duration};
@@ -62,6 +64,11 @@ impl Background {
         tasks.spawn(async move {
             retention::run(&task).await;
             "retention"
+        });
+        let task = of(&shared);
+        tasks.spawn(async move {
+            checkpoints::run(&task).await;
+            "checkpoints"
         });
         Self { shared, tasks }
     }

@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) commands: mpsc::Sender<Command>,
     /// The log may have moved: the writer rereads it.
     pub(crate) log_moved: Notify,
+    /// Much was written since the database's write-ahead log was last folded.
+    pub(crate) grown: Notify,
     /// The database was lost, or its history is held: the prober wakes up.
     pub(crate) trouble: Notify,
     /// The prober reached the database.
@@ -99,6 +101,7 @@ impl Shared {
             leases: Leases::new(),
             commands: parts.commands,
             log_moved: Notify::new(),
+            grown: Notify::new(),
             trouble: Notify::new(),
             reached: Notify::new(),
             stopping: CancellationToken::new(),

@@ -246,6 +246,22 @@ impl Store {
         run!(self, self.timeout, tell())
     }
 
+    /// Moves what is in SQLite's write-ahead log to its file, as far as nobody has to wait for it.
+    pub(crate) async fn checkpoint(&self) -> Result<(), StoreError> {
+        let Engine::Sqlite(engine, idle) = &self.engine else {
+            return Ok(());
+        };
+        let mut connection = match idle.take() {
+            Some(connection) => connection,
+            None => bounded(self.timeout, engine.connect()).await?,
+        };
+        let done = bounded(LONG, sqlite::checkpoint(&mut connection)).await;
+        if done.is_ok() {
+            idle.give(connection);
+        }
+        done
+    }
+
     /// A connection that is told of commits; none on SQLite.
     pub(crate) async fn listen(&self) -> Result<Option<PgListener>, StoreError> {
         match &self.engine {
@@ -329,7 +345,7 @@ impl Session {
                 bounded(self.timeout, written).await.map(Some)
             }
             Lane::Sqlite(connection, _) if sqlite::at_once::fits(records) => {
-                let written = sqlite::at_once::write(connection, from, to, &records[0]);
+                let written = sqlite::at_once::write(connection, from, to, records);
                 bounded(self.timeout, written).await.map(Some)
             }
             _ => Ok(None),

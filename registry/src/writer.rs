@@ -23,6 +23,7 @@ use cardea_registry_api::api::{Keep, Mode, Status};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    background::CHECKPOINT_EVERY,
     change::{Kind, Outcome, SubmitError, Verb, Written},
     core::StoreError,
     journal::{Pending, PendingUnit},
@@ -92,6 +93,8 @@ pub(crate) struct Writer {
     pending: Pending,
     /// When the database last took a write: for a moment, its kept connections are taken for alive.
     took: Option<std::time::Instant>,
+    /// Changes since the database was last told to fold its write-ahead log.
+    unfolded: u64,
 }
 
 impl Writer {
@@ -108,6 +111,7 @@ impl Writer {
             durable,
             pending,
             took: None,
+            unfolded: 0,
         };
         writer.tell_pending();
         writer
@@ -201,7 +205,7 @@ impl Writer {
         let epoch = Arc::clone(&draft.state.epoch);
         for (waiting, result) in group.into_iter().zip(draft.results) {
             if let Ok(accepted) = &result {
-                self.heed(&accepted.outcomes);
+                self.heed(&accepted.outcomes, &draft.state);
             }
             let result = result
                 .map(|accepted| written(accepted, &epoch, true))
@@ -278,6 +282,11 @@ impl Writer {
     /// The database has a draft.
     fn taken(&mut self, mut draft: Draft) -> Draft {
         self.took = Some(std::time::Instant::now());
+        self.unfolded += draft.records.len() as u64;
+        if self.unfolded >= CHECKPOINT_EVERY {
+            self.unfolded = 0;
+            self.shared.grown.notify_one();
+        }
         draft.state.base = draft.point();
         for record in &draft.records {
             metrics::counter!("cardea_registry_changes_total", "cause" => record.cause.to_string())
@@ -286,14 +295,24 @@ impl Writer {
         draft
     }
 
-    /// Lets the leases know what a unit did to instances.
-    fn heed(&self, outcomes: &[Outcome]) {
+    /// Lets the leases know what a unit did to instances, as `state` has them.
+    fn heed(&self, outcomes: &[Outcome], state: &State) {
         let now = self.shared.clock.now();
         for outcome in outcomes {
             if outcome.kind != Kind::Instance || outcome.verb == Verb::Absent {
                 continue;
             }
-            self.heed_one(&outcome.key, outcome.after.as_deref(), outcome.cause, now);
+            let Ok(key) = outcome.key.parse() else {
+                continue;
+            };
+            let there = (outcome.after.as_ref()).and_then(|_| state.instance(&key));
+            // Gone by another outcome of the group, which is heeded in its turn.
+            if outcome.after.is_some() && there.is_none() {
+                continue;
+            }
+            let instance = there.map(|stored| &stored.object);
+            let renews = outcome.cause == "registered";
+            self.shared.leases.observe(&key, instance, renews, now);
         }
     }
 

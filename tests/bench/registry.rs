@@ -72,9 +72,11 @@ struct Candidate {
 }
 
 async fn candidates(dir: &Path) -> Vec<Candidate> {
-    let postgres = Postgres::start().await;
-    let setup = RegistrySetup::new("on-postgres", Some(postgres.url()));
+    let (postgres, by_tcp) = (Postgres::start().await, Postgres::start().await);
+    let setup = RegistrySetup::new("on-postgres", Some(postgres.url_of_socket()));
     let on_postgres = Registry::start(setup, dir).await;
+    let setup = RegistrySetup::new("on-postgres-by-tcp", Some(by_tcp.url()));
+    let on_postgres_by_tcp = Registry::start(setup, dir).await;
     let on_sqlite = Registry::start(RegistrySetup::new("on-sqlite", None), dir).await;
     let setup = RegistrySetup::new("on-sqlite-full", None).setting("sqlite_full_sync = true");
     let on_sqlite_full = Registry::start(setup, dir).await;
@@ -88,6 +90,13 @@ async fn candidates(dir: &Path) -> Vec<Candidate> {
             store: Store::Registry {
                 registry: Box::new(on_postgres),
                 postgres: Some(postgres),
+            },
+        },
+        Candidate {
+            name: "cardea, PostgreSQL over TCP",
+            store: Store::Registry {
+                registry: Box::new(on_postgres_by_tcp),
+                postgres: Some(by_tcp),
             },
         },
         Candidate {
@@ -121,11 +130,12 @@ pub(crate) async fn run(part: Part) {
     let candidates = candidates(scratch.path()).await;
     println!("### Registry beside etcd\n");
     println!(
-        "PostgreSQL with fsync, synchronous_commit and full_page_writes on; SQLite in WAL mode with \
+        "PostgreSQL with fsync, synchronous_commit and full_page_writes on, asked through its Unix \
+         socket (and, in a row of its own, over TCP); SQLite in WAL mode with \
          synchronous=NORMAL, and with FULL (`sqlite_full_sync`); etcd with its fsync on, over gRPC. \
          The same disk, values of the same size, rounds of {} s interleaved, {ROUNDS} of them; load \
-         on the same two cores, through hand-written clients that write a request in one piece and \
-         read the answer on the same task, for etcd as for the registry. CPU is of the server with \
+         on the same two cores, all of it on one thread, through hand-written clients that write a request \
+         in one piece and read the answer on the same task, for etcd as for the registry. CPU is of the server with \
          its database.\n",
         SPAN.as_secs()
     );
@@ -149,8 +159,15 @@ async fn durable_writes(candidates: &[Candidate]) {
         "p99 ms",
         "CPU µs per write",
     ]);
-    for clients in [1, 16, 64, 256] {
-        writes(candidates, clients, &mut table).await;
+    let asked = std::env::var("CARDEA_BENCH_CLIENTS").unwrap_or_default();
+    let asked: Vec<usize> = asked.split(',').filter_map(|n| n.parse().ok()).collect();
+    let numbers = if asked.is_empty() {
+        &[1, 16, 64, 256][..]
+    } else {
+        &asked
+    };
+    for clients in numbers {
+        writes(candidates, *clients, &mut table).await;
     }
     table.print();
 }
@@ -196,20 +213,32 @@ async fn writes(candidates: &[Candidate], clients: usize, table: &mut Table) {
 }
 
 /// Each client writes, waits until that is durable, and writes again. Microseconds of each write.
+///
+/// All clients share one thread: what they cost beside the server is then the least, and the same for
+/// everybody.
 async fn write_round(store: &Store, clients: usize, round: usize) -> Vec<u32> {
-    let end = Instant::now() + SPAN;
-    let mut tasks = JoinSet::new();
-    for client in 0..clients {
-        match store {
-            Store::Etcd(etcd) => {
-                tasks.spawn(write_etcd(etcd.address, client, clients, round, end));
+    let to = match store {
+        Store::Etcd(etcd) => (true, etcd.address),
+        Store::Registry { registry, .. } => (false, registry.api()),
+    };
+    let load = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async move {
+            let end = Instant::now() + SPAN;
+            let mut tasks = JoinSet::new();
+            for client in 0..clients {
+                match to {
+                    (true, etcd) => tasks.spawn(write_etcd(etcd, client, clients, round, end)),
+                    (false, api) => tasks.spawn(write_registry(api, client, clients, round, end)),
+                };
             }
-            Store::Registry { registry, .. } => {
-                tasks.spawn(write_registry(registry.api(), client, clients, round, end));
-            }
-        }
-    }
-    tasks.join_all().await.into_iter().flatten().collect()
+            tasks.join_all().await.into_iter().flatten().collect()
+        })
+    };
+    tokio::task::spawn_blocking(load).await.expect("the load")
 }
 
 /// Instances are registered again with another version each time: every write changes something.

@@ -173,6 +173,11 @@ impl Postgres {
         url(self.port, DATABASE)
     }
 
+    /// The URL of [`DATABASE`] through the server's Unix socket.
+    pub fn url_of_socket(&self) -> String {
+        format!("{}&host={}", self.url(), self.dir.display())
+    }
+
     /// The URL of [`DATABASE`] through something else that listens on `port`.
     pub fn url_through(&self, port: u16) -> String {
         url(port, DATABASE)
@@ -188,7 +193,10 @@ impl Postgres {
             .args([self.dir.join("data")])
             .args(["-p", &self.port.to_string()])
             .args(["-c", "listen_addresses=127.0.0.1"])
-            .args(["-c", "unix_socket_directories="])
+            .args([
+                "-c",
+                &format!("unix_socket_directories={}", self.dir.display()),
+            ])
             .args(["-c", "max_connections=60"])
             .args(["-c", "shared_buffers=64MB"])
             .args(["-c", "fsync=on"])

@@ -3,7 +3,7 @@
 use cardea_registry::{Registry, StartError};
 use sd_notify::NotifyState;
 
-use super::multi_thread;
+use super::{multi_thread, single_thread};
 use crate::{
     args::{LogArgs, RegistryArgs},
     config::{self, registry::RegistrySettings},
@@ -20,7 +20,12 @@ pub(crate) fn run(args: &RegistryArgs, log: &LogArgs) -> Outcome {
     let checked = merged.settings.clone().into_config();
     let config = checked.map_err(|e| merged.explain(e))?;
     telemetry::start(&merged.log.under(log), telemetry::DEFAULT_LEVEL)?;
-    multi_thread("registry", threads)?.block_on(async {
+    // Where one thread is enough, none has to wake another.
+    let runtime = match threads.get() {
+        1 => single_thread()?,
+        _ => multi_thread("registry", threads)?,
+    };
+    runtime.block_on(async {
         let mut signals = Signals::listen()?;
         let mut registry = tokio::select! {
             started = cardea_registry::start(config) => started.map_err(failure)?,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use cardea_registry_api::{
-    InstanceKey, Name,
+    Instance, InstanceKey, Name,
     feed::{FeedError, Line},
 };
 use imbl::OrdMap;
@@ -20,9 +20,12 @@ impl State {
     pub(crate) fn set(&mut self, object: Object, revision: u64) -> Result<Arc<Line>, FeedError> {
         let line = Arc::new(object.line()?);
         let key = object.key();
-        self.unindex(object.kind(), &key);
         let cluster = object.cluster();
         let kind = object.kind();
+        // An instance takes the place of its former self: what is the same is not touched.
+        if kind != Kind::Instance {
+            self.unindex(kind, &key);
+        }
         let stored = Arc::clone(&line);
         match object {
             Object::Cluster(object) => {
@@ -52,24 +55,35 @@ impl State {
                 let name = object.name.clone();
                 self.tokens.insert(name, pack(object, revision, stored));
             }
-            Object::Instance(object) => {
-                count(
-                    &mut self.instances_of,
-                    (object.service.clone(), object.cluster.clone()),
-                    1,
-                );
-                count(
-                    &mut self.counts,
-                    (object.effective_state(), object.source),
-                    1,
-                );
-                self.stale += u64::from(object.stale_since.is_some());
-                self.instances
-                    .insert(object.key(), pack(*object, revision, stored));
-            }
+            Object::Instance(object) => self.place(pack(*object, revision, stored)),
         }
         self.tell(kind, &key, cluster, revision, Some(&line));
         Ok(line)
+    }
+
+    /// Puts an instance in its place, and counts it there instead of its former self.
+    fn place(&mut self, new: Arc<Stored<Instance>>) {
+        let instance = &new.object;
+        let key = instance.key();
+        let counted = (instance.effective_state(), instance.source);
+        self.stale += u64::from(instance.stale_since.is_some());
+        let Some(place) = self.instances.get_mut(&key) else {
+            let service = (instance.service.clone(), instance.cluster.clone());
+            self.instances.insert(key, new);
+            count(&mut self.instances_of, service, 1);
+            count(&mut self.counts, counted, 1);
+            return;
+        };
+        let old = std::mem::replace(place, new);
+        let before = (old.object.effective_state(), old.object.source);
+        if before != counted {
+            count(&mut self.counts, before, -1);
+            count(&mut self.counts, counted, 1);
+        }
+        self.stale -= u64::from(old.object.stale_since.is_some());
+        if let Some(totals) = self.per_cluster.get_mut(&key.cluster) {
+            totals.remove(&old.line);
+        }
     }
 
     /// Takes an object away; whether it was there.

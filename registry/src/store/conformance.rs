@@ -141,67 +141,90 @@ async fn many_rows_of_any_number(store: &Store) {
 }
 
 async fn in_one_step_it_is_the_same_or_nothing(store: &Store) {
-    let from = store.head().await.unwrap().point;
+    let mut from = store.head().await.unwrap().point;
     let before = store.load().await.unwrap();
-    let objects = [
-        (Kind::Instance, "one/s/1", Some("{\"n\":1}")),
-        (Kind::Instance, "one/s/2", Some("{\"quote\":\"'{},\\\"\"}")),
-        (Kind::Instance, "one/s/1", Some("{\"n\":2}")),
-        (Kind::Instance, "one/s/2", None),
-        (Kind::Instance, "never/was/there", None),
-    ];
-    let (mut records, to) = rows(&from, &objects);
-    records[2].before = Some("{\"n\":1}".into());
-    // Configuration, and more than a few, go step by step.
     let mut session = store.session(false).await.unwrap();
-    let (config, after) = rows(&from, &[(Kind::Cluster, "one", Some("{}"))]);
-    let written = session
-        .write_at_once(&from, &after, &config, true)
-        .await
-        .unwrap();
-    assert_eq!(written, None);
-    let written = session
-        .write_at_once(&from, &to, &records, true)
-        .await
-        .unwrap();
-    if matches!(store.engine, Engine::Sqlite(..)) {
-        assert_eq!(written, None);
-        session.keep();
-        return;
+    // Configuration, and more than a few, go step by step.
+    let many: Vec<String> = (0..257).map(|n| format!("one/s/{n}")).collect();
+    let many: Vec<_> = (many.iter())
+        .map(|key| (Kind::Instance, key.as_str(), Some("{}")))
+        .collect();
+    for objects in [&[(Kind::Cluster, "one", Some("{}"))][..], &many] {
+        let (records, to) = rows(&from, objects);
+        let written = session.write_at_once(&from, &to, &records, true).await;
+        assert_eq!(written.unwrap(), None);
     }
-    assert_eq!(written, Some(true));
-    assert_eq!(store.head().await.unwrap().point, to);
-    assert_eq!(
-        store.changes_from(from.revision + 1, 100).await.unwrap(),
-        records
-    );
-    let loaded = store.load().await.unwrap();
-    assert_eq!(loaded.objects, before.objects);
-    assert_eq!(loaded.instances.len(), before.instances.len() + 1);
-    let one = loaded
-        .instances
-        .iter()
-        .find(|(key, ..)| key == "one/s/1")
-        .unwrap();
-    assert_eq!(
-        one,
-        &("one/s/1".into(), from.revision + 3, "{\"n\":2}".into())
-    );
-    // From a point that holds no more, nothing is written.
-    let (stale, there) = rows(&from, &[(Kind::Instance, "one/s/3", Some("{}"))]);
-    let written = session
-        .write_at_once(&from, &there, &stale, true)
-        .await
-        .unwrap();
-    assert_eq!(written, Some(false));
+    // What is both set and removed goes in one step only where each key's last form is made out first.
+    let both = [
+        (Kind::Instance, "one/s/0", Some("{}")),
+        (Kind::Instance, "one/s/0", None),
+    ];
+    let (records, to) = rows(&from, &both);
+    let written = session.write_at_once(&from, &to, &records, true).await;
+    if written.unwrap() == Some(true) {
+        from = to;
+    }
+    let mut there = std::collections::BTreeMap::new();
+    for size in [2, 3, 5, 9, 17, 33, 65, 97, 130, 256] {
+        // A key twice, whose last form holds; at odd sizes one that goes, and one that never was.
+        let mut objects: Vec<(String, Option<String>)> = (1..size)
+            .map(|n| {
+                (
+                    format!("one/s/{n}"),
+                    Some(format!("{{\"'\":{n},\"in\":{size}}}")),
+                )
+            })
+            .chain([("one/s/1".to_owned(), Some("{\"last\":true}".to_owned()))])
+            .collect();
+        if size % 2 == 1 {
+            objects[size - 2] = ("one/s/1000".to_owned(), None);
+            objects[0] = ("never/was/there".to_owned(), None);
+        } else {
+            objects[0] = ("one/s/1000".to_owned(), Some("{}".to_owned()));
+        }
+        let borrowed: Vec<_> = (objects.iter())
+            .map(|(key, body)| (Kind::Instance, key.as_str(), body.as_deref()))
+            .collect();
+        let (mut records, to) = rows(&from, &borrowed);
+        records[1].before = Some("{\"before\":1}".into());
+        // From a point that holds no more, nothing is written.
+        let stale = Point {
+            digest: Digest::root("elsewhere"),
+            ..from.clone()
+        };
+        let written = session.write_at_once(&stale, &to, &records, true).await;
+        assert_eq!(written.unwrap(), Some(false));
+        assert_eq!(store.head().await.unwrap().point, from);
+        assert_eq!(store.changes_from(from.revision + 1, 1).await.unwrap(), []);
+        let written = session.write_at_once(&from, &to, &records, true).await;
+        assert_eq!(written.unwrap(), Some(true), "{size}");
+        assert_eq!(store.head().await.unwrap().point, to);
+        let logged = store.changes_from(from.revision + 1, 300).await.unwrap();
+        assert_eq!(logged, records, "{size}");
+        for (record, (key, body)) in records.iter().zip(&objects) {
+            match body {
+                Some(body) => there.insert(key.clone(), (record.revision, body.clone())),
+                None => there.remove(key),
+            };
+        }
+        let loaded = store.load().await.unwrap();
+        assert_eq!(loaded.objects, before.objects);
+        let now: std::collections::BTreeMap<_, _> = (loaded.instances.into_iter())
+            .filter(|(key, ..)| key.starts_with("one/"))
+            .map(|(key, revision, body)| (key, (revision, body)))
+            .collect();
+        assert_eq!(now, there, "{size}");
+        from = to;
+    }
+    session.keep();
+    let gone: Vec<_> = (there.keys())
+        .map(|key| (Kind::Instance, key.as_str(), None))
+        .collect();
+    commit(store, &from, &gone).await;
     assert_eq!(
         store.load().await.unwrap().instances.len(),
-        loaded.instances.len()
+        before.instances.len()
     );
-    assert_eq!(store.head().await.unwrap().point, to);
-    session.keep();
-    let gone = [(Kind::Instance, "one/s/1", None)];
-    commit(store, &to, &gone).await;
 }
 
 async fn one_record_in_one_step(store: &Store) {

@@ -26,6 +26,18 @@ const BEGIN_READ: &str = "BEGIN";
 const COMMIT_AND_TELL: &str = "COMMIT";
 const TELL: &str = "SELECT 1";
 
+/// After how many pages (of 4 KiB) in the write-ahead log a commit moves them to the file by itself.
+/// What is done beside it (`checkpoint`) leaves it little; without that, the log stays within 64 MiB.
+const AUTO_CHECKPOINT: &str = "16000";
+
+/// Moves what is in the write-ahead log to the file, as far as nobody has to wait for it.
+pub(super) async fn checkpoint(connection: &mut Connection) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql("PRAGMA wal_checkpoint(PASSIVE)")
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// How to open the file.
 #[derive(Debug, Clone)]
 pub(super) struct Engine {
@@ -43,7 +55,8 @@ impl Engine {
                 SqliteSynchronous::Normal
             })
             .busy_timeout(Duration::from_secs(5))
-            .statement_cache_capacity(super::sql::PREPARED)
+            .pragma("wal_autocheckpoint", AUTO_CHECKPOINT)
+            .statement_cache_capacity(super::sql::PREPARED + at_once::TEXTS)
             .disable_statement_logging();
         Ok(Self { options })
     }

@@ -146,11 +146,11 @@ impl Writer {
         self.shared.clear("journal_failed");
         self.pending.extend(units);
         self.tell_pending();
-        self.shared.publish(draft.state);
+        self.shared.publish(draft.state.clone());
         let epoch = Arc::clone(&served.epoch);
         for (waiting, result) in runtime.into_iter().zip(draft.results) {
             if let Ok(accepted) = &result {
-                self.heed(&accepted.outcomes);
+                self.heed(&accepted.outcomes, &draft.state);
             }
             let result = result
                 .map(|accepted| written(accepted, &epoch, false))
@@ -267,7 +267,7 @@ impl Writer {
             }
             for (unit, result) in units.iter().zip(&draft.results) {
                 match result {
-                    Ok(accepted) => self.heed(&accepted.outcomes),
+                    Ok(accepted) => self.heed(&accepted.outcomes, &draft.state),
                     Err((_, rejection)) => {
                         metrics::counter!("cardea_registry_pending_rejected_total").increment(1);
                         tracing::warn!(unit = %unit.id, actor = %unit.actor, %rejection,
