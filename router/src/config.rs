@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use cardea_registry_api::{FieldError, Invalid, Name, network::Networks};
+use cardea_registry_api::{Address, FieldError, Invalid, Name, network::Networks};
 
 /// Everything a router needs to know.
 #[derive(Debug, Clone)]
@@ -40,6 +40,8 @@ pub struct Config {
     pub limits: Limits,
     /// How HTTP/2 is spoken with clients.
     pub http2: Http2,
+    /// What is set aside for copies of requests, and where they may go.
+    pub mirror: Mirror,
     /// How long a graceful stop may take.
     pub drain: Duration,
     /// How long a tunnel (WebSocket) outlives the removal or draining of its instance.
@@ -150,6 +152,76 @@ pub struct Http2 {
     pub credit: u32,
 }
 
+/// What a worker sets aside for copies of requests (plugins of kind `mirror`), and where they may go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    /// Addresses that are no instance's and may be sent copies: `host:port`, or `host:*`.
+    pub allow: Vec<String>,
+    /// Copies that are on their way at a time; each has a connection.
+    pub at_once: usize,
+    /// Copies that may wait.
+    pub queue: usize,
+    /// What copies may hold, in bytes.
+    pub memory: usize,
+}
+
+impl Default for Mirror {
+    fn default() -> Self {
+        Self {
+            allow: Vec::new(),
+            at_once: 64,
+            queue: 1024,
+            memory: 16 << 20,
+        }
+    }
+}
+
+impl Mirror {
+    /// Whether copies may go to an address.
+    pub fn allows(&self, address: &Address) -> bool {
+        self.allow.iter().any(|allowed| {
+            let Some((host, port)) = allowed.rsplit_once(':') else {
+                return false;
+            };
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            host.eq_ignore_ascii_case(address.host())
+                && (port == "*" || port.parse() == Ok(address.port()))
+        })
+    }
+}
+
+impl Mirror {
+    /// What is wrong.
+    fn errors(&self) -> Vec<FieldError> {
+        let allow = self.allow.iter().all(|allowed| is_allowable(allowed));
+        let checks = [
+            (
+                allow,
+                "mirror.allow",
+                "addresses such as 10.0.0.1:8080, or test.svc.local:* for every port",
+            ),
+            (
+                (1..=4096).contains(&self.at_once),
+                "mirror.at_once",
+                "between 1 and 4096",
+            ),
+            (self.queue <= 1 << 20, "mirror.queue", "at most 1048576"),
+        ];
+        let wrong = checks.into_iter().filter(|(fine, _, _)| !fine);
+        let error = |(_, field, message): (bool, &str, &str)| FieldError {
+            field: field.to_owned(),
+            message: message.to_owned(),
+        };
+        wrong.map(error).collect()
+    }
+}
+
+/// Whether an address that copies may go to is one.
+fn is_allowable(allowed: &str) -> bool {
+    let any = allowed.strip_suffix(":*").map(|host| format!("{host}:1"));
+    any.as_deref().unwrap_or(allowed).parse::<Address>().is_ok()
+}
+
 impl Default for Http2 {
     fn default() -> Self {
         Self {
@@ -186,6 +258,7 @@ impl Default for Config {
             drop_underscores: false,
             limits: Limits::default(),
             http2: Http2::default(),
+            mirror: Mirror::default(),
             drain: Duration::from_secs(30),
             tunnel_ceiling: Duration::from_mins(10),
             commit: String::new(),
@@ -233,7 +306,7 @@ const SHORTEST_AGE: Duration = Duration::from_secs(1);
 impl Config {
     /// Checks what the types alone cannot.
     pub fn check(&self) -> Result<(), Invalid> {
-        let mut errors = Vec::new();
+        let mut errors = self.mirror.errors();
         let mut ensure = |ok: bool, field: &str, message: &str| {
             if !ok {
                 errors.push(FieldError {
@@ -362,6 +435,38 @@ mod tests {
         config.listen_tls = None;
         let errors = config.check().unwrap_err().errors;
         assert_eq!((errors.len(), &*errors[0].field), (1, "listen"));
+    }
+
+    #[test]
+    fn copies_go_only_where_they_may() {
+        let address = |text: &str| text.parse::<Address>().unwrap();
+        let mirror = Mirror {
+            allow: ["10.0.0.1:80", "Test.local:*", "[::1]:9"]
+                .map(str::to_owned)
+                .to_vec(),
+            ..Mirror::default()
+        };
+        for (to, may) in [
+            ("10.0.0.1:80", true),
+            ("10.0.0.1:81", false),
+            ("10.0.0.11:80", false),
+            ("test.local:1", true),
+            ("a.test.local:1", false),
+            ("[::1]:9", true),
+            ("[::1]:8", false),
+        ] {
+            assert_eq!(mirror.allows(&address(to)), may, "{to}");
+        }
+        assert!(!Mirror::default().allows(&address("10.0.0.1:80")));
+        for (text, fine) in [
+            ("h:1", true),
+            ("h:*", true),
+            ("h", false),
+            (":*", false),
+            ("*:80", false),
+        ] {
+            assert_eq!(is_allowable(text), fine, "{text}");
+        }
     }
 
     #[test]

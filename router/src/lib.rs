@@ -30,6 +30,7 @@ mod http1;
 mod http2;
 mod listen;
 mod metrics;
+mod mirror;
 mod peer;
 mod phase;
 mod pipeline;
@@ -59,7 +60,9 @@ mod worker;
 pub use balance::{Balancers, PickInput, key};
 pub use budget::Budget;
 pub use cardea_registry_api::network::{BadNetwork, Network, Networks};
-pub use config::{AccessLog, BelieveIds, Config, Http2, Limits, Source, TlsVersion, Upgrade};
+pub use config::{
+    AccessLog, BelieveIds, Config, Http2, Limits, Mirror, Source, TlsVersion, Upgrade,
+};
 pub use explain::{
     ChosenRoute, ExplainedPeer, ExplainedUpstream, Explanation, LostRoute, Question, Refusal,
     explain,

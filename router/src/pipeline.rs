@@ -19,6 +19,7 @@
 //!     │        remember.rs   may be what was answered well before
 //!     │
 //!   observe    observe.rs    metrics, access log; the peer has had its verdict on the way
+//!              copy.rs       copies that plugins want go to `mirror.rs`, behind everything else
 //! ```
 //!
 //! What happens on the wire is the engine's business ([`crate::http1`]); what is decided is decided
@@ -48,7 +49,8 @@ use crate::{
     worker::Worker,
 };
 
-mod attempt;
+pub(crate) mod attempt;
+mod copy;
 mod deliver;
 mod forward;
 mod observe;
@@ -217,6 +219,7 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
             return after;
         }
     };
+    let draft = copy::begin(worker, conn, x, &plan, table);
     let prepared = match plan.decision.own.take() {
         Some(own) => Err(own),
         None => prepare(worker, conn, x, &plan.decision).map_err(Own::Refusal),
@@ -225,6 +228,7 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
         let (plan, seen) = (&mut plan, &mut seen);
         let (picked, after) = answer_own(worker, conn, x, table, plan, seen, &own).await;
         observe::request(worker, conn, x, Some((plan, picked.as_ref())), seen);
+        copy::end(worker, x, draft, None);
         return after;
     }
     let permit = plan.decision.permit.take();
@@ -264,6 +268,7 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
     };
     // Observe.
     observe::request(worker, conn, x, Some((&plan, picked.as_ref())), &seen);
+    copy::end(worker, x, draft, seen.original(x.download.bytes));
     let after = tunnel_if_asked(after, picked, permit);
     if let Some(body) = body.as_mut().filter(|body| !body.is_empty()) {
         x.take_back(body);
@@ -356,6 +361,21 @@ fn prepare(
 
 /// Writes the head of the request as it goes upstream.
 fn write_head(worker: &Worker, conn: &Connection, x: &mut Exchange, decision: &Decision<'_>) {
+    let mut out = std::mem::take(&mut x.outbound);
+    out.clear();
+    render_head(&mut out, worker, conn, x, decision.request_gone, false);
+    x.outbound = out;
+}
+
+/// Appends the head of the request as plugins have left it; `at_once`: its body follows at once.
+fn render_head(
+    out: &mut Vec<u8>,
+    worker: &Worker,
+    conn: &Connection,
+    x: &Exchange,
+    gone: &[Box<[u8]>],
+    at_once: bool,
+) {
     let add = render::Additions {
         client: conn.client.text.as_bytes(),
         believed: conn.client.trusted.then_some(&x.believed),
@@ -365,9 +385,9 @@ fn write_head(worker: &Worker, conn: &Connection, x: &mut Exchange, decision: &D
         drop_underscores: worker.config.drop_underscores,
         path: &x.scratch.path,
         host: &x.scratch.host,
-        gone: decision.request_gone,
+        gone,
         lines: &x.scratch.request,
+        at_once,
     };
-    x.outbound.clear();
-    render::request(&mut x.outbound, x.inbound.raw(), &x.request, add);
+    render::request(out, x.inbound.raw(), &x.request, add);
 }

@@ -22,6 +22,7 @@ mod edit;
 pub(crate) mod fallback;
 mod groups;
 mod limit;
+pub(crate) mod mirror;
 mod restrict;
 mod rewrite;
 mod said;
@@ -40,6 +41,7 @@ use edit::About;
 use fallback::Fallback;
 use groups::{Groups, Slots};
 use limit::Limiter;
+use mirror::Mirror;
 use restrict::Restriction;
 use rewrite::Rewriting;
 use said::Head;
@@ -63,6 +65,7 @@ enum Stage {
     Ab(Arc<Bound<Box<[Trial]>>>),
     Gray(Arc<Bound<Groups>>),
     Rewrite(Arc<Bound<Rewriting>>),
+    Mirror(Mirror),
     /// Looks at no request: it is in the policy of the route's upstreams.
     Override(Arc<Override>),
     /// Of a kind that this program does not know.
@@ -80,6 +83,7 @@ impl Stage {
             Self::Ab(bound) => Some(&bound.head),
             Self::Gray(bound) => Some(&bound.head),
             Self::Rewrite(bound) => Some(&bound.head),
+            Self::Mirror(mirror) => Some(&mirror.bound.head),
             Self::Override(_) | Self::Unknown => None,
         }
     }
@@ -153,6 +157,7 @@ impl Chain {
                 Stage::Ab(bound) => bound.ask(&mut case, &self.slots),
                 Stage::Gray(bound) => bound.ask(&mut case, &self.slots),
                 Stage::Rewrite(bound) => bound.ask(&mut case),
+                Stage::Mirror(mirror) => mirror.ask(&mut case),
                 Stage::Override(_) | Stage::Unknown => {}
             }
         }

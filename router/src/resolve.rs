@@ -64,7 +64,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 
 fn names(shared: &Shared) -> Vec<Arc<Peer>> {
     let table = shared.table_full();
-    let upstreams = table.iter().flat_map(|table| table.upstreams());
+    // Also those that no route leads to.
+    let upstreams = table.iter().flat_map(|table| table.slots.iter().flatten());
     upstreams
         .flat_map(|upstream| upstream.members())
         .filter(|member| member.peer.needs_resolving())

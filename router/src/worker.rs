@@ -26,6 +26,7 @@ use crate::{
     http1::buffer::{Buffer, LARGE, Lender},
     http2::links::Links,
     metrics::LocalMetrics,
+    mirror::Mirrors,
     pipeline,
     pool::Pool,
     request_id::Generator,
@@ -76,6 +77,7 @@ pub(crate) struct Worker {
     /// HTTP/2 connections to peers.
     pub(crate) links: Links,
     pub(crate) timers: Rc<Timers>,
+    pub(crate) mirrors: Rc<Mirrors>,
     pub(crate) exchanges: Lender<Box<Exchange>>,
     pub(crate) large: Lender<Buffer>,
     pub(crate) metrics: LocalMetrics,
@@ -99,6 +101,9 @@ pub(crate) struct HeldTable(pub(crate) Arc<Table>);
 impl Worker {
     fn new(parts: Parts) -> (Rc<Self>, oneshot::Receiver<Vec<std::net::TcpListener>>) {
         let now = Instant::now();
+        let timers = Timers::new(now);
+        let limits = parts.config.mirror.clone();
+        let mirrors = Mirrors::new(limits, Rc::clone(&timers), parts.seed.rotate_left(16));
         let worker = Self {
             config: parts.config,
             tls_port: parts.tls_port,
@@ -107,7 +112,8 @@ impl Worker {
             balancers: RefCell::new(Balancers::new(parts.seed)),
             pool: Pool::default(),
             links: Links::default(),
-            timers: Timers::new(now),
+            timers,
+            mirrors,
             exchanges: Lender::new(Exchange::new, |exchange| exchange.reset()),
             large: Lender::new(|| Buffer::new(LARGE), Buffer::clear),
             metrics: parts.metrics,
@@ -133,6 +139,7 @@ impl Worker {
             Some(held) if Arc::ptr_eq(&held.0, newest) => Some(Rc::clone(held)),
             _ => {
                 self.balancers.borrow_mut().forget(newest);
+                self.mirrors.forget(newest);
                 Some(Rc::clone(
                     held.insert(Rc::new(HeldTable(Arc::clone(newest)))),
                 ))
@@ -377,6 +384,7 @@ async fn drain(worker: &Worker, connections: &TaskTracker, stopping: &Stopping) 
         }
         () = stopping.end.cancelled() => {}
     }
+    worker.mirrors.stop().await;
     worker.pool.clear();
     worker.links.clear();
 }
@@ -390,6 +398,7 @@ async fn keep_house(worker: &Worker) {
             worker.time.set((now, crate::clock::unix_millis()));
             worker.pool.sweep(worker.timers.now());
             worker.links.sweep(worker.timers.now());
+            worker.mirrors.sweep(worker.timers.now());
             dropped(worker, worker.log.flush());
         }
         if now.duration_since(trimmed) >= TRIM_EVERY {
@@ -400,6 +409,7 @@ async fn keep_house(worker: &Worker) {
         // A worker without clients sleeps once its log is written and its pools are empty.
         !worker.pool.is_empty()
             || !worker.links.is_empty()
+            || !worker.mirrors.is_idle()
             || !worker.log.is_empty()
             || worker.exchanges.holds_some()
     };

@@ -27,6 +27,8 @@ mod heads;
 mod http2;
 #[path = "wire/lifecycle.rs"]
 mod lifecycle;
+#[path = "wire/mirror.rs"]
+mod mirror;
 #[path = "wire/peers.rs"]
 mod peers;
 #[path = "wire/plugins.rs"]

@@ -8,6 +8,7 @@ pub(crate) mod bulk;
 mod configs;
 mod counts;
 mod idle;
+mod mirror;
 pub(crate) mod paced;
 mod price;
 mod rate;
@@ -20,8 +21,8 @@ mod wrk;
 use crate::machine;
 
 /// The parts, which can be run one by one.
-pub(crate) const SECTIONS: [&str; 9] = [
-    "routes", "peers", "rate", "bodies", "idle", "price", "calls", "swaps", "tls",
+pub(crate) const SECTIONS: [&str; 10] = [
+    "routes", "peers", "rate", "bodies", "idle", "price", "calls", "swaps", "tls", "mirror",
 ];
 
 /// Prints the tables of these sections; of all, if none is named.
@@ -44,6 +45,7 @@ pub(crate) async fn run(sections: &[String]) {
             "price" => price::run().await,
             "calls" => counts::run().await,
             "swaps" => swaps::run().await,
+            "mirror" => mirror::run().await,
             "tls" => tls::run().await,
             _ => unreachable!("it is one of the sections"),
         }

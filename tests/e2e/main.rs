@@ -21,6 +21,7 @@ mod misbehave;
 mod redeploy;
 mod registry_outage;
 mod replicas;
+mod rescue;
 mod router_restart;
 mod static_mode;
 mod upgrade;

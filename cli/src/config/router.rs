@@ -8,9 +8,11 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 mod http2;
+mod mirror;
 mod tls;
 
 use http2::Http2;
+use mirror::Mirror;
 use tls::{Listen, TlsMin};
 
 /// What can be said about a router.
@@ -79,6 +81,8 @@ pub(crate) struct RouterSettings {
     pub(crate) limits: Limits,
     #[command(flatten)]
     pub(crate) http2: Http2,
+    #[command(flatten)]
+    pub(crate) mirror: Mirror,
 }
 
 /// How one process takes over from another.
@@ -206,6 +210,7 @@ mirror! {
         limits.head, limits.header_timeout, limits.idle_timeout, limits.keepalive,
         limits.connections, upgrade.patience,
         http2.streams, http2.window, http2.send_buffer, http2.ping_interval, http2.ping_timeout,
+        mirror.at_once, mirror.queue, mirror.memory,
         http2.credit,
     }
 }
@@ -238,6 +243,7 @@ impl RouterSettings {
         config.limits.body = self.limits.body;
         config.limits.tunnel_max_age = self.limits.tunnel_max_age.map(Span::duration);
         config.proxy_protocol = self.proxies.proxy_protocol.into_iter().collect();
+        config.mirror.allow = self.mirror.allow;
         config.trusted_proxies = self.proxies.trusted.into_iter().collect();
         if let Some(believe) = self.proxies.believe_ids {
             config.believe_ids = believe.into();

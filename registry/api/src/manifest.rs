@@ -307,21 +307,23 @@ impl Manifest {
         }
         let bodies: Vec<&str> = self.fallbacks.iter().map(|f| f.name.as_str()).collect();
         for (i, plugin) in self.plugins.iter().enumerate() {
-            let Some(policy) = &plugin.fallback else {
-                continue;
-            };
+            let fallback = plugin.fallback.as_ref();
+            let body = fallback.and_then(|policy| policy.body.as_ref());
+            let spare = fallback.and_then(|policy| policy.service.as_ref());
+            let target = plugin.mirror.as_ref().and_then(|m| m.service.as_ref());
             for (field, name, known, what) in [
-                ("body", &policy.body, &bodies, "[[fallback]]"),
-                ("service", &policy.service, &names, "service"),
+                ("fallback.body", body, &bodies, "[[fallback]]"),
+                ("fallback.service", spare, &names, "service"),
+                ("mirror.service", target, &names, "service"),
             ] {
-                let Some(name) = name.as_ref().map(Name::as_str) else {
+                let Some(name) = name.map(Name::as_str) else {
                     continue;
                 };
                 let hint = strict::nearest(name, known.iter().copied())
                     .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
                 check.ensure(
                     known.contains(&name),
-                    &format!("plugin[{i}].fallback.{field}"),
+                    &format!("plugin[{i}].{field}"),
                     format!("no {what} `{name}` in this file{hint}"),
                 );
             }

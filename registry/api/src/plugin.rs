@@ -16,6 +16,7 @@ pub mod choose;
 pub mod edit;
 pub mod fallback;
 pub mod guard;
+pub mod mirror;
 pub mod when;
 
 pub use answer::{Redirect, Respond};
@@ -23,6 +24,7 @@ pub use choose::{Ab, AbVariant, Assign, Experiment, Gray, GrayRule, Missing};
 pub use edit::{HeaderEdits, Override, Part, PathRewrite, Rewrite, Template, Variable};
 pub use fallback::{FallbackCause, FallbackPolicy, LastGood};
 pub use guard::{Limit, LimitKeyRate, Per, Restrict};
+pub use mirror::Mirror;
 pub use when::{Percent, When};
 
 /// A typed policy and what it is bound to.
@@ -74,6 +76,9 @@ pub struct Plugin {
     /// What is changed about requests and answers.
     #[serde(default)]
     pub rewrite: Option<Rewrite>,
+    /// Copies of requests, sent to somebody else.
+    #[serde(default)]
+    pub mirror: Option<Mirror>,
     /// Other time-outs and retries than the service's.
     #[serde(default, rename = "override")]
     pub overrides: Option<Override>,
@@ -102,6 +107,8 @@ pub enum Kind {
     Gray,
     /// [`Rewrite`]
     Rewrite,
+    /// [`Mirror`]
+    Mirror,
     /// [`Override`]
     Override,
 }
@@ -109,7 +116,7 @@ pub enum Kind {
 impl Kind {
     /// All kinds, in the order in which they look at a request. A request that one refuses or
     /// answers does not reach those behind it.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Fallback,
         Self::Restrict,
         Self::Limit,
@@ -118,6 +125,7 @@ impl Kind {
         Self::Ab,
         Self::Gray,
         Self::Rewrite,
+        Self::Mirror,
         Self::Override,
     ];
 
@@ -132,6 +140,7 @@ impl Kind {
             Self::Ab => "ab",
             Self::Gray => "gray",
             Self::Rewrite => "rewrite",
+            Self::Mirror => "mirror",
             Self::Override => "override",
         }
     }
@@ -168,6 +177,7 @@ impl Plugin {
             (self.ab.is_some(), Kind::Ab),
             (self.gray.is_some(), Kind::Gray),
             (self.rewrite.is_some(), Kind::Rewrite),
+            (self.mirror.is_some(), Kind::Mirror),
             (self.overrides.is_some(), Kind::Override),
         ]
         .into_iter()
@@ -225,7 +235,7 @@ impl Plugin {
             };
         }
         each!(
-            fallback, restrict, limit, redirect, respond, ab, gray, rewrite
+            fallback, restrict, limit, redirect, respond, ab, gray, rewrite, mirror
         );
         if let Some(policy) = &self.overrides {
             check.merge("override", policy.check());

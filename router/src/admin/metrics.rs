@@ -112,6 +112,7 @@ pub(super) fn render(admin: &Admin, out: &mut String) {
         );
     }
     plugins(admin, out);
+    copies(admin, out);
     counters(admin, out);
 }
 
@@ -132,6 +133,53 @@ fn plugins(admin: &Admin, out: &mut String) {
         "What plugins decided about requests; those in shadow only say so.",
         samples,
     );
+}
+
+/// What became of copies of requests.
+fn copies(admin: &Admin, out: &mut String) {
+    let all = admin.shared.tallies.copies();
+    let labels = |plugin: &cardea_registry_api::Name, label: &str, value: &str| {
+        format!(
+            "{{cluster=\"{}\",plugin=\"{plugin}\",{label}=\"{value}\"}}",
+            admin.cluster
+        )
+    };
+    let results = all.iter().flat_map(|(plugin, counts)| {
+        counts
+            .results()
+            .map(|(result, n)| (labels(plugin, "result", result), n as f64))
+            .collect::<Vec<_>>()
+    });
+    family(
+        out,
+        "counter",
+        "cardea_router_mirror_total",
+        "Copies of requests by what became of them.",
+        results,
+    );
+    let compared = all.iter().flat_map(|(plugin, counts)| {
+        counts
+            .comparisons()
+            .map(|(with, n)| (labels(plugin, "difference", with), n as f64))
+            .collect::<Vec<_>>()
+    });
+    family(
+        out,
+        "counter",
+        "cardea_router_mirror_compared_total",
+        "Answers to copies compared with those to their originals, by how they differ.",
+        compared,
+    );
+    let name = "cardea_router_mirror_duration_seconds";
+    let help = "From sending to the answer's head, of copies and of their originals.";
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} histogram");
+    for (plugin, counts) in &all {
+        for (of, durations) in ["copy", "original"].iter().zip(&counts.durations) {
+            let cluster = &admin.cluster;
+            let labels = format!("cluster=\"{cluster}\",plugin=\"{plugin}\",of=\"{of}\"");
+            durations.render(out, name, &labels);
+        }
+    }
 }
 
 fn counters(admin: &Admin, out: &mut String) {

@@ -43,6 +43,7 @@ pub(crate) fn additions() -> Additions<'static> {
         host: b"",
         gone: &[],
         lines: b"",
+        at_once: false,
     }
 }
 

@@ -46,6 +46,15 @@ struct Tap {
     over: bool,
 }
 
+/// Why there is no copy of the content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Untapped {
+    /// It was larger than was to be copied.
+    TooLarge,
+    /// It did not come as a whole.
+    Incomplete,
+}
+
 /// One of the two ends of a body's way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Side {
@@ -111,10 +120,13 @@ impl Body {
         });
     }
 
-    /// The copy; none: the content was larger, or is not complete.
-    pub(crate) fn take_tapped(&mut self) -> Option<Vec<u8>> {
-        let tap = self.tap.take()?;
-        (self.done && !tap.over).then_some(tap.bytes)
+    /// The copy.
+    pub(crate) fn take_tapped(&mut self) -> Result<Vec<u8>, Untapped> {
+        match self.tap.take() {
+            Some(tap) if tap.over => Err(Untapped::TooLarge),
+            Some(tap) if self.done => Ok(tap.bytes),
+            _ => Err(Untapped::Incomplete),
+        }
     }
 
     /// Takes fewer bytes of content than it began with would.

@@ -37,6 +37,8 @@ pub(crate) struct Additions<'a> {
     pub(crate) gone: &'a [Box<[u8]>],
     /// Lines that join the others.
     pub(crate) lines: &'a [u8],
+    /// Nobody waits for leave to send the body.
+    pub(crate) at_once: bool,
 }
 
 /// What tells a service about its client's certificate, in the form that Envoy made common.
@@ -74,7 +76,7 @@ pub(crate) fn request(out: &mut Vec<u8>, raw: &[u8], head: &RequestHead, add: Ad
                 add.believed.is_some() && !own
             }
             // HTTP/1.0 knows nothing of it (RFC 9110, 10.1.1).
-            Known::Expect => head.http11,
+            Known::Expect => head.http11 && !add.at_once,
             // Its body, if any, is framed as it was.
             Known::TransferEncoding => head.framing == Framing::Chunked && anew.keeps(raw, field),
             _ => false,

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::atomic::Ordering};
 use super::{BOUNDS_US, Counter, Histogram, Http2Refusal, Metrics, Protocol, RequestLabels, lock};
 use crate::{
     arrival::Reason,
+    plugin::mirror::Durations,
     tls::{self, Version},
 };
 
@@ -242,6 +243,18 @@ impl Histogram {
         summed.add(self);
         head(out, name, "histogram", help);
         histogram(out, name, "", &summed);
+    }
+}
+
+impl Durations {
+    /// Appends it to a family.
+    pub(crate) fn render(&self, out: &mut String, name: &str, labels: &str) {
+        let mut summed = Summed::default();
+        for (sum, bucket) in summed.buckets.iter_mut().zip(&self.buckets) {
+            *sum = bucket.load(Ordering::Relaxed);
+        }
+        summed.sum_us = self.sum_us.load(Ordering::Relaxed);
+        histogram(out, name, labels, &summed);
     }
 }
 

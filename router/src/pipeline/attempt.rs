@@ -3,6 +3,7 @@
 use std::{
     future::poll_fn,
     io,
+    rc::Rc,
     task::Poll,
     time::{Duration, Instant},
 };
@@ -19,12 +20,12 @@ use crate::{
     },
     http2::{
         Asked, Outbound,
-        links::{Place, Turn},
+        links::{Links, Place, Turn},
     },
     peer::{Failure, Picked},
     pipeline::{Connection, refuse, retry::Sent},
     refusal::{self, Refusal},
-    timer::Timer,
+    timer::{Timer, Timers},
     tls::Reason,
     upstream::{Policy, Security},
     wire::{Unprocessed, Wire},
@@ -85,9 +86,9 @@ pub(crate) async fn attempt<'w>(
         match worker.links.take(number, terms) {
             Some(place) => {
                 if x.request.upgrade {
-                    Box::pin(may_tunnel(conn, &place, policy)).await?;
+                    Box::pin(may_tunnel(&conn.timer, &place, policy)).await?;
                 }
-                Some(stream(place, x, picked)?)
+                Some(stream(place, &x.outbound, picked)?)
             }
             None => None,
         }
@@ -110,13 +111,14 @@ pub(crate) async fn attempt<'w>(
         }
     }
     let mut upstream = if http2 {
-        let place = place(worker, conn, picked, policy).await?;
+        let (links, timers) = (&worker.links, &worker.timers);
+        let place = place(links, timers, &conn.timer, picked, policy).await?;
         if x.request.upgrade {
-            Box::pin(may_tunnel(conn, &place, policy)).await?;
+            Box::pin(may_tunnel(&conn.timer, &place, policy)).await?;
         }
-        stream(place, x, picked)?
+        stream(place, &x.outbound, picked)?
     } else {
-        connect(conn, picked, policy).await?
+        connect(&conn.timer, picked, policy).await?
     };
     let upgraded = converse(worker, conn, x, body, &mut upstream, policy, kept).await?;
     Ok(answer(upstream, asked_at, upgraded))
@@ -131,20 +133,20 @@ fn answer(upstream: Wire, asked_at: Instant, upgraded: bool) -> Answer {
     }
 }
 
-/// A stream for the request.
-fn stream(place: Place, x: &Exchange, picked: &Picked) -> Result<Wire, Trouble> {
+/// A stream for a request, written as HTTP/1.1.
+pub(crate) fn stream(place: Place, request: &[u8], picked: &Picked) -> Result<Wire, Trouble> {
     let scheme = match picked.upstream().security() {
         Security::Plain => "http",
         Security::Tls(_) | Security::Broken => "https",
     };
-    let asked = Asked::take(&x.outbound, scheme).map_err(Trouble::Refused)?;
+    let asked = Asked::take(request, scheme).map_err(Trouble::Refused)?;
     Ok(Wire::Other(Box::new(Outbound::new(place, asked))))
 }
 
 /// Waits until it is known whether the peer takes WebSockets, and goes on if it does.
-async fn may_tunnel(conn: &Connection, place: &Place, policy: &Policy) -> Result<(), Trouble> {
-    conn.timer.set(policy.timeouts.connect.duration());
-    let takes = within(conn, place.takes_websockets()).await;
+async fn may_tunnel(timer: &Timer, place: &Place, policy: &Policy) -> Result<(), Trouble> {
+    timer.set(policy.timeouts.connect.duration());
+    let takes = within(timer, place.takes_websockets()).await;
     match takes.ok_or(unconnected(Failure::ConnectTimeout))? {
         Some(true) => Ok(()),
         Some(false) => Err(Trouble::Refused(refusal::UPGRADE_NOT_SERVED)),
@@ -152,40 +154,41 @@ async fn may_tunnel(conn: &Connection, place: &Place, policy: &Policy) -> Result
     }
 }
 
-/// What `work` comes to; none: the connection's timer went off before.
-async fn within<T>(conn: &Connection, work: impl Future<Output = T>) -> Option<T> {
+/// What `work` comes to; none: the timer went off before.
+async fn within<T>(timer: &Timer, work: impl Future<Output = T>) -> Option<T> {
     let mut work = std::pin::pin!(work);
     poll_fn(|cx| match work.as_mut().poll(cx) {
-        Poll::Pending if conn.timer.fired() => Poll::Ready(None),
+        Poll::Pending if timer.fired() => Poll::Ready(None),
         other => other.map(Some),
     })
     .await
 }
 
 /// A place on an HTTP/2 connection, perhaps one that is being made.
-async fn place(
-    worker: &Worker,
-    conn: &Connection,
+pub(crate) async fn place(
+    links: &Links,
+    timers: &Rc<Timers>,
+    timer: &Timer,
     picked: &Picked,
     policy: &Policy,
 ) -> Result<Place, Trouble> {
     let number = picked.peer().number();
     let terms = picked.upstream().security().number();
-    conn.timer.set(policy.timeouts.connect.duration());
+    timer.set(policy.timeouts.connect.duration());
     loop {
-        let connecting = match worker.links.turn(number, terms) {
+        let connecting = match links.turn(number, terms) {
             Turn::Take(place) => return Ok(place),
             Turn::Connect(connecting) => connecting,
             Turn::Wait(other) => {
-                let waited = within(conn, other.notified()).await;
+                let waited = within(timer, other.notified()).await;
                 waited.ok_or(unconnected(Failure::ConnectTimeout))?;
                 continue;
             }
         };
-        let wire = connect(conn, picked, policy).await?;
+        let wire = connect(timer, picked, policy).await?;
         let keep = policy.timeouts.keepalive.duration();
         let of = (number, terms);
-        let begun = worker.links.begin(of, wire, &worker.timers, keep).await;
+        let begun = links.begin(of, wire, timers, keep).await;
         drop(connecting);
         return begun.map_err(|_| unconnected(Failure::Connect));
     }
@@ -198,22 +201,27 @@ const fn unconnected(failure: Failure) -> Trouble {
     }
 }
 
-async fn connect(conn: &Connection, picked: &Picked, policy: &Policy) -> Result<Wire, Trouble> {
+/// A connection of its own.
+pub(crate) async fn connect(
+    timer: &Timer,
+    picked: &Picked,
+    policy: &Policy,
+) -> Result<Wire, Trouble> {
     let address = picked
         .peer()
         .socket_addr()
         .ok_or(unconnected(Failure::Connect))?;
-    conn.timer.set(policy.timeouts.connect.duration());
+    timer.set(policy.timeouts.connect.duration());
     // Connecting is rare, and its state would make every connection's larger.
     let mut connecting = Box::pin(TcpStream::connect(address));
     let connected = poll_fn(|cx| match connecting.as_mut().poll(cx) {
-        Poll::Pending if conn.timer.fired() => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+        Poll::Pending if timer.fired() => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
         other => other,
     })
     .await;
     match connected {
         Ok(stream) => match stream.set_nodelay(true) {
-            Ok(()) => secure(conn, stream, picked).await.map_err(unconnected),
+            Ok(()) => secure(timer, stream, picked).await.map_err(unconnected),
             Err(_) => Err(unconnected(Failure::Connect)),
         },
         Err(error) if is_local(&error) => Err(Trouble::Local(error)),
@@ -225,14 +233,14 @@ async fn connect(conn: &Connection, picked: &Picked, policy: &Policy) -> Result<
 }
 
 /// The connection as the service wants it; still within the time for connecting.
-async fn secure(conn: &Connection, stream: TcpStream, picked: &Picked) -> Result<Wire, Failure> {
+async fn secure(timer: &Timer, stream: TcpStream, picked: &Picked) -> Result<Wire, Failure> {
     let terms = match picked.upstream().security() {
         Security::Plain => return Ok(Wire::Tcp(stream)),
         Security::Broken => return Err(Failure::Tls),
         Security::Tls(terms) => terms,
     };
     let peer = picked.peer();
-    let connecting = Box::pin(terms.connect(stream, peer.address().host(), &conn.timer));
+    let connecting = Box::pin(terms.connect(stream, peer.address().host(), timer));
     match connecting.await {
         Ok(stream) => Ok(Wire::Other(Box::new(stream))),
         Err(failed) => {

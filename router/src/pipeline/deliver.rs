@@ -86,7 +86,7 @@ pub(crate) async fn answer<'w>(
         let exact = x.upstream.is_empty();
         settle(worker, x, answered, uploaded && exact);
         if let Some(keeping) = keeping {
-            keeping.end(x.download.take_tapped());
+            keeping.end(x.download.take_tapped().ok());
         }
         let (_, written) = conn.wire.write_all(&conn.timer, &x.reply).await;
         seen.bytes_out = x.download.bytes;
@@ -106,7 +106,7 @@ pub(crate) async fn answer<'w>(
         Ok(exact) => {
             settle(worker, x, answered, uploaded && exact);
             if let Some(keeping) = keeping {
-                keeping.end(x.download.take_tapped());
+                keeping.end(x.download.take_tapped().ok());
             }
             finish(conn, x, keep, uploaded).await
         }

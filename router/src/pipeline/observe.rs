@@ -6,6 +6,7 @@ use crate::{
     access_log::{Entry, Logged},
     exchange::Exchange,
     metrics::{Counted, NONE, Protocol, RequestLabels},
+    mirror::Original,
     peer::Picked,
     pipeline::{Connection, plan::Plan},
     switches::{Feature, on},
@@ -57,6 +58,16 @@ impl Seen {
             tunnel: false,
             hidden: None,
         }
+    }
+
+    /// The service's answer, for comparison; none: there was none, or the client got another one.
+    pub(crate) fn original(&self, length: u64) -> Option<Original> {
+        let took = self.upstream_took.filter(|_| self.hidden.is_none())?;
+        Some(Original {
+            status: self.upstream_status,
+            length,
+            took,
+        })
     }
 
     /// A peer answered.

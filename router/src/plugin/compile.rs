@@ -9,7 +9,7 @@ use std::{
 };
 
 use cardea_registry_api::{
-    Fallback as Body, Invalid, Name, Plugin, Route,
+    Address, Fallback as Body, Invalid, Name, Plugin, Route,
     plugin::{Breadth, Kind, LastGood, Override},
     service::BASELINE,
 };
@@ -19,6 +19,7 @@ use super::{
     ab::trials,
     fallback::{COVERED, Fallback, Rescue, Way, memory::Memory},
     limit::{Counts, Limiter},
+    mirror::{self, Copying, Mirror},
     said::{Head, Tally},
 };
 use crate::table::Path;
@@ -40,16 +41,19 @@ pub(crate) struct Plugins {
     tallies: Arc<Tallies>,
 }
 
-/// How often each plugin said what.
+/// How often each plugin said what, and what became of copies.
 #[derive(Debug, Default)]
-pub(crate) struct Tallies(Mutex<BTreeMap<TallyKey, Arc<AtomicU64>>>);
+pub(crate) struct Tallies {
+    said: Mutex<BTreeMap<TallyKey, Arc<AtomicU64>>>,
+    copies: Mutex<BTreeMap<Name, Arc<mirror::Counts>>>,
+}
 
 /// Plugin, kind and verdict.
 type TallyKey = (Name, Kind, Box<str>);
 
 impl Tallies {
     fn of(&self, plugin: &Name, kind: Kind, verdict: &str) -> Tally {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (plugin.clone(), kind, verdict.into());
         Tally {
             verdict: verdict.into(),
@@ -57,9 +61,22 @@ impl Tallies {
         }
     }
 
+    fn copies_of(&self, plugin: &Name) -> Arc<mirror::Counts> {
+        let mut all = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(plugin.clone()).or_default())
+    }
+
+    /// Plugins that send copies, and what became of these.
+    pub(crate) fn copies(&self) -> Vec<(Name, Arc<mirror::Counts>)> {
+        let all = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        let each = all.iter();
+        each.map(|(name, counts)| (name.clone(), Arc::clone(counts)))
+            .collect()
+    }
+
     /// Plugin, kind, verdict and how often.
     pub(crate) fn each(&self, mut see: impl FnMut(&Name, Kind, &str, u64)) {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         for ((plugin, kind, verdict), count) in all.iter() {
             see(plugin, *kind, verdict, count.load(Relaxed));
         }
@@ -173,6 +190,9 @@ impl Plugins {
             Stage::Gray(bound(head(&verdicts), groups))
         } else if let Some(rewrite) = &plugin.rewrite {
             Stage::Rewrite(bound(head(&["rewritten"]), Rewriting::new(rewrite)?))
+        } else if let Some(mirror) = &plugin.mirror {
+            let copying = Copying::new(name, mirror, tallies.copies_of(name))?;
+            Stage::Mirror(Mirror::new(bound(head(&["copied"]), copying)))
         } else if let Some(overrides) = &plugin.overrides {
             Stage::Override(Arc::new(overrides.clone()))
         } else {
@@ -198,6 +218,7 @@ impl Plugins {
     pub(crate) fn services(&self) -> impl Iterator<Item = &Name> {
         self.ready.values().filter_map(|ready| match &ready.stage {
             Stage::Fallback(fallback) => fallback.bound.policy.service.as_ref(),
+            Stage::Mirror(mirror) => mirror.bound.policy.service.as_ref(),
             _ => None,
         })
     }
@@ -280,13 +301,27 @@ impl Plugins {
         let gone = rewriting
             .as_ref()
             .map_or(&[][..], |bound| bound.policy.reply_gone());
+        let not_sent = rewriting
+            .as_ref()
+            .map_or(&[][..], |bound| bound.policy.request_gone());
         for stage in &mut chain.stages {
+            if let Stage::Mirror(mirror) = stage {
+                let policy = &mirror.bound.policy;
+                let at = slot(Part {
+                    service: policy.service.as_ref(),
+                    group: policy.group.as_ref().map(Name::as_str),
+                    overrides: None,
+                    address: policy.address.as_ref(),
+                });
+                mirror.find(at, not_sent);
+            }
             if let Stage::Fallback(fallback) = stage {
                 let policy = &fallback.bound.policy;
                 let part = Part {
                     service: policy.service.as_ref(),
                     group: policy.group.as_ref().map(Name::as_str),
                     overrides: made.overrides.as_ref().filter(|_| policy.service.is_none()),
+                    address: None,
                 };
                 let asks = part.service.is_some() || part.group.is_some();
                 let elsewhere = asks.then(|| slot(part));
@@ -307,6 +342,8 @@ pub(crate) struct Part<'a> {
     pub(crate) group: Option<&'a str>,
     /// A plugin's changes to the policy.
     pub(crate) overrides: Option<&'a (Name, Arc<Override>)>,
+    /// No part of a service at all, but who is at this address.
+    pub(crate) address: Option<&'a Address>,
 }
 
 impl<'a> Part<'a> {
@@ -315,6 +352,7 @@ impl<'a> Part<'a> {
             service: None,
             group: Some(group),
             overrides,
+            address: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use super::{
     edit::About,
     fallback::Fallback,
     limit::Permit,
+    mirror::Mirror,
     said::{Head, Mode, Said},
     scratch::Scratch,
 };
@@ -25,6 +26,8 @@ pub(crate) struct Decision<'c> {
     pub(crate) permit: Option<Permit>,
     /// What stands in for an answer that there is not.
     pub(crate) fallback: Option<&'c Fallback>,
+    /// Who gets copies.
+    pub(crate) mirror: Option<&'c Mirror>,
     /// Request headers that do not go on.
     pub(crate) request_gone: &'c [Box<[u8]>],
     /// Headers of the answer that do not go on.

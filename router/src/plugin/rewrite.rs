@@ -36,6 +36,11 @@ impl Rewriting {
 }
 
 impl Rewriting {
+    /// Names of fields of requests that do not go on.
+    pub(super) fn request_gone(&self) -> &[Box<[u8]>] {
+        &self.request.gone
+    }
+
     /// Names of fields of answers that do not go on.
     pub(super) fn reply_gone(&self) -> &[Box<[u8]>] {
         &self.response.gone

@@ -32,6 +32,10 @@ use crate::{
     upstream::{Member, Parts, Policy, Security, Upstream},
 };
 
+mod addresses;
+
+use addresses::Addresses;
+
 /// Makes tables and keeps what outlives them.
 #[derive(Debug)]
 pub(crate) struct Builder {
@@ -52,6 +56,7 @@ pub(crate) struct Builder {
     /// Services that routes name.
     routed: BTreeSet<Name>,
     next_peer: PeerNumber,
+    addresses: Addresses,
     version: u64,
 }
 
@@ -141,6 +146,7 @@ impl Builder {
             refused_plugins: Vec::new(),
             routed: BTreeSet::new(),
             next_peer: 0,
+            addresses: Addresses::default(),
             version: 0,
         }
     }
@@ -229,13 +235,19 @@ impl Builder {
             by_name,
             places,
             upstreams,
+            next_peer,
+            addresses,
             ..
         } = self;
+        addresses.begin();
         let (routes, refused) = Routes::build(objects.routes().map(Arc::as_ref), |route| {
             let next = u32::try_from(route_indexes.len()).unwrap_or(u32::MAX);
             let index = *route_indexes.entry(route.id.clone()).or_insert(next);
             let body = |name: &Name| objects.fallback(name);
             let made = plugins.of_route(cluster, route, body, |part| {
+                if let Some(address) = part.address {
+                    return addresses.slot(address, cluster, upstreams, next_peer);
+                }
                 let service = part.service.unwrap_or(&route.service);
                 let place = &mut places[by_name[service]];
                 match (part.group, part.overrides) {
@@ -254,6 +266,7 @@ impl Builder {
                 chain: made.chain,
             }
         });
+        addresses.end(upstreams);
         self.routes = Arc::new(routes);
         self.refused = refused;
         self.refused_plugins = bad_plugins;

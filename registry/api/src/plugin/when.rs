@@ -180,6 +180,9 @@ pub(crate) fn methods(methods: &[String]) -> Result<(), Invalid> {
 pub struct Percent(u16);
 
 impl Percent {
+    /// All of it.
+    pub const ALL: Self = Self(10_000);
+
     /// In hundredths of a percent: 0 to 10,000.
     pub const fn hundredths(self) -> u16 {
         self.0

@@ -28,6 +28,7 @@ fn forwarded_by(text: &str, trusted: Option<&str>, drop_underscores: bool) -> St
         host: b"",
         gone: &[],
         lines: b"",
+        at_once: false,
     };
     request(&mut out, text.as_bytes(), &head, add);
     String::from_utf8(out).unwrap()
