@@ -5,6 +5,7 @@ mod ctl;
 mod demo;
 mod dev;
 mod overrule;
+mod plugins;
 
 use std::path::PathBuf;
 
@@ -18,6 +19,7 @@ pub(crate) use ctl::{
 };
 pub(crate) use demo::DemoArgs;
 pub(crate) use dev::DevArgs;
+pub(crate) use plugins::{BindTo, FallbackCommand, GroupsCommand, PluginWrite, PluginsCommand};
 
 use crate::config::{registry::RegistrySettings, router::RouterSettings};
 

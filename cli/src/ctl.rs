@@ -9,10 +9,13 @@ mod connect;
 mod dev;
 mod diff;
 mod explain;
+mod fallback;
 mod get;
+mod groups;
 mod instances;
 mod manifest;
 mod operate;
+mod plugins;
 mod rows;
 
 use cardea_registry_api::client::{Client, ClientError};
@@ -72,6 +75,9 @@ async fn dispatch(args: CtlArgs) -> Outcome {
             let router = router.unwrap_or_else(|| connect::router(&connect.data_dir));
             explain::run(&router, &method, &url, &headers, json).await
         }
+        CtlCommand::Plugins(command) => plugins::run(&session()?, command).await,
+        CtlCommand::Groups(command) => groups::run(&session()?, command).await,
+        CtlCommand::Fallback(command) => fallback::run(&session()?, command).await,
         CtlCommand::Token(token) => operate::token(&session()?, token).await,
         CtlCommand::History(history) => operate::history(&session()?, history.command).await,
         CtlCommand::Snapshot(snapshot) => operate::snapshot(&session()?, &snapshot).await,

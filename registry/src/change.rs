@@ -6,7 +6,7 @@
 use std::{borrow::Cow, fmt, sync::Arc};
 
 use cardea_registry_api::{
-    Certificate, Cluster, InstanceKey, Invalid, Name, Route, Service, api,
+    Certificate, Cluster, Fallback, InstanceKey, Invalid, Name, Plugin, Route, Service, api,
     api::{InstancePatch, Registration, Role, TokenInfo},
 };
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,10 @@ pub enum Kind {
     Route,
     /// [`Certificate`], by name.
     Certificate,
+    /// [`Fallback`], by name.
+    Fallback,
+    /// [`Plugin`], by name.
+    Plugin,
     /// [`cardea_registry_api::Instance`], by `cluster/service/id`.
     Instance,
     /// [`TokenRecord`], by name; never in the feed.
@@ -41,6 +45,8 @@ impl Kind {
             Self::Service => "service",
             Self::Route => "route",
             Self::Certificate => "certificate",
+            Self::Fallback => "fallback",
+            Self::Plugin => "plugin",
             Self::Instance => "instance",
             Self::Token => "token",
             Self::History => "history",
@@ -55,6 +61,8 @@ impl Kind {
             Self::Service,
             Self::Route,
             Self::Certificate,
+            Self::Fallback,
+            Self::Plugin,
             Self::Instance,
             Self::Token,
             Self::History,
@@ -78,6 +86,18 @@ pub(crate) fn shown(kind: Kind, json: &str) -> Cow<'_, str> {
     let mut value = serde_json::from_str(json).unwrap_or_default();
     hide_key(&mut value);
     Cow::Owned(value.to_string())
+}
+
+/// A stored body's length in the place of the body, where many are shown.
+pub(crate) fn hide_body(fallback: &mut serde_json::Value) {
+    let Some(fields) = fallback.as_object_mut() else {
+        return;
+    };
+    if let Some(serde_json::Value::String(body)) = fields.remove("body") {
+        let padding = body.bytes().rev().take_while(|b| *b == b'=').count();
+        let size = (body.len() / 4 * 3).saturating_sub(padding);
+        fields.insert("size".to_owned(), size.into());
+    }
 }
 
 /// Takes a certificate's private key out of its JSON.
@@ -182,6 +202,34 @@ pub enum Change {
     },
     /// Delete a certificate.
     DeleteCertificate {
+        /// Which.
+        name: Name,
+        /// What the writer saw.
+        expected: Expected,
+    },
+    /// Create or replace a stored body.
+    PutFallback {
+        /// The whole object.
+        fallback: Fallback,
+        /// What the writer saw.
+        expected: Expected,
+    },
+    /// Delete a stored body; refused while a plugin names it.
+    DeleteFallback {
+        /// Which.
+        name: Name,
+        /// What the writer saw.
+        expected: Expected,
+    },
+    /// Create or replace a plugin; what it names must exist.
+    PutPlugin {
+        /// The whole object.
+        plugin: Box<Plugin>,
+        /// What the writer saw.
+        expected: Expected,
+    },
+    /// Delete a plugin.
+    DeletePlugin {
         /// Which.
         name: Name,
         /// What the writer saw.
@@ -320,8 +368,13 @@ impl Outcome {
             Verb::Delete | Verb::Absent => return None,
         };
         let json = |text: &Option<Arc<str>>| {
-            text.as_deref()
-                .and_then(|text| serde_json::from_str(&shown(self.kind, text)).ok())
+            let mut value = text
+                .as_deref()
+                .and_then(|text| serde_json::from_str(&shown(self.kind, text)).ok());
+            if self.kind == Kind::Fallback {
+                value.iter_mut().for_each(hide_body);
+            }
+            value
         };
         Some(api::Action {
             kind: self.kind.as_str().to_owned(),

@@ -301,14 +301,17 @@ impl Core {
         known || listed.unwrap_or(false)
     }
 
-    /// Changes after a revision, oldest first; from the database.
-    pub async fn history(&self, after: u64, limit: u32) -> Result<Vec<ChangeRecord>, StoreError> {
-        let rows = self
-            .shared
-            .store
-            .changes_from(after + 1, limit.into())
-            .await?;
-        Ok(rows.iter().map(crate::record::Record::api).collect())
+    /// Changes after a revision, oldest first, from the database; and whether there are more than these,
+    /// which are as many as fit into a few megabytes.
+    pub async fn history(
+        &self,
+        after: u64,
+        limit: u32,
+    ) -> Result<(Vec<ChangeRecord>, bool), StoreError> {
+        const MOST: usize = 16 << 20;
+        let store = &self.shared.store;
+        let (rows, more) = store.changes_within(after + 1, limit.into(), MOST).await?;
+        Ok((rows.iter().map(crate::record::Record::api).collect(), more))
     }
 
     /// The oldest change that is kept; none: nothing was changed yet.

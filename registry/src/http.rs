@@ -8,6 +8,7 @@ mod apply;
 mod changes;
 mod configuration;
 mod extract;
+mod fallbacks;
 mod feed;
 mod front;
 pub(crate) mod health;
@@ -19,6 +20,7 @@ mod precondition;
 pub(crate) mod problem;
 mod registrations;
 mod routers;
+mod schemas;
 mod snapshots;
 mod status;
 mod tokens;
@@ -53,6 +55,10 @@ pub(crate) type Api = State<Arc<App>>;
 fn calls() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(openapi::frame())
         .merge(configuration::calls())
+        .routes(routes!(schemas::list))
+        .routes(routes!(schemas::get))
+        .routes(routes!(fallbacks::list))
+        .routes(routes!(fallbacks::get, fallbacks::put, fallbacks::delete))
         .routes(routes!(apply::apply))
         .routes(routes!(instances::list))
         .routes(routes!(

@@ -9,11 +9,13 @@
 pub mod apply;
 mod index;
 pub(crate) mod object;
+mod references;
 
 use std::sync::Arc;
 
 use cardea_registry_api::{
-    Certificate, Cluster, Instance, InstanceKey, InstanceState, Name, Route, Service, Source,
+    Certificate, Cluster, Fallback, Instance, InstanceKey, InstanceState, Name, Plugin, Route,
+    Service, Source,
     feed::{Line, SetChecksum},
     route::{HostPattern, PathPrefix},
 };
@@ -74,7 +76,7 @@ impl Totals {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Recent {
     pub(crate) revision: u64,
-    /// None: services, routes and certificates, which are in every cluster's feed.
+    /// None: what is in every cluster's feed, such as services.
     pub(crate) cluster: Option<Name>,
     pub(crate) kind: Kind,
     pub(crate) key: Arc<str>,
@@ -99,6 +101,8 @@ pub struct State {
     routes_at: OrdMap<(HostPattern, PathPrefix), Name>,
     routes_of: OrdSet<(Name, Name)>,
     certificates: OrdMap<Name, Arc<Stored<Certificate>>>,
+    fallbacks: OrdMap<Name, Arc<Stored<Fallback>>>,
+    plugins: OrdMap<Name, Arc<Stored<Plugin>>>,
     instances: OrdMap<InstanceKey, Arc<Stored<Instance>>>,
     /// Service, cluster → how many instances.
     instances_of: OrdMap<(Name, Name), u64>,
@@ -110,6 +114,8 @@ pub struct State {
     shared: Totals,
     per_cluster: OrdMap<Name, Totals>,
     pub(crate) recent: Vector<Recent>,
+    /// Of the lines in `recent`.
+    recent_bytes: usize,
     /// `recent` holds every change after this revision.
     pub(crate) recent_from: u64,
 }
@@ -130,6 +136,8 @@ impl State {
             routes_at: OrdMap::new(),
             routes_of: OrdSet::new(),
             certificates: OrdMap::new(),
+            fallbacks: OrdMap::new(),
+            plugins: OrdMap::new(),
             instances: OrdMap::new(),
             instances_of: OrdMap::new(),
             counts: OrdMap::new(),
@@ -139,6 +147,7 @@ impl State {
             shared: Totals::default(),
             per_cluster: OrdMap::new(),
             recent: Vector::new(),
+            recent_bytes: 0,
         }
     }
 
@@ -170,6 +179,16 @@ impl State {
     /// A certificate.
     pub fn certificate(&self, name: &str) -> Option<&Arc<Stored<Certificate>>> {
         self.certificates.get(name)
+    }
+
+    /// A stored body.
+    pub fn fallback(&self, name: &str) -> Option<&Arc<Stored<Fallback>>> {
+        self.fallbacks.get(name)
+    }
+
+    /// A plugin.
+    pub fn plugin(&self, name: &str) -> Option<&Arc<Stored<Plugin>>> {
+        self.plugins.get(name)
     }
 
     /// An instance.
@@ -217,6 +236,22 @@ impl State {
         after: Option<&Name>,
     ) -> impl Iterator<Item = &Arc<Stored<Certificate>>> + use<'_> {
         behind(&self.certificates, after)
+    }
+
+    /// Stored bodies behind `after`, by name.
+    pub fn fallbacks(
+        &self,
+        after: Option<&Name>,
+    ) -> impl Iterator<Item = &Arc<Stored<Fallback>>> + use<'_> {
+        behind(&self.fallbacks, after)
+    }
+
+    /// Plugins behind `after`, by name.
+    pub fn plugins(
+        &self,
+        after: Option<&Name>,
+    ) -> impl Iterator<Item = &Arc<Stored<Plugin>>> + use<'_> {
+        behind(&self.plugins, after)
     }
 
     /// Tokens behind `after`, by name.
@@ -280,11 +315,13 @@ impl State {
             + self.services.len()
             + self.routes.len()
             + self.certificates.len()
+            + self.fallbacks.len()
+            + self.plugins.len()
             + self.instances.len()
             + self.tokens.len()) as u64
     }
 
-    /// What a cluster's feed holds: services, routes, certificates and its instances.
+    /// What a cluster's feed holds: what all feeds do, and its instances.
     pub fn totals(&self, cluster: &Name) -> Totals {
         let mut totals = self.shared;
         if let Some(own) = self.per_cluster.get(cluster) {
@@ -302,6 +339,8 @@ impl State {
             .chain(self.services.values().map(|s| &s.line))
             .chain(self.routes.values().map(|s| &s.line))
             .chain(self.certificates.values().map(|s| &s.line))
+            .chain(self.fallbacks.values().map(|s| &s.line))
+            .chain(self.plugins.values().map(|s| &s.line))
             .chain(self.tokens.values().map(|s| &s.line))
             .chain(self.instances.values().map(|s| &s.line))
     }
@@ -324,6 +363,14 @@ impl State {
                     .map(|(k, s)| (Kind::Certificate, k.to_string(), s.revision, s.json())),
             )
             .chain(
+                (self.fallbacks.iter())
+                    .map(|(k, s)| (Kind::Fallback, k.to_string(), s.revision, s.json())),
+            )
+            .chain(
+                (self.plugins.iter())
+                    .map(|(k, s)| (Kind::Plugin, k.to_string(), s.revision, s.json())),
+            )
+            .chain(
                 (self.tokens.iter())
                     .map(|(k, s)| (Kind::Token, k.to_string(), s.revision, s.json())),
             )
@@ -341,6 +388,8 @@ impl State {
         (self.services.values().map(|s| &s.line))
             .chain(self.routes.values().map(|s| &s.line))
             .chain(self.certificates.values().map(|s| &s.line))
+            .chain(self.fallbacks.values().map(|s| &s.line))
+            .chain(self.plugins.values().map(|s| &s.line))
             .chain(self.instances_in(cluster, None).map(|s| &s.line))
     }
 
@@ -349,6 +398,7 @@ impl State {
         self.epoch = epoch;
         self.revision = revision;
         self.recent = Vector::new();
+        self.recent_bytes = 0;
         self.recent_from = revision;
         self.touch_all(revision);
     }
@@ -361,6 +411,7 @@ impl State {
     /// After loading: deltas start here.
     pub(crate) fn loaded(&mut self) {
         self.recent = Vector::new();
+        self.recent_bytes = 0;
         self.recent_from = self.revision;
         self.touch_all(self.revision);
     }

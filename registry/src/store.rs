@@ -165,6 +165,16 @@ impl Store {
         run!(self, self.timeout, changes_from(revision, limit))
     }
 
+    /// As [`Store::changes_from`], up to so many bytes of objects, and whether there are more.
+    pub(crate) async fn changes_within(
+        &self,
+        revision: u64,
+        limit: u64,
+        bytes: usize,
+    ) -> Result<(Vec<Record>, bool), StoreError> {
+        run!(self, self.timeout, changes_within(revision, limit, bytes))
+    }
+
     /// Whether the log begins only behind a point, so that nobody can say from it whether the point
     /// was in this history: what is older was removed.
     pub(crate) async fn begins_after(&self, point: &Point) -> Result<bool, StoreError> {

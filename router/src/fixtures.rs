@@ -91,7 +91,7 @@ impl World {
 
     pub(crate) fn plugin(&mut self, plugin: Plugin) {
         self.objects
-            .set(Object::Plugin(Arc::new(plugin)), &mut self.dirty);
+            .set(Object::Plugin(Arc::new(plugin), None), &mut self.dirty);
     }
 
     pub(crate) fn instance(&mut self, instance: Instance) {

@@ -18,6 +18,7 @@ mod http2_services;
 mod kill;
 mod latency;
 mod misbehave;
+mod plugins;
 mod redeploy;
 mod registry_outage;
 mod replicas;

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use cardea_registry_api::{InstanceState, Name, Span, api};
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::{FallbackCommand, GroupsCommand, PluginsCommand};
+
 /// A client of a running registry.
 #[derive(Debug, Args)]
 #[command(
@@ -117,7 +119,7 @@ Nothing is deleted by leaving it out. The form is that of `cardea router --stati
     #[command(after_help = "Example:
   cardea ctl diff -f services.toml      exit status 0: nothing to change, 1: something")]
     Diff(DiffArgs),
-    /// Delete a cluster, service, route or certificate, or take an instance out
+    /// Delete a cluster, service, route, plugin …, or take an instance out
     #[command(after_help = "Examples:
   cardea ctl delete route search.svc.local
   cardea ctl delete instance search/10.0.0.7:9001 --yes")]
@@ -169,6 +171,15 @@ It holds, whatever the instance reports, until `undrain` or until it deregisters
         #[arg(long, env = "CARDEA_ROUTER", value_name = "URL")]
         router: Option<String>,
     },
+    /// Show and change plugins, and what they are bound to
+    #[command(subcommand, visible_alias = "plugin")]
+    Plugins(PluginsCommand),
+    /// Show and change groups: named parts of a service's instances
+    #[command(subcommand, visible_alias = "group")]
+    Groups(GroupsCommand),
+    /// Store bodies for answers that stand in for a service's
+    #[command(subcommand, visible_alias = "fallbacks")]
+    Fallback(FallbackCommand),
     /// Make, list and delete tokens
     #[command(subcommand)]
     Token(TokenCommand),
@@ -222,6 +233,10 @@ pub(crate) enum GetKind {
     Routes,
     #[value(alias = "certificate", alias = "cert", alias = "certs")]
     Certificates,
+    #[value(alias = "plugin")]
+    Plugins,
+    #[value(alias = "fallback")]
+    Fallbacks,
     #[value(alias = "instance")]
     Instances,
     #[value(alias = "router")]
@@ -243,6 +258,8 @@ pub(crate) enum DeletableKind {
     Route,
     #[value(alias = "cert")]
     Certificate,
+    Plugin,
+    Fallback,
     Instance,
 }
 

@@ -8,6 +8,9 @@ use crate::{
     exit::{Exit, Outcome},
 };
 
+/// What a dry run ends with.
+pub(super) const NOTHING: &str = "nothing was written (--dry-run)";
+
 /// Creates and updates what the files say.
 pub(super) async fn apply(session: &Session, args: ApplyArgs) -> Outcome {
     let request = manifest::read(&args.files)?;
@@ -16,7 +19,7 @@ pub(super) async fn apply(session: &Session, args: ApplyArgs) -> Outcome {
     let applied = applied.map_err(|e| session.failure(&e))?;
     session.print(&applied, |applied| {
         if dry_run {
-            diff::render(&applied.actions) + "\nnothing was written (--dry-run)"
+            format!("{}\n{NOTHING}", diff::render(&applied.actions))
         } else {
             done(applied)
         }

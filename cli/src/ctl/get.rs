@@ -2,6 +2,7 @@
 
 use cardea_registry_api::{
     Name,
+    api::Versioned,
     client::{ClientError, InstanceQuery, PageQuery},
 };
 use serde::Serialize;
@@ -48,6 +49,22 @@ pub(super) async fn run(session: &Session, args: GetArgs) -> Outcome {
         GetKind::Certificates => match name()? {
             Some(name) => one(session, client.certificate(&name).await, rows::certificates),
             None => many(session, client.all_certificates().await, rows::certificates),
+        },
+        GetKind::Plugins => match name()? {
+            Some(name) => one(session, client.plugin(&name).await, rows::plugins),
+            None => many(session, client.all_plugins().await, rows::plugins),
+        },
+        GetKind::Fallbacks => match name()? {
+            Some(name) => {
+                let found = client.fallback(&name).await.map_err(failed)?;
+                session.print(&found, |found| {
+                    rows::fallbacks(&[Versioned {
+                        revision: found.revision,
+                        object: found.object.info(),
+                    }])
+                })
+            }
+            None => many(session, client.all_fallbacks().await, rows::fallbacks),
         },
         GetKind::Instances => {
             if let Some(name) = named {

@@ -101,7 +101,8 @@ fn yaml(text: &str) -> Result<Value, String> {
             }
             _ => {
                 return Err(
-                    "a document has `cluster`, `service`, `route` and `certificate` lists"
+                    "a document has `cluster`, `service`, `route`, `plugin`, `fallback` and \
+                     `certificate` lists"
                         .to_owned(),
                 );
             }
@@ -118,45 +119,31 @@ fn add(
     manifest: Manifest,
     cluster: &Name,
 ) -> Result<(), String> {
-    if let Some(fallback) = manifest.fallbacks.first() {
-        return Err(format!(
-            "{name}: fallback `{}`: the registry does not keep stored bodies yet; routers take them \
-             from a static file",
-            fallback.name
-        ));
-    }
-    if let Some(plugin) = manifest.plugins.first() {
-        return Err(format!(
-            "{name}: plugin `{}`: the registry does not keep plugins yet; routers take them from a \
-             file (router --static). Take the [[plugin]] tables out",
-            plugin.name
-        ));
-    }
     let part = manifest.into_request(cluster);
-    let objects = part
-        .clusters
-        .iter()
-        .map(|cluster| format!("cluster `{}`", cluster.name))
+    let named = |kind: &'static str| move |name: &Name| format!("{kind} `{name}`");
+    let objects = (part.clusters.iter().map(|one| &one.name))
+        .map(named("cluster"))
         .chain(
             part.services
                 .iter()
-                .map(|service| format!("service `{}`", service.name)),
+                .map(|one| &one.name)
+                .map(named("service")),
+        )
+        .chain(part.routes.iter().map(|one| &one.id).map(named("route")))
+        .chain(
+            part.plugins
+                .iter()
+                .map(|one| &one.name)
+                .map(named("plugin")),
         )
         .chain(
-            part.routes
+            part.fallbacks
                 .iter()
-                .map(|route| format!("route `{}`", route.id)),
+                .map(|one| &one.name)
+                .map(named("fallback")),
         )
-        .chain(
-            part.certificates
-                .iter()
-                .map(|certificate| format!("certificate `{}`", certificate.name)),
-        )
-        .chain(
-            part.instances
-                .iter()
-                .map(|keyed| format!("instance `{}`", keyed.key)),
-        );
+        .chain((part.certificates.iter().map(|one| &one.name)).map(named("certificate")))
+        .chain((part.instances.iter()).map(|keyed| format!("instance `{}`", keyed.key)));
     for object in objects {
         if let Some(other) = seen.insert(object.clone(), name.to_owned()) {
             return Err(format!(
@@ -168,6 +155,8 @@ fn add(
     whole.services.extend(part.services);
     whole.routes.extend(part.routes);
     whole.certificates.extend(part.certificates);
+    whole.fallbacks.extend(part.fallbacks);
+    whole.plugins.extend(part.plugins);
     whole.instances.extend(part.instances);
     Ok(())
 }
@@ -205,13 +194,25 @@ mod tests {
     }
 
     #[test]
-    fn plugins_are_refused_rather_than_lost() {
-        let plugin = "[[plugin]]\nname = \"p\"\n[plugin.respond]\n";
-        let manifest = parse("-", &format!("{TOML}{plugin}")).unwrap();
+    fn plugins_and_stored_bodies_are_part_of_it() {
+        let more = "[[plugin]]\nname = \"p\"\n[plugin.respond]\n\
+                    [[fallback]]\nname = \"f\"\ntext = \"later\"\n";
+        let manifest = || parse("-", &format!("{TOML}{more}")).unwrap();
         let (mut whole, mut seen) = (ApplyRequest::default(), BTreeMap::new());
         let cluster: Name = "default".parse().unwrap();
-        let error = add(&mut whole, &mut seen, "x.toml", manifest, &cluster).unwrap_err();
-        assert!(error.starts_with("x.toml: plugin `p`: the registry does not keep plugins"));
+        add(&mut whole, &mut seen, "a.toml", manifest(), &cluster).unwrap();
+        assert_eq!(whole.plugins[0].name.as_str(), "p");
+        assert_eq!(whole.fallbacks[0].body.as_bytes(), b"later");
+        for table in ["plugin", "fallback"] {
+            let (kind, text) = more.split_once("[[fallback]]").unwrap();
+            let text = match table {
+                "plugin" => kind.to_owned(),
+                _ => format!("[[fallback]]{text}"),
+            };
+            let again = parse("-", &text).unwrap();
+            let error = add(&mut whole, &mut seen, "b.toml", again, &cluster).unwrap_err();
+            assert!(error.starts_with(&format!("b.toml: {table} `")), "{error}");
+        }
     }
 
     #[test]

@@ -40,6 +40,14 @@ pub(super) async fn delete(
             "certificate",
             client.certificate(&key).await.map_err(failed)?.revision,
         ),
+        DeletableKind::Plugin => (
+            "plugin",
+            client.plugin(&key).await.map_err(failed)?.revision,
+        ),
+        DeletableKind::Fallback => (
+            "fallback",
+            client.fallback(&key).await.map_err(failed)?.revision,
+        ),
         _ => ("route", client.route(&key).await.map_err(failed)?.revision),
     };
     if write.dry_run {
@@ -51,6 +59,8 @@ pub(super) async fn delete(
         DeletableKind::Cluster => client.delete_cluster(&key, seen).await,
         DeletableKind::Service => client.delete_service(&key, seen).await,
         DeletableKind::Certificate => client.delete_certificate(&key, seen).await,
+        DeletableKind::Plugin => client.delete_plugin(&key, seen).await,
+        DeletableKind::Fallback => client.delete_fallback(&key, seen).await,
         _ => client.delete_route(&key, seen).await,
     };
     session.print(&written.map_err(failed)?, |written| {

@@ -1,8 +1,9 @@
 //! How objects look in tables.
 
 use cardea_registry_api::{
-    Certificate, Cluster, Instance, Route, Service,
+    Certificate, Cluster, Instance, Plugin, Route, Service,
     api::{ChangeRecord, RouterInfo, SnapshotInfo, Status, TokenInfo, Versioned},
+    fallback::FallbackInfo,
     policy::Balance,
 };
 use serde::Serialize;
@@ -122,6 +123,48 @@ pub(super) fn certificates(items: &[Versioned<Certificate>]) -> String {
         "revision",
     ];
     render(&headings, items.iter().map(row).collect(), &["revision"])
+}
+
+pub(super) fn plugins(items: &[Versioned<Plugin>]) -> String {
+    let row = |item: &Versioned<Plugin>| {
+        let plugin = &item.object;
+        let bound = match plugin.binding() {
+            Some((thing, name)) => format!("{} {name}", thing.as_str()),
+            None => "everything".to_owned(),
+        };
+        let state = match (plugin.enabled, plugin.shadow) {
+            (false, _) => "off",
+            (true, true) => "shadow",
+            (true, false) => "on",
+        };
+        vec![
+            plugin.name.to_string(),
+            super::plugins::kind(plugin),
+            bound,
+            state.to_owned(),
+            if plugin.required { "required" } else { "" }.to_owned(),
+            item.revision.to_string(),
+        ]
+    };
+    let headings = ["plugin", "kind", "bound to", "state", "", "revision"];
+    render(&headings, items.iter().map(row).collect(), &["revision"])
+}
+
+pub(super) fn fallbacks(items: &[Versioned<FallbackInfo>]) -> String {
+    let row = |item: &Versioned<FallbackInfo>| {
+        let fallback = &item.object;
+        let status = fallback.status.map(|status| status.to_string());
+        vec![
+            fallback.name.to_string(),
+            fallback.content_type.clone(),
+            or_dash(&status.unwrap_or_default()),
+            size(fallback.size),
+            item.revision.to_string(),
+        ]
+    };
+    let headings = ["fallback", "type", "status", "size", "revision"];
+    let right = ["size", "revision"];
+    render(&headings, items.iter().map(row).collect(), &right)
 }
 
 pub(super) fn instances(items: &[Versioned<Instance>]) -> String {

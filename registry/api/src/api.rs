@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Address, Certificate, Cluster, Instance, InstanceKey, InstanceState, Name, Route, Service,
-    Source, Span,
+    Address, Certificate, Cluster, Fallback, Instance, InstanceKey, InstanceState, Name, Plugin,
+    Route, Service, Source, Span,
 };
 
 /// The header that carries the revision of an answer.
@@ -373,9 +373,28 @@ pub struct ApplyRequest {
     /// Certificates. One that exists may come without its key.
     #[serde(default)]
     pub certificates: Vec<Certificate>,
+    /// Stored bodies.
+    #[serde(default)]
+    pub fallbacks: Vec<Fallback>,
+    /// Plugins.
+    #[serde(default)]
+    pub plugins: Vec<Plugin>,
     /// Instances (source `manual`).
     #[serde(default)]
     pub instances: Vec<KeyedRegistration>,
+}
+
+/// What a plugin of a kind may say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct KindSchema {
+    /// The kind.
+    pub kind: String,
+    /// What it is for.
+    pub description: String,
+    /// JSON Schema (2020-12) of a whole plugin of this kind, which refers to nothing outside of itself.
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
+    pub schema: serde_json::Value,
 }
 
 /// The answer to `POST /v1/apply[?dry_run=true]`.
@@ -392,7 +411,7 @@ pub struct Applied {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Action {
-    /// The object's kind: `cluster`, `service`, `route` or `instance`.
+    /// The object's kind: `cluster`, `service`, `route`, `plugin` …
     pub kind: String,
     /// The object's key.
     pub key: String,

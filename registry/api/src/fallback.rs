@@ -48,7 +48,7 @@ pub struct FallbackInfo {
 }
 
 /// The media type of a body that came without one.
-pub(crate) fn plain() -> String {
+pub fn plain() -> String {
     "text/plain; charset=utf-8".to_owned()
 }
 

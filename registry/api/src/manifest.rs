@@ -1,8 +1,8 @@
 //! Files of objects: what `cardea router --static` serves and `cardea ctl apply -f` takes.
 //!
 //! `[[cluster]]`, `[[service]]` (with `[[service.instance]]` inside), `[[route]]`, `[[plugin]]`,
-//! `[[fallback]]` and `[[certificate]]` tables, in TOML, YAML or JSON. Reading is strict: unknown names are refused with
-//! the nearest known one.
+//! `[[fallback]]` and `[[certificate]]` tables, in TOML, YAML or JSON. Reading is strict: unknown names
+//! are refused with the nearest known one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +18,7 @@ use crate::{
     strict,
 };
 
+mod complete;
 pub mod files;
 
 /// A checked file of objects.
@@ -77,6 +78,16 @@ struct RouteTable {
     service: Name,
 }
 
+/// The tables of a file.
+const TABLES: [&str; 6] = [
+    "cluster",
+    "service",
+    "route",
+    "plugin",
+    "fallback",
+    "certificate",
+];
+
 /// Reads a TOML text, whatever is in it.
 pub fn toml_value(text: &str) -> Result<Value, Invalid> {
     toml::from_str(text).map_err(|e| Invalid::field("", e.to_string()))
@@ -113,16 +124,8 @@ impl Manifest {
                     "fallback" => manifest.add_fallback(item),
                     "certificate" => manifest.add_certificate(item),
                     _ => {
-                        let known = [
-                            "cluster",
-                            "service",
-                            "route",
-                            "plugin",
-                            "fallback",
-                            "certificate",
-                        ];
-                        let hint = strict::nearest(&name, known).map_or_else(
-                            || format!("known here: {}", known.join(", ")),
+                        let hint = strict::nearest(&name, TABLES).map_or_else(
+                            || format!("known here: {}", TABLES.join(", ")),
                             |near| format!("did you mean `{near}`?"),
                         );
                         check.ensure(false, &name, format!("unknown table; {hint}"));
@@ -215,51 +218,22 @@ impl Manifest {
 
     fn check_unique(&self) -> Result<(), Invalid> {
         let mut check = Check::default();
-        let mut names = BTreeSet::new();
-        for (i, service) in self.services.iter().enumerate() {
-            let field = format!("service[{i}].name");
-            check.ensure(
-                names.insert(&service.name),
-                &field,
-                format!("`{}` stands twice", service.name),
-            );
-        }
-        let mut clusters = BTreeSet::new();
-        for (i, cluster) in self.clusters.iter().enumerate() {
-            let field = format!("cluster[{i}].name");
-            check.ensure(
-                clusters.insert(&cluster.name),
-                &field,
-                format!("`{}` stands twice", cluster.name),
-            );
-        }
-        let mut certificates = BTreeSet::new();
-        for (i, certificate) in self.certificates.iter().enumerate() {
-            let field = format!("certificate[{i}].name");
-            check.ensure(
-                certificates.insert(&certificate.name),
-                &field,
-                format!("`{}` stands twice", certificate.name),
-            );
-        }
-        let mut plugins = BTreeSet::new();
-        for (i, plugin) in self.plugins.iter().enumerate() {
-            let field = format!("plugin[{i}].name");
-            check.ensure(
-                plugins.insert(&plugin.name),
-                &field,
-                format!("`{}` stands twice", plugin.name),
-            );
-        }
-        let mut fallbacks = BTreeSet::new();
-        for (i, fallback) in self.fallbacks.iter().enumerate() {
-            let field = format!("fallback[{i}].name");
-            check.ensure(
-                fallbacks.insert(&fallback.name),
-                &field,
-                format!("`{}` stands twice", fallback.name),
-            );
-        }
+        let mut unique = |table: &str, names: Vec<&Name>| {
+            let mut seen = BTreeSet::new();
+            for (i, name) in names.into_iter().enumerate() {
+                let field = format!("{table}[{i}].name");
+                let text = format!("`{name}` stands twice");
+                check.ensure(seen.insert(name), &field, text);
+            }
+        };
+        unique("service", self.services.iter().map(|s| &s.name).collect());
+        unique("cluster", self.clusters.iter().map(|c| &c.name).collect());
+        unique(
+            "certificate",
+            self.certificates.iter().map(|c| &c.name).collect(),
+        );
+        unique("plugin", self.plugins.iter().map(|p| &p.name).collect());
+        unique("fallback", self.fallbacks.iter().map(|f| &f.name).collect());
         let mut ids = BTreeSet::new();
         let mut places = BTreeSet::new();
         for (i, route) in self.routes.iter().enumerate() {
@@ -293,51 +267,6 @@ impl Manifest {
         check.finish()
     }
 
-    /// Every route's service and every certificate's key must be in the file: what static mode asks
-    /// for.
-    pub fn check_complete(&self) -> Result<(), Invalid> {
-        let names: Vec<&str> = self.services.iter().map(|s| s.name.as_str()).collect();
-        let mut check = Check::default();
-        for (i, route) in self.routes.iter().enumerate() {
-            let known = names.contains(&route.service.as_str());
-            let hint = strict::nearest(route.service.as_str(), names.iter().copied())
-                .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
-            let text = format!("no service `{}` in this file{hint}", route.service);
-            check.ensure(known, &format!("route[{i}].service"), text);
-        }
-        let bodies: Vec<&str> = self.fallbacks.iter().map(|f| f.name.as_str()).collect();
-        for (i, plugin) in self.plugins.iter().enumerate() {
-            let fallback = plugin.fallback.as_ref();
-            let body = fallback.and_then(|policy| policy.body.as_ref());
-            let spare = fallback.and_then(|policy| policy.service.as_ref());
-            let target = plugin.mirror.as_ref().and_then(|m| m.service.as_ref());
-            for (field, name, known, what) in [
-                ("fallback.body", body, &bodies, "[[fallback]]"),
-                ("fallback.service", spare, &names, "service"),
-                ("mirror.service", target, &names, "service"),
-            ] {
-                let Some(name) = name.map(Name::as_str) else {
-                    continue;
-                };
-                let hint = strict::nearest(name, known.iter().copied())
-                    .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
-                check.ensure(
-                    known.contains(&name),
-                    &format!("plugin[{i}].{field}"),
-                    format!("no {what} `{name}` in this file{hint}"),
-                );
-            }
-        }
-        for (i, certificate) in self.certificates.iter().enumerate() {
-            check.ensure(
-                !certificate.keyless(),
-                &format!("certificate[{i}].key"),
-                "its private key is missing: give `key_file`, or `key` itself",
-            );
-        }
-        check.finish()
-    }
-
     /// The file as instances of `cluster`, for static mode.
     pub fn instances_in(&self, cluster: &Name) -> Vec<Instance> {
         self.registrations(cluster)
@@ -355,6 +284,8 @@ impl Manifest {
             services: self.services,
             routes: self.routes,
             certificates: self.certificates,
+            fallbacks: self.fallbacks,
+            plugins: self.plugins,
             instances,
         }
     }

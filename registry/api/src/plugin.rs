@@ -17,6 +17,9 @@ pub mod edit;
 pub mod fallback;
 pub mod guard;
 pub mod mirror;
+pub mod refers;
+#[cfg(feature = "openapi")]
+pub mod schema;
 pub mod when;
 
 pub use answer::{Redirect, Respond};
@@ -216,6 +219,11 @@ impl Plugin {
             bounds.into_iter().flatten().count() <= 1,
             "route",
             "bind it to one of `cluster`, `service` and `route`, or to none for everything",
+        );
+        check.ensure(
+            self.name.as_str() != "schemas",
+            "name",
+            "`schemas` is where the API has the schemas of plugins: choose another name",
         );
         let kinds: Vec<Kind> = self.kinds().collect();
         check.ensure(

@@ -39,7 +39,7 @@ async fn who_is_silent_expires_and_who_renews_stays() {
     })
     .await;
     assert!(one.core.state().instance(&key("a", "search", 2)).is_some());
-    let history = one.core.history(0, 100).await.unwrap();
+    let history = one.core.history(0, 100).await.unwrap().0;
     let expired: Vec<_> = history
         .iter()
         .filter(|row| row.cause == "expired")

@@ -68,7 +68,7 @@ async fn round_trip(url: &str) {
     });
     one.core.feed(ask(Some((&epoch, 4)), Duration::ZERO)).await;
     assert_eq!(acknowledged.await.unwrap().acknowledged, ["r1"]);
-    let history = one.core.history(2, 10).await.unwrap();
+    let history = one.core.history(2, 10).await.unwrap().0;
     let causes: Vec<_> = history.iter().map(|row| row.cause.as_str()).collect();
     assert_eq!(causes, ["registered", "deregistered"]);
     one.stop().await;
@@ -213,7 +213,7 @@ async fn with_a_short_log(dir: &std::path::Path) -> (Running, State) {
         assert!(tokio::time::Instant::now() < deadline, "nothing is removed");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let rows = one.core.history(0, 100).await.unwrap();
+    let rows = one.core.history(0, 100).await.unwrap().0;
     assert_eq!(rows.len(), 3, "the last ones stay, however old");
     (one, known)
 }

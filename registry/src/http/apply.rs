@@ -95,9 +95,18 @@ fn unit(request: ApplyRequest) -> Result<(Vec<Change>, Vec<String>), ApiError> {
         });
         places.push(format!("certificates[{i}]"));
     }
+    for (i, fallback) in request.fallbacks.into_iter().enumerate() {
+        changes.push(Change::PutFallback { fallback, expected });
+        places.push(format!("fallbacks[{i}]"));
+    }
     for (i, route) in request.routes.into_iter().enumerate() {
         changes.push(Change::PutRoute { route, expected });
         places.push(format!("routes[{i}]"));
+    }
+    for (i, plugin) in request.plugins.into_iter().enumerate() {
+        let plugin = Box::new(plugin);
+        changes.push(Change::PutPlugin { plugin, expected });
+        places.push(format!("plugins[{i}]"));
     }
     check.finish()?;
     Ok((changes, places))

@@ -12,11 +12,15 @@ use super::{
 };
 use crate::{
     auth::scope::{Caller, Reads},
-    change::{Kind, hide_key},
+    change::{Kind, hide_body, hide_key},
     core::StoreError,
 };
 
-/// Changes after a revision, oldest first, from the database.
+/// Stored bodies are shown to who asks for so few changes.
+const WITH_BODIES: usize = 10;
+
+/// Changes after a revision, oldest first, from the database. A page may have fewer than were asked for
+/// where objects are large. Bodies of fallbacks are shown where at most 10 changes are asked for.
 #[utoipa::path(get, path = "/v1/changes", operation_id = "list_changes", tag = "operations",
     params(
         ("after" = Option<u64>, Query, description = "Only later ones; default: all that are kept."),
@@ -37,9 +41,8 @@ pub(super) async fn list(
     params.finish()?;
     let asked = cursor.or(after);
     let after = asked.unwrap_or_default();
-    // One more than asked for tells whether there is another page.
-    let ask = u32::try_from(limit + 1).unwrap_or(u32::MAX);
-    let mut records = app.core.history(after, ask).await.map_err(away)?;
+    let ask = u32::try_from(limit).unwrap_or(u32::MAX);
+    let (mut records, more) = app.core.history(after, ask).await.map_err(away)?;
     if let Some(asked) = asked
         && records
             .first()
@@ -55,8 +58,6 @@ pub(super) async fn list(
             ),
         ));
     }
-    let more = records.len() > limit;
-    records.truncate(limit);
     let next = records
         .last()
         .filter(|_| more)
@@ -64,6 +65,9 @@ pub(super) async fn list(
     for record in &mut records {
         hide_tokens(record, caller.role());
         hide_keys(record);
+        if limit > WITH_BODIES {
+            hide_bodies(record);
+        }
     }
     page::values(records, next)
 }
@@ -90,6 +94,13 @@ fn hide_tokens(record: &mut ChangeRecord, role: Role) {
             }
             _ => *side = None,
         }
+    }
+}
+
+fn hide_bodies(record: &mut ChangeRecord) {
+    if record.kind == Kind::Fallback.as_str() {
+        let sides = [&mut record.before, &mut record.after];
+        sides.into_iter().flatten().for_each(hide_body);
     }
 }
 

@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use axum::{extract::State, response::Response};
 use cardea_registry_api::{
-    Certificate, Cluster, Name, Route, Service,
+    Certificate, Cluster, Fallback, Name, Plugin, Route, Service,
     api::{Page, Versioned, Written},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api, App,
-    extract::{Input, Key, Params},
+    extract::{Input, Key, MAX_BODY, MAX_BULK, Params},
     objects,
     openapi::{Deleting, Putting, Reading, ReadingOne},
     page::Wanted,
@@ -33,14 +33,17 @@ pub(super) fn calls() -> OpenApiRouter<Arc<App>> {
         .merge(services::calls())
         .merge(routes::calls())
         .merge(certificates::calls())
+        .merge(plugins::calls())
 }
 
 /// A kind of object that is put and deleted as a whole, under a name of its own.
-trait Configured: Sized + 'static {
+pub(super) trait Configured: Sized + 'static {
     /// As it is called.
     const KIND: Kind;
     /// The field with its name.
     const FIELD: &'static str;
+    /// The most bytes that a body with one may have.
+    const MOST: usize = MAX_BODY;
 
     fn name(&self) -> &Name;
     fn find<'a>(state: &'a Everything, name: &str) -> Option<&'a Arc<Stored<Self>>>;
@@ -176,6 +179,70 @@ impl Configured for Certificate {
     }
 }
 
+impl Configured for Plugin {
+    const KIND: Kind = Kind::Plugin;
+    const FIELD: &'static str = "name";
+    /// It may have a list of 100,000 users.
+    const MOST: usize = MAX_BULK;
+
+    fn name(&self) -> &Name {
+        &self.name
+    }
+
+    fn find<'a>(state: &'a Everything, name: &str) -> Option<&'a Arc<Stored<Self>>> {
+        state.plugin(name)
+    }
+
+    fn behind<'a>(
+        state: &'a Everything,
+        after: Option<&Name>,
+    ) -> impl Iterator<Item = &'a Arc<Stored<Self>>> {
+        state.plugins(after)
+    }
+
+    fn put(self, expected: Expected) -> Change {
+        Change::PutPlugin {
+            plugin: Box::new(self),
+            expected,
+        }
+    }
+
+    fn delete(name: Name, expected: Expected) -> Change {
+        Change::DeletePlugin { name, expected }
+    }
+}
+
+impl Configured for Fallback {
+    const KIND: Kind = Kind::Fallback;
+    const FIELD: &'static str = "name";
+
+    fn name(&self) -> &Name {
+        &self.name
+    }
+
+    fn find<'a>(state: &'a Everything, name: &str) -> Option<&'a Arc<Stored<Self>>> {
+        state.fallback(name)
+    }
+
+    fn behind<'a>(
+        state: &'a Everything,
+        after: Option<&Name>,
+    ) -> impl Iterator<Item = &'a Arc<Stored<Self>>> {
+        state.fallbacks(after)
+    }
+
+    fn put(self, expected: Expected) -> Change {
+        Change::PutFallback {
+            fallback: self,
+            expected,
+        }
+    }
+
+    fn delete(name: Name, expected: Expected) -> Change {
+        Change::DeleteFallback { name, expected }
+    }
+}
+
 fn list<T: Configured>(app: &App, mut params: Params) -> Result<Response, ApiError> {
     let wanted = Wanted::take(&mut params);
     params.finish()?;
@@ -184,13 +251,17 @@ fn list<T: Configured>(app: &App, mut params: Params) -> Result<Response, ApiErr
     Ok(objects::list(&wanted, behind, T::KIND, T::name))
 }
 
-fn get<T: Configured>(app: &App, name: &Name, params: Params) -> Result<Response, ApiError> {
+pub(super) fn get<T: Configured>(
+    app: &App,
+    name: &Name,
+    params: Params,
+) -> Result<Response, ApiError> {
     params.finish()?;
     let state = app.core.state();
     objects::one(T::find(&state, name.as_str()), T::KIND, name)
 }
 
-async fn put<T: Configured>(
+pub(super) async fn put<T: Configured>(
     app: &App,
     caller: &Caller<Writes>,
     (name, expected): (Name, Expected),
@@ -202,7 +273,7 @@ async fn put<T: Configured>(
     objects::write(app, caller, object.put(expected)).await
 }
 
-async fn delete<T: Configured>(
+pub(super) async fn delete<T: Configured>(
     app: &App,
     caller: &Caller<Writes>,
     (name, expected): (Name, Expected),
@@ -287,7 +358,7 @@ macro_rules! calls {
                 Key(name): Key<Name>,
                 IfMatch(expected): IfMatch,
                 params: Params,
-                Input(object): Input<$Object>,
+                Input(object): Input<$Object, { <$Object as Configured>::MOST }>,
             ) -> Result<Response, ApiError> {
                 super::put(&app, &caller, (name, expected), params, object).await
             }
@@ -360,4 +431,17 @@ calls! {
     put "put_certificate";
     /// Deletes a certificate: routers serve it no more.
     delete "delete_certificate";
+}
+
+calls! {
+    plugins, Plugin: "/v1/plugins", "/v1/plugins/{plugin}", "plugin" "Its name.";
+    /// Lists the plugins by name.
+    list "list_plugins";
+    /// One plugin.
+    get "get_plugin" "The plugin; its ETag is its revision.";
+    /// Creates a plugin, or replaces it: then `If-Match` says which revision the caller saw. What it is
+    /// bound to and what it names must exist.
+    put "put_plugin";
+    /// Deletes a plugin: its requests are served as if it had never been.
+    delete "delete_plugin";
 }

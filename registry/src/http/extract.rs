@@ -6,7 +6,7 @@ use std::{fmt::Display, str::FromStr, time::Duration};
 use axum::{
     body::{Body, HttpBody},
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
-    http::{HeaderMap, header, request::Parts},
+    http::{HeaderMap, HeaderValue, header, request::Parts},
 };
 use bytes::Bytes;
 use cardea_registry_api::{
@@ -43,16 +43,12 @@ where
 }
 
 fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
-    let given = headers.get(header::CONTENT_TYPE);
-    let text = given.map_or("", |v| v.to_str().unwrap_or("?"));
-    let essence = text.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/json") {
+    if is_json(headers) {
         return Ok(());
     }
-    let was = if given.is_some() {
-        format!("`{essence}`")
-    } else {
-        "missing".to_owned()
+    let was = match headers.get(header::CONTENT_TYPE) {
+        Some(given) => format!("`{}`", essence(given)),
+        None => "missing".to_owned(),
     };
     Err(ApiError::new(
         Code::UnsupportedMediaType,
@@ -60,7 +56,20 @@ fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
     ))
 }
 
-async fn collect(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+/// Whether a body is said to be JSON.
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
+    let given = headers.get(header::CONTENT_TYPE);
+    given.is_some_and(|given| essence(given).eq_ignore_ascii_case("application/json"))
+}
+
+/// A media type without its parameters.
+fn essence(given: &HeaderValue) -> &str {
+    let text = given.to_str().unwrap_or("?");
+    text.split(';').next().unwrap_or_default().trim()
+}
+
+/// Reads a body of at most so many bytes.
+pub(crate) async fn collect(body: Body, limit: usize) -> Result<Bytes, ApiError> {
     let too_large = || {
         ApiError::new(
             Code::TooLarge,

@@ -23,12 +23,12 @@ use super::Api;
 #[openapi(
     info(
         title = "Cardea registry",
-        description = "Clusters, services, routes, certificates and instances; the routers' feed; tokens and snapshots. Errors are RFC 9457 problems with a stable `code`.",
+        description = "Clusters, services, routes, plugins, stored bodies, certificates and instances; the routers' feed; tokens and snapshots. Errors are RFC 9457 problems with a stable `code`.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     components(schemas(Problem)),
     tags(
-        (name = "configuration", description = "Clusters, services, routes and certificates."),
+        (name = "configuration", description = "Clusters, services, routes, plugins, stored bodies and certificates."),
         (name = "instances", description = "Who is where."),
         (name = "routers", description = "The feed and those who read it."),
         (name = "operations", description = "How the registry stands, its log and its snapshots."),

@@ -6,13 +6,14 @@
 use std::sync::Arc;
 
 use cardea_registry_api::{
-    Certificate, Cluster, Instance, InstanceKey, InstanceState, Invalid, Name, Route, Service,
-    Source,
+    Cluster, Instance, InstanceKey, InstanceState, Invalid, Service, Source,
     api::{InstancePatch, Registration},
 };
 
 use super::{Object, State, Stored};
-use crate::change::{Change, Expected, Kind, Outcome, Rejection, TokenRecord, Verb};
+use crate::change::{Change, Expected, Kind, Outcome, Rejection, Verb};
+
+mod configuration;
 
 impl State {
     /// Applies a unit: all changes or none; the error says which one was refused.
@@ -22,21 +23,33 @@ impl State {
         now: i64,
     ) -> Result<Vec<Outcome>, (usize, Rejection)> {
         let mut outcomes = Vec::with_capacity(changes.len());
-        // One change is all-or-nothing by itself; several need a copy to go back to.
-        let before = (changes.len() > 1).then(|| self.clone());
-        for (index, change) in changes.iter().enumerate() {
-            if let Err(rejection) = self.apply(change, now, &mut outcomes) {
+        // A change by itself is all or nothing. Several need a copy to go back to, and so does one
+        // after which something may miss what it names.
+        let asks = changes.iter().any(|change| !change.is_runtime());
+        let before = (changes.len() > 1 || asks).then(|| self.clone());
+        let applied = (changes.iter().enumerate())
+            .try_for_each(|(index, change)| {
+                let applied = self.apply(change, now, &mut outcomes);
+                applied.map_err(|rejection| (index, rejection))
+            })
+            .and_then(|()| match &before {
+                Some(before) if asks => self.refers_to_what_is_there(changes, before),
+                _ => Ok(()),
+            });
+        match (applied, before) {
+            (Ok(()), _) => Ok(outcomes),
+            (Err(refused), before) => {
                 if let Some(before) = before {
                     *self = before;
                 }
-                return Err((index, rejection));
+                Err(refused)
             }
         }
-        Ok(outcomes)
     }
 
-    /// Applies one change; a rejection leaves the state as it was.
-    pub fn apply(
+    /// Applies one change; a rejection leaves the state as it was. Whether everything is still there
+    /// that others name is seen at the end of its unit.
+    fn apply(
         &mut self,
         change: &Change,
         now: i64,
@@ -55,6 +68,10 @@ impl State {
                 expected,
             } => act.put_certificate(certificate, *expected, now),
             Change::DeleteCertificate { name, expected } => act.delete_certificate(name, *expected),
+            Change::PutFallback { fallback, expected } => act.put_fallback(fallback, *expected),
+            Change::DeleteFallback { name, expected } => act.delete_fallback(name, *expected),
+            Change::PutPlugin { plugin, expected } => act.put_plugin(plugin, *expected),
+            Change::DeletePlugin { name, expected } => act.delete_plugin(name, *expected),
             Change::PutToken { token, expected } => act.put_token(token, *expected),
             Change::DeleteCluster { name, expected } => act.delete_cluster(name, *expected),
             Change::DeleteService { name, expected } => act.delete_service(name, *expected),
@@ -116,185 +133,6 @@ struct Act<'a> {
 }
 
 impl Act<'_> {
-    fn put_cluster(&mut self, cluster: &Cluster, expected: Expected) -> Result<(), Rejection> {
-        cluster.check()?;
-        let old = self.state.cluster(cluster.name.as_str()).cloned();
-        there(Kind::Cluster, cluster.name.as_str(), old.as_ref()).expect(expected)?;
-        self.put(
-            Object::Cluster(cluster.clone()),
-            old.as_deref(),
-            cluster,
-            "applied",
-        )
-    }
-
-    fn put_service(&mut self, service: &Service, expected: Expected) -> Result<(), Rejection> {
-        service.check()?;
-        let old = self.state.service(service.name.as_str()).cloned();
-        there(Kind::Service, service.name.as_str(), old.as_ref()).expect(expected)?;
-        self.put(
-            Object::Service(Box::new(service.clone())),
-            old.as_deref(),
-            service,
-            "applied",
-        )
-    }
-
-    fn put_route(&mut self, route: &Route, expected: Expected) -> Result<(), Rejection> {
-        let old = self.state.route(route.id.as_str()).cloned();
-        there(Kind::Route, route.id.as_str(), old.as_ref()).expect(expected)?;
-        if self.state.service(route.service.as_str()).is_none() {
-            return Err(Rejection::Invalid(Invalid::field(
-                "service",
-                format!("there is no service `{}`: create it first", route.service),
-            )));
-        }
-        let at = (route.host.clone(), route.prefix.clone());
-        if let Some(other) = self.state.routes_at.get(&at).filter(|id| **id != route.id) {
-            return Err(Rejection::Conflict {
-                kind: Kind::Route,
-                key: route.id.to_string(),
-                why: format!(
-                    "route `{other}` has host `{}` and prefix `{}` already: change that one, or choose another prefix",
-                    route.host, route.prefix
-                ),
-            });
-        }
-        self.put(
-            Object::Route(route.clone()),
-            old.as_deref(),
-            route,
-            "applied",
-        )
-    }
-
-    fn put_certificate(
-        &mut self,
-        certificate: &Certificate,
-        expected: Expected,
-        now: i64,
-    ) -> Result<(), Rejection> {
-        certificate.check()?;
-        let old = self.state.certificate(certificate.name.as_str()).cloned();
-        there(Kind::Certificate, certificate.name.as_str(), old.as_ref()).expect(expected)?;
-        // What is in force stays as it is, however old, and may be given again with other fields.
-        let known = old.as_ref().map(|old| &old.object.chain);
-        if known != Some(&certificate.chain) {
-            let (chain, _) = certificate.read()?;
-            let timely = chain.facts.timely(now);
-            timely.map_err(|invalid| invalid.under("chain"))?;
-        }
-        let mut new = certificate.clone();
-        if new.keyless() {
-            let missing = |why: &str| Rejection::Invalid(Invalid::field("key", why));
-            let old = old
-                .as_ref()
-                .ok_or_else(|| missing("a new certificate needs its private key"))?;
-            let (chain, _) = new.read()?;
-            chain.fits(&old.object.key).map_err(|_| {
-                missing("the key that is kept is not this certificate's: give the new one")
-            })?;
-            new.key = old.object.key.clone();
-        }
-        self.put(
-            Object::Certificate(Box::new(new.clone())),
-            old.as_deref(),
-            &new,
-            "applied",
-        )
-    }
-
-    fn delete_certificate(&mut self, name: &Name, expected: Expected) -> Result<(), Rejection> {
-        let kind = Kind::Certificate;
-        let old = self.state.certificate(name.as_str()).cloned();
-        there(kind, name.as_str(), old.as_ref()).expect_to_delete(expected)?;
-        self.delete(kind, name.as_str(), old.as_deref(), "deleted");
-        Ok(())
-    }
-
-    fn put_token(&mut self, token: &TokenRecord, expected: Expected) -> Result<(), Rejection> {
-        let old = self.state.token(token.name.as_str()).cloned();
-        there(Kind::Token, token.name.as_str(), old.as_ref()).expect(expected)?;
-        let other = self.state.token_by_hash(&token.sha256);
-        if other.is_some_and(|other| other.object.name != token.name) {
-            return Err(Rejection::Conflict {
-                kind: Kind::Token,
-                key: token.name.to_string(),
-                why: "another token has this secret already".to_owned(),
-            });
-        }
-        self.put(
-            Object::Token(token.clone()),
-            old.as_deref(),
-            token,
-            "applied",
-        )
-    }
-
-    fn delete_cluster(&mut self, name: &Name, expected: Expected) -> Result<(), Rejection> {
-        let old = self.state.cluster(name.as_str()).cloned();
-        there(Kind::Cluster, name.as_str(), old.as_ref()).expect_to_delete(expected)?;
-        if let Some(first) = self.state.instances_in(name, None).next() {
-            return Err(Rejection::Conflict {
-                kind: Kind::Cluster,
-                key: name.to_string(),
-                why: format!(
-                    "cluster `{name}` has instances, such as `{}`: deregister them first",
-                    first.object.key()
-                ),
-            });
-        }
-        self.delete(Kind::Cluster, name.as_str(), old.as_deref(), "deleted");
-        Ok(())
-    }
-
-    fn delete_service(&mut self, name: &Name, expected: Expected) -> Result<(), Rejection> {
-        let old = self.state.service(name.as_str()).cloned();
-        there(Kind::Service, name.as_str(), old.as_ref()).expect_to_delete(expected)?;
-        let conflict = |why| {
-            Err(Rejection::Conflict {
-                kind: Kind::Service,
-                key: name.to_string(),
-                why,
-            })
-        };
-        let from = (name.clone(), super::object::first_name());
-        let routes: Vec<&str> = (self.state.routes_of.range(from.clone()..))
-            .take_while(|(service, _)| service == name)
-            .map(|(_, route)| route.as_str())
-            .take(5)
-            .collect();
-        if !routes.is_empty() {
-            return conflict(format!(
-                "routes lead to service `{name}`: {}; delete them first",
-                routes.join(", ")
-            ));
-        }
-        let cluster = (self.state.instances_of.range(from..).next())
-            .filter(|((service, _), _)| service == name);
-        if let Some(((_, cluster), count)) = cluster {
-            return conflict(format!(
-                "service `{name}` has instances, {count} of them in cluster `{cluster}`: deregister them first"
-            ));
-        }
-        self.delete(Kind::Service, name.as_str(), old.as_deref(), "deleted");
-        Ok(())
-    }
-
-    fn delete_route(&mut self, id: &Name, expected: Expected) -> Result<(), Rejection> {
-        let old = self.state.route(id.as_str()).cloned();
-        there(Kind::Route, id.as_str(), old.as_ref()).expect_to_delete(expected)?;
-        self.delete(Kind::Route, id.as_str(), old.as_deref(), "deleted");
-        Ok(())
-    }
-
-    fn delete_token(&mut self, name: &Name) -> Result<(), Rejection> {
-        let old = self.state.token(name.as_str()).cloned();
-        there(Kind::Token, name.as_str(), old.as_ref()).expect_to_delete(Expected::Any)?;
-        self.delete(Kind::Token, name.as_str(), old.as_deref(), "deleted");
-        Ok(())
-    }
-
     fn register(
         &mut self,
         key: &InstanceKey,

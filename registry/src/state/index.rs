@@ -14,6 +14,8 @@ use crate::change::Kind;
 
 /// How many recent changes are kept for deltas.
 const RECENT: usize = 20_000;
+/// And how many bytes of lines: the bodies of fallbacks are large.
+const RECENT_BYTES: usize = 64 << 20;
 
 impl State {
     /// Puts an object in its place; `None` when the object's text cannot be made.
@@ -48,6 +50,14 @@ impl State {
                 let name = object.name.clone();
                 self.certificates
                     .insert(name, pack(*object, revision, stored));
+            }
+            Object::Fallback(object) => {
+                let name = object.name.clone();
+                self.fallbacks.insert(name, pack(object, revision, stored));
+            }
+            Object::Plugin(object) => {
+                let name = object.name.clone();
+                self.plugins.insert(name, pack(*object, revision, stored));
             }
             Object::Token(object) => {
                 self.tokens_by_hash
@@ -128,6 +138,20 @@ impl State {
                 }
                 None => false,
             },
+            Kind::Fallback => match self.fallbacks.remove(key) {
+                Some(old) => {
+                    self.shared.remove(&old.line);
+                    true
+                }
+                None => false,
+            },
+            Kind::Plugin => match self.plugins.remove(key) {
+                Some(old) => {
+                    self.shared.remove(&old.line);
+                    true
+                }
+                None => false,
+            },
             Kind::Token => match self.tokens.remove(key) {
                 Some(old) => {
                     self.tokens_by_hash.remove(old.object.sha256.as_str());
@@ -173,7 +197,10 @@ impl State {
         line: Option<&Arc<Line>>,
     ) {
         let totals = match (kind, &cluster) {
-            (Kind::Service | Kind::Route | Kind::Certificate, _) => &mut self.shared,
+            (
+                Kind::Service | Kind::Route | Kind::Certificate | Kind::Fallback | Kind::Plugin,
+                _,
+            ) => &mut self.shared,
             (Kind::Instance, Some(cluster)) => self.per_cluster.entry(cluster.clone()).or_default(),
             _ => return,
         };
@@ -188,10 +215,13 @@ impl State {
             key: key.into(),
             line: line.cloned(),
         });
-        while self.recent.len() > RECENT {
-            if let Some(gone) = self.recent.pop_front() {
-                self.recent_from = gone.revision;
-            }
+        self.recent_bytes += line.map_or(0, |line| line.bytes.len());
+        while self.recent.len() > RECENT || self.recent_bytes > RECENT_BYTES {
+            let Some(gone) = self.recent.pop_front() else {
+                break;
+            };
+            self.recent_bytes -= gone.line.map_or(0, |line| line.bytes.len());
+            self.recent_from = gone.revision;
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use cardea_registry_api::{
-    Certificate, Cluster, Instance, InstanceId, Name, Route, Service,
+    Certificate, Cluster, Fallback, Instance, InstanceId, Name, Plugin, Route, Service,
     feed::{FeedError, Line, set_line},
 };
 
@@ -16,6 +16,8 @@ pub(crate) enum Object {
     Service(Box<Service>),
     Route(Route),
     Certificate(Box<Certificate>),
+    Fallback(Fallback),
+    Plugin(Box<Plugin>),
     Instance(Box<Instance>),
     Token(TokenRecord),
 }
@@ -27,6 +29,8 @@ impl Object {
             Self::Service(_) => Kind::Service,
             Self::Route(_) => Kind::Route,
             Self::Certificate(_) => Kind::Certificate,
+            Self::Fallback(_) => Kind::Fallback,
+            Self::Plugin(_) => Kind::Plugin,
             Self::Instance(_) => Kind::Instance,
             Self::Token(_) => Kind::Token,
         }
@@ -38,6 +42,8 @@ impl Object {
             Self::Service(object) => object.name.to_string(),
             Self::Route(object) => object.id.to_string(),
             Self::Certificate(object) => object.name.to_string(),
+            Self::Fallback(object) => object.name.to_string(),
+            Self::Plugin(object) => object.name.to_string(),
             Self::Instance(object) => object.key().to_string(),
             Self::Token(object) => object.name.to_string(),
         }
@@ -58,6 +64,8 @@ impl Object {
             Self::Service(object) => set_line(kind, &key, object),
             Self::Route(object) => set_line(kind, &key, object),
             Self::Certificate(object) => set_line(kind, &key, object),
+            Self::Fallback(object) => set_line(kind, &key, object),
+            Self::Plugin(object) => set_line(kind, &key, object),
             Self::Instance(object) => set_line(kind, &key, object),
             Self::Token(object) => set_line(kind, &key, object),
         }
@@ -70,6 +78,8 @@ impl Object {
             Kind::Service => Self::Service(serde_json::from_str(json)?),
             Kind::Route => Self::Route(serde_json::from_str(json)?),
             Kind::Certificate => Self::Certificate(serde_json::from_str(json)?),
+            Kind::Fallback => Self::Fallback(serde_json::from_str(json)?),
+            Kind::Plugin => Self::Plugin(serde_json::from_str(json)?),
             Kind::Instance => Self::Instance(serde_json::from_str(json)?),
             Kind::Token => Self::Token(serde_json::from_str(json)?),
             Kind::History | Kind::Newer => {

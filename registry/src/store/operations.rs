@@ -2,6 +2,7 @@
 //! `Connection` and its few words of dialect (`BEGIN_WRITE`, `BEGIN_READ`, `COMMIT_AND_TELL`, `TELL`).
 
 use cardea_registry_api::api::RouterInfo;
+use futures_util::TryStreamExt;
 use sqlx::{
     Error, Row,
     migrate::{Migration, MigrationType, Migrator},
@@ -84,6 +85,34 @@ pub(crate) async fn changes_from(
         .fetch_all(connection)
         .await?;
     Ok(rows.into_iter().map(rows::record).collect())
+}
+
+/// As [`changes_from`], up to so many bytes of objects, and whether there are more; one at least.
+pub(crate) async fn changes_within(
+    connection: &mut Connection,
+    revision: u64,
+    limit: u64,
+    bytes: usize,
+) -> Result<(Vec<Record>, bool), Error> {
+    let mut rows = query_as::<_, rows::ChangeRow>(sql::CHANGES_FROM)
+        .bind(signed(revision))
+        .bind(signed(limit.saturating_add(1)))
+        .fetch(connection);
+    let (mut records, mut read) = (Vec::new(), 0);
+    while let Some(row) = rows.try_next().await? {
+        let record = rows::record(row);
+        let sides = [&record.before, &record.after];
+        read += sides
+            .iter()
+            .map(|side| side.as_ref().map_or(0, |s| s.len()))
+            .sum::<usize>();
+        let full = records.len() as u64 == limit || read > bytes && !records.is_empty();
+        if full {
+            return Ok((records, true));
+        }
+        records.push(record);
+    }
+    Ok((records, false))
 }
 
 /// Removes the changes before a revision.

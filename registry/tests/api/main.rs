@@ -13,6 +13,7 @@ mod instances;
 mod lifecycle;
 mod matrix;
 mod operations;
+mod plugins;
 mod problems;
 
 use std::{net::SocketAddr, path::Path, time::Duration};

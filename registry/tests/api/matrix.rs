@@ -35,6 +35,8 @@ fn calls() -> Vec<(&'static str, &'static str, &'static [&'static str], Value)> 
         ("DELETE", "/v1/routers/c/r", ROUTER, none.clone()),
         ("GET", "/v1/routers", READ, none.clone()),
         ("POST", "/v1/apply", WRITE, json!({})),
+        ("GET", "/v1/plugins/schemas", READ, none.clone()),
+        ("GET", "/v1/plugins/schemas/gray", READ, none.clone()),
         ("GET", "/v1/snapshots", READ, none.clone()),
         ("POST", "/v1/snapshots", WRITE, none.clone()),
         ("POST", "/v1/snapshots/verify", READ, none.clone()),
@@ -63,6 +65,12 @@ fn calls() -> Vec<(&'static str, &'static str, &'static [&'static str], Value)> 
             "/v1/routes/r",
             json!({"id": "r", "host": "*", "service": "s"}),
         ),
+        (
+            "/v1/plugins",
+            "/v1/plugins/p",
+            json!({"name": "p", "respond": {}}),
+        ),
+        ("/v1/fallbacks", "/v1/fallbacks/f", json!({"name": "f"})),
     ] {
         calls.push(("GET", list, READ, none.clone()));
         calls.push(("GET", one, READ, none.clone()));

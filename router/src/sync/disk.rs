@@ -14,8 +14,9 @@ use std::{
 
 use cardea_registry_api::{
     Name,
-    feed::{Encoder, Entry, FORMAT, FeedError, Head, SetChecksum, Update, set_line},
+    feed::{Encoder, Entry, FORMAT, FeedError, Head, Line, SetChecksum, Update, set_line},
 };
+use serde_json::value::RawValue;
 
 use crate::{
     clock,
@@ -76,8 +77,11 @@ impl Image {
                 Object::Service(service) => set_line(&kind, &key, service)?,
                 Object::Route(route) => set_line(&kind, &key, route)?,
                 Object::Certificate(certificate) => set_line(&kind, &key, certificate)?,
-                Object::Plugin(plugin) => set_line(&kind, &key, plugin)?,
                 Object::Fallback(fallback) => set_line(&kind, &key, fallback)?,
+                Object::Plugin(plugin, None) => set_line(&kind, &key, plugin)?,
+                Object::Plugin(_, Some(json)) | Object::Other(_, json) => {
+                    whole_line(&kind, &key, json)?
+                }
                 Object::Instance(instance) => set_line(&kind, &key, instance)?,
             };
             checksum.add(line.hash);
@@ -126,6 +130,13 @@ impl Image {
             source,
         })
     }
+}
+
+/// The line of an object as it came.
+fn whole_line(kind: &str, key: &str, json: &str) -> Result<Line, FeedError> {
+    let value: &RawValue =
+        serde_json::from_str(json).map_err(|error| FeedError::Encode(error.to_string()))?;
+    set_line(kind, key, &value)
 }
 
 fn put(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
@@ -223,21 +234,19 @@ pub(crate) fn decode(bytes: &[u8], cluster: &Name, path: &Path) -> Result<Replic
         let plain = kind.strip_prefix(RETAINED);
         let kind = plain.unwrap_or(kind);
         match Object::read(kind, key, value.get(), cluster.as_str()) {
-            Some(Ok(object)) => {
+            Ok(object) => {
                 if plain.is_some() {
                     retained.insert(object.key());
                 }
                 objects.set(object, &mut dirty);
             }
-            Some(Err(reason)) => {
+            Err(reason) => {
                 return Err(DiskError::Object {
                     path: path.to_owned(),
                     object: format!("{kind} {key}"),
                     reason,
                 });
             }
-            // Written by a newer program, which this one replaced.
-            None => {}
         }
     }
     let position = Position {

@@ -260,12 +260,11 @@ impl Replica {
             self.retained.remove(&key);
         }
         match Object::read(kind, key, json, self.cluster.as_str()) {
-            None => {}
-            Some(Ok(object)) => {
+            Ok(object) => {
                 self.skipped.remove(&id);
                 self.objects.set(object, dirty);
             }
-            Some(Err(why)) => {
+            Err(why) => {
                 self.skipped.insert(id, why);
             }
         }

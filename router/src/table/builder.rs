@@ -161,7 +161,7 @@ impl Builder {
     ) -> Built {
         let mut touched: BTreeSet<Name> = dirty.policies.clone();
         touched.extend(dirty.instances.keys().cloned());
-        if dirty.routes || dirty.plugins {
+        if dirty.routes || dirty.plugins || dirty.fallbacks {
             touched.extend(self.index_routes(objects));
         }
         if dirty.certificates || self.certificates.is_none() {

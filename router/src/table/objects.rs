@@ -10,16 +10,24 @@ use cardea_registry_api::{
     feed::kind, manifest::Manifest,
 };
 
-/// Services, routes, certificates and one cluster's instances.
+/// What is in every cluster's feed, and one cluster's instances.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Objects {
     services: BTreeMap<Name, Arc<Service>>,
     routes: BTreeMap<Name, Arc<Route>>,
     certificates: BTreeMap<Name, Arc<Certificate>>,
-    plugins: BTreeMap<Name, Arc<Plugin>>,
     fallbacks: BTreeMap<Name, Arc<Fallback>>,
+    plugins: BTreeMap<Name, (Arc<Plugin>, Whole)>,
+    others: BTreeMap<OtherKey, Arc<str>>,
     instances: HashMap<Name, BTreeMap<InstanceId, Arc<Instance>>>,
 }
+
+/// An object's JSON as it came, where it says more than this program knows: a newer one, which takes
+/// over from this one or reads its copy on disk, shall find all of it.
+pub(crate) type Whole = Option<Arc<str>>;
+
+/// Kind and key of an object whose kind this program does not know.
+type OtherKey = (Box<str>, Box<str>);
 
 /// Which objects changed since the last table.
 #[derive(Debug, Default)]
@@ -27,8 +35,8 @@ pub(crate) struct Objects {
 pub(crate) struct Dirty {
     pub(crate) routes: bool,
     pub(crate) certificates: bool,
-    /// Plugins, or the stored bodies that they name.
     pub(crate) plugins: bool,
+    pub(crate) fallbacks: bool,
     pub(crate) policies: BTreeSet<Name>,
     pub(crate) instances: HashMap<Name, BTreeSet<InstanceId>>,
 }
@@ -39,9 +47,11 @@ pub(crate) enum Object {
     Service(Arc<Service>),
     Route(Arc<Route>),
     Certificate(Arc<Certificate>),
-    Plugin(Arc<Plugin>),
     Fallback(Arc<Fallback>),
+    Plugin(Arc<Plugin>, Whole),
     Instance(Arc<Instance>),
+    /// Of a kind that this program does not know: kept, and otherwise left alone.
+    Other(OtherKey, Arc<str>),
 }
 
 /// What names an object among all.
@@ -50,20 +60,15 @@ pub(crate) enum Key {
     Service(Name),
     Route(Name),
     Certificate(Name),
-    Plugin(Name),
     Fallback(Name),
+    Plugin(Name),
     Instance(Name, InstanceId),
+    Other(Box<str>, Box<str>),
 }
 
 impl Object {
-    /// Reads and checks one object of the feed; none for a kind this program does not know. The
-    /// error says what is wrong with it.
-    pub(crate) fn read(
-        kind: &str,
-        key: &str,
-        json: &str,
-        cluster: &str,
-    ) -> Option<Result<Self, String>> {
+    /// Reads and checks one object of the feed; the error says what is wrong with it.
+    pub(crate) fn read(kind: &str, key: &str, json: &str, cluster: &str) -> Result<Self, String> {
         let object = match kind {
             kind::SERVICE => serde_json::from_str(json)
                 .map_err(|e| e.to_string())
@@ -75,13 +80,13 @@ impl Object {
                 .map_err(|e| e.to_string())
                 .map(|route: Route| Self::Route(Arc::new(route))),
             kind::CERTIFICATE => read_certificate(json).map(|c| Self::Certificate(Arc::new(c))),
-            kind::PLUGIN => read_plugin(json).map(|plugin| Self::Plugin(Arc::new(plugin))),
             kind::FALLBACK => serde_json::from_str(json)
                 .map_err(|e| e.to_string())
                 .and_then(|fallback: Fallback| {
                     fallback.check().map_err(|e| e.to_string())?;
                     Ok(Self::Fallback(Arc::new(fallback)))
                 }),
+            kind::PLUGIN => read_plugin(json),
             kind::INSTANCE => serde_json::from_str(json)
                 .map_err(|e| e.to_string())
                 .and_then(|instance: Instance| {
@@ -91,16 +96,16 @@ impl Object {
                     }
                     Ok(Self::Instance(Arc::new(instance)))
                 }),
-            _ => return None,
+            _ => Ok(Self::Other((kind.into(), key.into()), json.into())),
         };
-        Some(object.and_then(|object| {
+        object.and_then(|object| {
             let own = object.feed_key();
             if own == key {
                 Ok(object)
             } else {
                 Err(format!("is named `{own}` inside"))
             }
-        }))
+        })
     }
 
     pub(crate) fn key(&self) -> Key {
@@ -108,22 +113,24 @@ impl Object {
             Self::Service(service) => Key::Service(service.name.clone()),
             Self::Route(route) => Key::Route(route.id.clone()),
             Self::Certificate(certificate) => Key::Certificate(certificate.name.clone()),
-            Self::Plugin(plugin) => Key::Plugin(plugin.name.clone()),
             Self::Fallback(fallback) => Key::Fallback(fallback.name.clone()),
+            Self::Plugin(plugin, _) => Key::Plugin(plugin.name.clone()),
             Self::Instance(instance) => {
                 Key::Instance(instance.service.clone(), instance.id.clone())
             }
+            Self::Other((kind, key), _) => Key::Other(kind.clone(), key.clone()),
         }
     }
 
-    pub(crate) fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &str {
         match self {
             Self::Service(_) => kind::SERVICE,
             Self::Route(_) => kind::ROUTE,
             Self::Certificate(_) => kind::CERTIFICATE,
-            Self::Plugin(_) => kind::PLUGIN,
             Self::Fallback(_) => kind::FALLBACK,
+            Self::Plugin(..) => kind::PLUGIN,
             Self::Instance(_) => kind::INSTANCE,
+            Self::Other((kind, _), _) => kind,
         }
     }
 
@@ -133,21 +140,24 @@ impl Object {
             Self::Service(service) => service.name.to_string(),
             Self::Route(route) => route.id.to_string(),
             Self::Certificate(certificate) => certificate.name.to_string(),
-            Self::Plugin(plugin) => plugin.name.to_string(),
             Self::Fallback(fallback) => fallback.name.to_string(),
+            Self::Plugin(plugin, _) => plugin.name.to_string(),
             Self::Instance(instance) => instance.key().to_string(),
+            Self::Other((_, key), _) => key.to_string(),
         }
     }
 }
 
 /// A plugin of the feed. One of a kind that this program does not know has no policy here, and stands
 /// all the same: whether it may be left out is its own to say.
-fn read_plugin(json: &str) -> Result<Plugin, String> {
+fn read_plugin(json: &str) -> Result<Object, String> {
     let plugin: Plugin = serde_json::from_str(json).map_err(|e| e.to_string())?;
     if plugin.kind().is_some() {
         plugin.check().map_err(|e| e.to_string())?;
     }
-    Ok(plugin)
+    let known = serde_json::to_string(&plugin).is_ok_and(|text| text == json);
+    let whole = (!known).then(|| json.into());
+    Ok(Object::Plugin(Arc::new(plugin), whole))
 }
 
 impl Key {
@@ -157,13 +167,13 @@ impl Key {
             kind::SERVICE => key.parse().ok().map(Self::Service),
             kind::ROUTE => key.parse().ok().map(Self::Route),
             kind::CERTIFICATE => key.parse().ok().map(Self::Certificate),
-            kind::PLUGIN => key.parse().ok().map(Self::Plugin),
             kind::FALLBACK => key.parse().ok().map(Self::Fallback),
+            kind::PLUGIN => key.parse().ok().map(Self::Plugin),
             kind::INSTANCE => {
                 let key: InstanceKey = key.parse().ok()?;
                 Some(Self::Instance(key.service, key.id))
             }
-            _ => None,
+            _ => Some(Self::Other(kind.into(), key.into())),
         }
     }
 }
@@ -176,7 +186,9 @@ impl Dirty {
             }
             Key::Route(_) => self.routes = true,
             Key::Certificate(_) => self.certificates = true,
-            Key::Plugin(_) | Key::Fallback(_) => self.plugins = true,
+            Key::Plugin(_) => self.plugins = true,
+            Key::Fallback(_) => self.fallbacks = true,
+            Key::Other(..) => {}
             Key::Instance(service, id) => {
                 self.instances.entry(service).or_default().insert(id);
             }
@@ -188,6 +200,7 @@ impl Dirty {
         !self.routes
             && !self.certificates
             && !self.plugins
+            && !self.fallbacks
             && self.policies.is_empty()
             && self.instances.is_empty()
     }
@@ -201,15 +214,15 @@ impl Objects {
         let services = manifest.services.iter().cloned().map(Arc::new);
         let routes = manifest.routes.iter().cloned().map(Arc::new);
         let certificates = manifest.certificates.iter().cloned().map(Arc::new);
-        let plugins = manifest.plugins.iter().cloned().map(Arc::new);
         let fallbacks = manifest.fallbacks.iter().cloned().map(Arc::new);
+        let plugins = manifest.plugins.iter().cloned().map(Arc::new);
         let instances = manifest.instances_in(cluster).into_iter().map(Arc::new);
         services
             .map(Object::Service)
             .chain(routes.map(Object::Route))
             .chain(certificates.map(Object::Certificate))
-            .chain(plugins.map(Object::Plugin))
             .chain(fallbacks.map(Object::Fallback))
+            .chain(plugins.map(|plugin| Object::Plugin(plugin, None)))
             .chain(instances.map(Object::Instance))
             .for_each(|object| objects.set(object, &mut dirty));
         objects
@@ -231,13 +244,18 @@ impl Objects {
                 let old = self.certificates.insert(new.name.clone(), Arc::clone(&new));
                 old.is_some_and(|old| old == new)
             }
-            Object::Plugin(new) => {
-                let old = self.plugins.insert(new.name.clone(), Arc::clone(&new));
-                old.is_some_and(|old| old == new)
-            }
             Object::Fallback(new) => {
                 let old = self.fallbacks.insert(new.name.clone(), Arc::clone(&new));
                 old.is_some_and(|old| old == new)
+            }
+            Object::Plugin(new, whole) => {
+                let name = new.name.clone();
+                let old = self.plugins.insert(name, (Arc::clone(&new), whole));
+                old.is_some_and(|(old, _)| old == new)
+            }
+            Object::Other(key, json) => {
+                self.others.insert(key, json);
+                true
             }
             Object::Instance(new) => {
                 let service = self.instances.entry(new.service.clone()).or_default();
@@ -256,8 +274,9 @@ impl Objects {
             Key::Service(name) => self.services.remove(name).is_some(),
             Key::Route(id) => self.routes.remove(id).is_some(),
             Key::Certificate(name) => self.certificates.remove(name).is_some(),
-            Key::Plugin(name) => self.plugins.remove(name).is_some(),
             Key::Fallback(name) => self.fallbacks.remove(name).is_some(),
+            Key::Plugin(name) => self.plugins.remove(name).is_some(),
+            Key::Other(kind, key) => self.others.remove(&(kind.clone(), key.clone())).is_some(),
             Key::Instance(service, id) => {
                 let Some(instances) = self.instances.get_mut(service) else {
                     return;
@@ -297,8 +316,9 @@ impl Objects {
             Key::Service(name) => self.services.contains_key(name),
             Key::Route(id) => self.routes.contains_key(id),
             Key::Certificate(name) => self.certificates.contains_key(name),
-            Key::Plugin(name) => self.plugins.contains_key(name),
             Key::Fallback(name) => self.fallbacks.contains_key(name),
+            Key::Plugin(name) => self.plugins.contains_key(name),
+            Key::Other(kind, key) => self.others.contains_key(&(kind.clone(), key.clone())),
             Key::Instance(service, id) => self
                 .instances
                 .get(service)
@@ -311,23 +331,24 @@ impl Objects {
         let services = self.services.values().cloned().map(Object::Service);
         let routes = self.routes.values().cloned().map(Object::Route);
         let certificates = self.certificates.values().cloned();
-        let plugins = self.plugins.values().cloned().map(Object::Plugin);
         let fallbacks = self.fallbacks.values().cloned().map(Object::Fallback);
+        let plugins = self.plugins.values().cloned();
+        let others = self.others.iter();
         let instances = self.instances.values().flat_map(BTreeMap::values).cloned();
         services
             .chain(routes)
-            .chain(plugins)
             .chain(fallbacks)
+            .chain(plugins.map(|(plugin, whole)| Object::Plugin(plugin, whole)))
             .chain(certificates.map(Object::Certificate))
             .chain(instances.map(Object::Instance))
+            .chain(others.map(|(key, json)| Object::Other(key.clone(), Arc::clone(json))))
     }
 
     pub(crate) fn len(&self) -> usize {
         let instances: usize = self.instances.values().map(BTreeMap::len).sum();
         let certificates = self.certificates.len();
-        let fallbacks = self.fallbacks.len();
-        let named = self.services.len() + self.routes.len() + self.plugins.len();
-        named + fallbacks + certificates + instances
+        let policies = self.plugins.len() + self.fallbacks.len() + self.others.len();
+        self.services.len() + self.routes.len() + policies + certificates + instances
     }
 
     pub(crate) fn service(&self, name: &Name) -> Option<&Arc<Service>> {
@@ -343,7 +364,7 @@ impl Objects {
     }
 
     pub(crate) fn plugins(&self) -> impl Iterator<Item = &Arc<Plugin>> {
-        self.plugins.values()
+        self.plugins.values().map(|(plugin, _)| plugin)
     }
 
     pub(crate) fn fallback(&self, name: &Name) -> Option<&Arc<Fallback>> {

@@ -1,12 +1,13 @@
-//! Clusters, services, routes and certificates: what operators write.
+//! Clusters, services, routes, certificates, plugins and stored bodies: what operators write.
 
 use reqwest::Method;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Client, ClientError, send::Call};
 use crate::{
-    Certificate, Cluster, Name, Route, Service,
-    api::{Applied, ApplyRequest, Page, Versioned, Written},
+    Certificate, Cluster, Fallback, Name, Plugin, Route, Service,
+    api::{Applied, ApplyRequest, KindSchema, Page, Versioned, Written},
+    fallback::FallbackInfo,
 };
 
 /// What must hold for a write to be done (`If-Match`).
@@ -177,6 +178,93 @@ impl Client {
     ) -> Result<Written, ClientError> {
         let path = ["certificates", name.as_str()];
         self.delete(&path, if_match).await
+    }
+
+    /// `GET /v1/plugins`: one page.
+    pub async fn plugins(&self, page: &PageQuery) -> Result<Page<Versioned<Plugin>>, ClientError> {
+        self.list(&["plugins"], page).await
+    }
+
+    /// Every plugin.
+    pub async fn all_plugins(&self) -> Result<Vec<Versioned<Plugin>>, ClientError> {
+        self.list_all(&["plugins"]).await
+    }
+
+    /// `GET /v1/plugins/{name}`.
+    pub async fn plugin(&self, name: &Name) -> Result<Versioned<Plugin>, ClientError> {
+        let call = Call::get(&["v1", "plugins", name.as_str()]);
+        self.call(call).await
+    }
+
+    /// `PUT /v1/plugins/{name}`.
+    pub async fn put_plugin(
+        &self,
+        plugin: &Plugin,
+        if_match: Precondition,
+    ) -> Result<Written, ClientError> {
+        let path = ["plugins", plugin.name.as_str()];
+        self.put(&path, plugin, if_match).await
+    }
+
+    /// `DELETE /v1/plugins/{name}`.
+    pub async fn delete_plugin(
+        &self,
+        name: &Name,
+        if_match: Precondition,
+    ) -> Result<Written, ClientError> {
+        let path = ["plugins", name.as_str()];
+        self.delete(&path, if_match).await
+    }
+
+    /// `GET /v1/fallbacks`: one page, without bodies.
+    pub async fn fallbacks(
+        &self,
+        page: &PageQuery,
+    ) -> Result<Page<Versioned<FallbackInfo>>, ClientError> {
+        self.list(&["fallbacks"], page).await
+    }
+
+    /// Every fallback, without its body.
+    pub async fn all_fallbacks(&self) -> Result<Vec<Versioned<FallbackInfo>>, ClientError> {
+        self.list_all(&["fallbacks"]).await
+    }
+
+    /// `GET /v1/fallbacks/{name}`.
+    pub async fn fallback(&self, name: &Name) -> Result<Versioned<Fallback>, ClientError> {
+        let call = Call::get(&["v1", "fallbacks", name.as_str()]);
+        self.call(call).await
+    }
+
+    /// `PUT /v1/fallbacks/{name}`.
+    pub async fn put_fallback(
+        &self,
+        fallback: &Fallback,
+        if_match: Precondition,
+    ) -> Result<Written, ClientError> {
+        let path = ["fallbacks", fallback.name.as_str()];
+        self.put(&path, fallback, if_match).await
+    }
+
+    /// `DELETE /v1/fallbacks/{name}`.
+    pub async fn delete_fallback(
+        &self,
+        name: &Name,
+        if_match: Precondition,
+    ) -> Result<Written, ClientError> {
+        let path = ["fallbacks", name.as_str()];
+        self.delete(&path, if_match).await
+    }
+
+    /// `GET /v1/plugins/schemas`: what plugins of each kind may say, in the order of their stages.
+    pub async fn plugin_schemas(&self) -> Result<Vec<KindSchema>, ClientError> {
+        let got: Page<KindSchema> = self.call(Call::get(&["v1", "plugins", "schemas"])).await?;
+        Ok(got.items)
+    }
+
+    /// `GET /v1/plugins/schemas/{kind}`: JSON Schema.
+    pub async fn plugin_schema(&self, kind: &str) -> Result<serde_json::Value, ClientError> {
+        self.call(Call::get(&["v1", "plugins", "schemas", kind]))
+            .await
     }
 
     /// `POST /v1/apply[?dry_run=true]`: all of it, or nothing.

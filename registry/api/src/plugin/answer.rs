@@ -25,6 +25,7 @@ pub struct Redirect {
     pub to: Template,
     /// 301, 302, 303, 307 or 308 (the default: permanent, the method stays).
     #[serde(default = "permanent")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 301, maximum = 308))]
     pub status: u16,
 }
 
@@ -41,6 +42,7 @@ pub struct Respond {
     pub when: When,
     /// Default 200.
     #[serde(default = "fine")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 200, maximum = 599))]
     pub status: u16,
     /// Default `text/plain; charset=utf-8`.
     #[serde(default = "plain")]

@@ -12,7 +12,8 @@ use crate::{Invalid, Name, invalid::Check, policy::HashKey, route::PathPrefix};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Gray {
-    /// The rules.
+    /// The rules, 1 to 10,000.
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 10_000))]
     pub rules: Vec<GrayRule>,
     /// What becomes of a request whose group has no instance that takes requests. Default
     /// `baseline`.
@@ -48,7 +49,8 @@ pub enum Missing {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Ab {
-    /// The experiments.
+    /// The experiments, 1 to 8.
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 8))]
     pub experiments: Vec<Experiment>,
 }
 
@@ -64,18 +66,18 @@ pub struct Experiment {
     pub layer: Option<Name>,
     /// Where in the layer its share of the callers begins, in percent. Default 0.
     #[serde(default)]
-    #[cfg_attr(feature = "openapi", schema(value_type = f64))]
+    #[cfg_attr(feature = "openapi", schema(value_type = f64, minimum = 0, maximum = 100))]
     pub from: Percent,
     /// Where it ends. Default 100.
     #[serde(default = "whole")]
-    #[cfg_attr(feature = "openapi", schema(value_type = f64))]
+    #[cfg_attr(feature = "openapi", schema(value_type = f64, minimum = 0, maximum = 100))]
     pub to: Percent,
     /// Who takes part; others are served as if there were no experiment. Default: all.
     #[serde(default)]
     pub when: When,
     /// What a caller is known by: the same value sees the same variant.
     #[serde(default)]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, pattern = "^(client|path|(header|cookie|query):.+)$"))]
     pub key: Option<HashKey>,
     /// The cookie that a caller without the key is given, so that it sees the same variant again.
     /// Default: none; such a caller takes no part.
@@ -84,7 +86,8 @@ pub struct Experiment {
     /// How callers are shared out. Default `hash`.
     #[serde(default)]
     pub assign: Assign,
-    /// Its variants.
+    /// Its variants, 1 to 100.
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 100))]
     pub variants: Vec<AbVariant>,
     /// A header of the answer that names the variant, as `EXPERIMENT=VARIANT`.
     #[serde(default)]
@@ -118,6 +121,7 @@ pub struct AbVariant {
     pub name: Name,
     /// Its share among the variants: 0 to 1000. Default 100.
     #[serde(default = "even")]
+    #[cfg_attr(feature = "openapi", schema(maximum = 1000))]
     pub weight: u16,
     /// The URI prefix that stands in for the route's; none: the URI stays.
     #[serde(default)]

@@ -45,7 +45,7 @@ pub struct Limit {
     pub concurrent: Option<u32>,
     /// Each value of this has a limit of its own; a request that lacks it is not limited. None: one
     /// limit for all.
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, pattern = "^(client|path|(header|cookie|query):.+)$"))]
     pub key: Option<HashKey>,
     /// Other rates for single values.
     pub keys: Vec<LimitKeyRate>,

@@ -29,9 +29,10 @@ pub struct When {
     pub not: Option<Box<When>>,
     /// What the tests below look at: `header:NAME`, `cookie:NAME`, `query:NAME`, `client` or `path`.
     /// A request that lacks it fails every one of them.
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, pattern = "^(client|path|(header|cookie|query):.+)$"))]
     pub key: Option<HashKey>,
     /// It is one of these, byte by byte: a whitelist of up to 100,000.
+    #[cfg_attr(feature = "openapi", schema(max_items = 100_000))]
     pub is: Vec<String>,
     /// It begins with one of these.
     pub starts_with: Vec<String>,
@@ -44,12 +45,13 @@ pub struct When {
     pub present: Option<bool>,
     /// Together with `below`: its decimal digits at the end, modulo this, are below that:
     /// `user_id % 100 < 5`.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub modulo: Option<u32>,
     /// See `modulo`.
     pub below: Option<u32>,
     /// This share of its values, chosen by a stable hash: the same value is always in or out, and
     /// raising the share only adds values. Without `key`: this share of requests, drawn by lot.
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<f64>))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<f64>, minimum = 0, maximum = 100))]
     pub percent: Option<Percent>,
     /// Makes the hash of `percent` another one, so that two experiments do not choose alike.
     pub salt: String,

@@ -130,3 +130,69 @@ fn a_directory_that_cannot_be_written_is_an_error_that_names_it() {
     let error = image.write(&blocked.join("sub")).unwrap_err();
     assert!(error.to_string().contains("file/sub"), "{error}");
 }
+
+/// A router that is replaced by a newer one hands it what it did not understand itself.
+#[test]
+fn what_this_program_does_not_know_is_kept_as_it_came() {
+    let mut registry = Registry::new("e1");
+    let mirror =
+        serde_json::json!({"name": "p", "required": true, "teleport": {"to": ["a", 1.50]}});
+    let known = serde_json::json!({"name": "q", "respond": {"status": 204}});
+    let later = serde_json::json!({"z": 1, "a": {"x": null}});
+    registry.put("plugin", "p", &mirror);
+    registry.put("plugin", "q", &known);
+    registry.put("switch", "dc/s", &later);
+    let mut replica = Replica::new(name("dc"));
+    replica.apply(&registry.full()).unwrap();
+    assert_eq!(replica.skipped().count(), 0);
+
+    let dir = TempDir::new().unwrap();
+    write(&dir, &replica);
+    let again = read(dir.path(), &name("dc")).replica.unwrap();
+    write(&dir, &again);
+    let text = fs::read_to_string(dir.path().join(NEWEST)).unwrap();
+    for (kind, key, value) in [
+        ("plugin", "p", &mirror),
+        ("plugin", "q", &known),
+        ("switch", "dc/s", &later),
+    ] {
+        let line = set_line(kind, key, value).unwrap();
+        let line = std::str::from_utf8(&line.bytes).unwrap();
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+    // Another history that lacks it: kept until somebody accepts that history.
+    let mut other = Registry::new("e2");
+    other.put("plugin", "q", &known);
+    let mut again = again;
+    again.apply(&other.full()).unwrap();
+    assert_eq!(again.retained().len(), 2);
+    other.accepted = true;
+    other.put("plugin", "q", &known);
+    again.apply(&other.full()).unwrap();
+    assert_eq!(again.objects().len(), 1);
+}
+
+#[test]
+fn a_stored_body_comes_back() {
+    let mut registry = Registry::new("e1");
+    let fallback = serde_json::json!({"name": "sorry", "content_type": "text/html", "status": 503,
+        "body": "PGI+"});
+    registry.put("fallback", "sorry", &fallback);
+    registry.put(
+        "fallback",
+        "bad",
+        &serde_json::json!({"name": "bad", "body": "?"}),
+    );
+    let mut replica = Replica::new(name("dc"));
+    replica.apply(&registry.full()).unwrap();
+    let skipped: Vec<_> = replica.skipped().map(|(what, _)| what).collect();
+    assert_eq!(skipped, ["fallback bad"]);
+    let dir = TempDir::new().unwrap();
+    write(&dir, &replica);
+    let again = read(dir.path(), &name("dc")).replica.unwrap();
+    let objects: Vec<_> = again.objects().iter().collect();
+    assert!(
+        matches!(&objects[..], [Object::Fallback(one)] if one.body.as_bytes() == b"<b>"),
+        "{objects:?}"
+    );
+}
