@@ -407,6 +407,7 @@ impl Written {
             epoch: self.epoch.to_string(),
             revision: self.revision,
             durable: self.durable,
+            warnings: Vec::new(),
         }
     }
 

@@ -93,8 +93,19 @@ pub struct FeedRequest {
     pub full: bool,
     /// The best coding that the asker takes.
     pub coding: Coding,
-    /// Who asks, if it is a router: id and version. Only then does `after` count as proof.
-    pub router: Option<(String, String)>,
+    /// Who asks, if it is a router. Only then does `after` count as proof.
+    pub router: Option<Asker>,
+}
+
+/// A router that asks.
+#[derive(Debug, Clone)]
+pub struct Asker {
+    /// Its id.
+    pub id: String,
+    /// Its program's version.
+    pub version: String,
+    /// The kinds of plugins that it knows; none: it does not say.
+    pub kinds: Option<Arc<[String]>>,
 }
 
 /// What the feed answers.
@@ -171,9 +182,11 @@ impl Core {
     /// Answers a router's (long) poll.
     pub async fn feed(&self, request: FeedRequest) -> FeedAnswer {
         let shared = &self.shared;
-        let _poll = request.router.as_ref().map(|(id, version)| {
+        let _poll = request.router.as_ref().map(|asker| {
             let after = request.after.as_ref();
-            shared.routers.poll(&request.cluster, id, version, after)
+            let program = (asker.version.as_str(), asker.kinds.as_ref());
+            let routers = &shared.routers;
+            routers.poll(&request.cluster, &asker.id, program, after)
         });
         let deadline = Instant::now() + request.wait.min(LONGEST_POLL);
         let mut marks = (shared.feed).watch(&request.cluster, &shared.state.load());

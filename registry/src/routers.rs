@@ -34,6 +34,7 @@ struct Inner {
 #[derive(Debug)]
 struct Router {
     version: String,
+    kinds: Option<Arc<[String]>>,
     epoch: String,
     revision: u64,
     last_seen: i64,
@@ -80,7 +81,7 @@ impl Routers {
         self: &Arc<Self>,
         cluster: &Name,
         id: &str,
-        version: &str,
+        (version, kinds): (&str, Option<&Arc<[String]>>),
         after: Option<&(String, u64)>,
     ) -> Poll {
         let key = (cluster.clone(), id.to_owned());
@@ -88,6 +89,7 @@ impl Routers {
         let mut inner = self.inner();
         let router = inner.here.entry(key.clone()).or_insert_with(|| Router {
             version: String::new(),
+            kinds: None,
             epoch: String::new(),
             revision: 0,
             last_seen: now,
@@ -97,6 +99,7 @@ impl Routers {
         });
         router.open += 1;
         router.last_seen = now;
+        router.kinds = kinds.cloned();
         if router.version != version {
             version.clone_into(&mut router.version);
             router.untold = true;
@@ -243,6 +246,8 @@ fn info((cluster, id): &Key, router: &Router, last_seen: i64) -> RouterInfo {
         revision: router.revision,
         last_seen,
         live: false,
+        plugin_kinds: router.kinds.as_ref().map(|kinds| kinds.to_vec()),
+        unknown_plugins: Vec::new(),
     }
 }
 
@@ -259,11 +264,11 @@ mod tests {
     fn asking_after_a_revision_is_the_proof() {
         let routers = routers();
         let mut proofs = routers.proofs();
-        let first = routers.poll(&name("a"), "r1", "0.1", None);
+        let first = routers.poll(&name("a"), "r1", ("0.1", None), None);
         assert_eq!(routers.list(None)[0].revision, 0);
         proofs.borrow_and_update();
         drop(first);
-        let _second = routers.poll(&name("a"), "r1", "0.1", Some(&("e".into(), 7)));
+        let _second = routers.poll(&name("a"), "r1", ("0.1", None), Some(&("e".into(), 7)));
         assert!(proofs.has_changed().unwrap());
         let listed = routers.list(Some(&name("a")));
         assert_eq!((listed[0].revision, listed[0].live), (7, true));
@@ -275,7 +280,7 @@ mod tests {
     #[test]
     fn the_replica_that_saw_a_router_last_is_right_and_goodbyes_spread() {
         let routers = routers();
-        drop(routers.poll(&name("a"), "r1", "0.1", Some(&("e".into(), 7))));
+        drop(routers.poll(&name("a"), "r1", ("0.1", None), Some(&("e".into(), 7))));
         let told = routers.untold(false);
         assert_eq!(told.len(), 1);
         assert!(routers.untold(false).is_empty());

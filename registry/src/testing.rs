@@ -10,7 +10,7 @@ pub(crate) use postgres::Postgres;
 
 use crate::{
     change::{Author, Change, SubmitError, Written},
-    core::{Background, Core, CoreConfig, FeedRequest, OpenError},
+    core::{Asker, Background, Core, CoreConfig, FeedRequest, OpenError},
     state::tests::name,
 };
 
@@ -72,6 +72,10 @@ pub(crate) fn ask(after: Option<(&str, u64)>, wait: Duration) -> FeedRequest {
         wait,
         full: false,
         coding: Coding::Identity,
-        router: Some(("r1".to_owned(), "0.1".to_owned())),
+        router: Some(Asker {
+            id: "r1".to_owned(),
+            version: "0.1".to_owned(),
+            kinds: None,
+        }),
     }
 }

@@ -21,7 +21,18 @@ struct Explanation {
     route: Option<Place>,
     refusal: Option<Refusal>,
     lost: Vec<Place>,
+    plugins: Vec<Said>,
+    rewritten: Option<String>,
     upstream: Option<Upstream>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Said {
+    plugin: String,
+    kind: String,
+    verdict: String,
+    shadow: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -127,6 +138,20 @@ fn render(method: &str, url: &str, explanation: &Explanation) -> String {
         ));
         lines.push(format!("           {}", route.reason));
     }
+    for (i, said) in explanation.plugins.iter().enumerate() {
+        let word = if i == 0 { "plugins" } else { "" };
+        let shadow = if said.shadow { ", in shadow" } else { "" };
+        let Said {
+            plugin,
+            kind,
+            verdict,
+            ..
+        } = said;
+        lines.push(format!("  {word:8} {plugin} ({kind}): {verdict}{shadow}"));
+    }
+    if let Some(path) = &explanation.rewritten {
+        lines.push(format!("  path     {path}"));
+    }
     if let Some(upstream) = &explanation.upstream {
         lines.push(format!("  balance  {}", upstream.balance));
         if let Some(peer) = &upstream.would_pick {
@@ -211,6 +236,11 @@ mod tests {
                       "reason": "its host is the request's"},
             "lost": [{"id": "any", "host": "*", "prefix": "/", "service": "web",
                       "reason": "`shop` has a more specific host"}],
+            "plugins": [
+                {"plugin": "house", "kind": "restrict", "verdict": "passed", "shadow": false},
+                {"plugin": "g", "kind": "gray", "verdict": "new", "shadow": true},
+            ],
+            "rewritten": "/v2",
             "upstream": {
                 "service": "shop", "balance": "round-robin", "would_pick": "default/shop/s-1",
                 "peers": [

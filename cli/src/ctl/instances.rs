@@ -164,7 +164,12 @@ pub(super) fn at_revision(written: &Written) -> String {
     } else {
         " (the database is away: kept, and written when it is back)"
     };
-    format!("revision {}{later}", written.revision)
+    let mut text = format!("revision {}{later}", written.revision);
+    for warning in &written.warnings {
+        text.push_str("\nwarning: ");
+        text.push_str(warning);
+    }
+    text
 }
 
 async fn list(session: &Session, query: InstanceQuery) -> Result<Vec<Instance>, Exit> {

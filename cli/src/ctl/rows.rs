@@ -224,12 +224,26 @@ pub(super) fn routers(items: &[RouterInfo]) -> String {
             router.epoch.clone(),
             format!("{} ago", ago(now, router.last_seen)),
             router.version.clone(),
+            or_dash(&lacks(router)),
         ]
     };
     let headings = [
-        "cluster", "router", "live", "revision", "epoch", "seen", "version",
+        "cluster",
+        "router",
+        "live",
+        "revision",
+        "epoch",
+        "seen",
+        "version",
+        "too old for",
     ];
     render(&headings, items.iter().map(row).collect(), &["revision"])
+}
+
+/// The plugins that a router does not know.
+fn lacks(router: &RouterInfo) -> String {
+    let names = router.unknown_plugins.iter();
+    names.map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 pub(super) fn tokens(items: &[TokenInfo]) -> String {

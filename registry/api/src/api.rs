@@ -13,6 +13,9 @@ use crate::{
 pub const REVISION_HEADER: &str = "cardea-revision";
 /// The header that carries the epoch of an answer.
 pub const EPOCH_HEADER: &str = "cardea-epoch";
+/// The header in which a router's poll says which kinds of plugins it knows, separated by commas.
+/// (A header, since older registries refuse parameters that they do not know.)
+pub const KINDS_HEADER: &str = "cardea-plugin-kinds";
 /// Where a registry is reached when nobody says.
 pub const DEFAULT_REGISTRY: &str = "http://127.0.0.1:7400";
 /// The default weight of an instance.
@@ -100,6 +103,9 @@ pub struct Written {
     /// Whether it is in the database; `false` while the database is away: it is then kept in memory
     /// and on disk, and written as soon as the database is back.
     pub durable: bool,
+    /// What should be known about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// `POST /v1/renewals`: many at once.
@@ -168,6 +174,13 @@ pub struct RouterInfo {
     pub last_seen: i64,
     /// Whether it counts for acknowledgements.
     pub live: bool,
+    /// The kinds of plugins that it knows, as it says itself to the registry that is asked; none: it
+    /// does not say, or says so to another replica.
+    #[serde(default)]
+    pub plugin_kinds: Option<Vec<String>>,
+    /// Plugins for its cluster whose kinds it does not know.
+    #[serde(default)]
+    pub unknown_plugins: Vec<Name>,
 }
 
 /// A kept disk snapshot.

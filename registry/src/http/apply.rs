@@ -17,6 +17,7 @@ use super::{
     objects,
     openapi::Sending,
     problem::{ApiError, of_many},
+    routers::warnings,
 };
 use crate::{
     auth::scope::{Caller, Writes},
@@ -45,10 +46,13 @@ pub(super) async fn apply(
         let written = None;
         return Ok(Json(Applied { written, actions }).into_response());
     }
+    let plugins = objects::plugins_in(&changes);
     let written = app.core.submit(changes, caller.author()).await;
     let written = written.map_err(|error| of_many(error, place))?;
+    let mut done = written.api();
+    done.warnings = warnings(&app, &plugins).await;
     let body = Json(Applied {
-        written: Some(written.api()),
+        written: Some(done),
         actions: written
             .outcomes
             .iter()

@@ -1,5 +1,7 @@
 //! The routers' feed: `GET /v1/clusters/{cluster}/snapshot`.
 
+use std::sync::Arc;
+
 use axum::{
     extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
@@ -7,6 +9,7 @@ use axum::{
 };
 use cardea_registry_api::{
     Name, Span,
+    api::KINDS_HEADER,
     feed::{CONTENT_TYPE, Coding},
 };
 
@@ -19,7 +22,7 @@ use super::{
 };
 use crate::{
     auth::scope::{Caller, Follows, IsRouter},
-    core::{FeedAnswer, FeedRequest},
+    core::{Asker, FeedAnswer, FeedRequest},
 };
 
 /// The longest long poll.
@@ -40,6 +43,8 @@ const MAX_WAIT: Span = Span::secs(60);
             description = "The router's id; needs role `router`. Only then does `after` count as proof."),
         ("version" = Option<String>, Query, description = "The router's version."),
         ("full" = Option<bool>, Query, description = "The full set, also where a delta would do."),
+        ("cardea-plugin-kinds" = Option<String>, Header,
+            description = "Of a router: the kinds of plugins that it knows, separated by commas."),
         ("Accept-Encoding" = Option<String>, Header, description = "`zstd`, `gzip` or `identity`."),
     ),
     responses(
@@ -83,7 +88,11 @@ pub(super) async fn snapshot(
         wait: wait.duration(),
         full,
         coding: coding(&headers),
-        router: router.map(|RouterId(id)| (id, version.unwrap_or_default())),
+        router: router.map(|RouterId(id)| Asker {
+            id,
+            version: version.unwrap_or_default(),
+            kinds: kinds(&headers),
+        }),
     };
     let asked = request.after.clone();
     // When the client goes away this future is dropped, and the poll with it.
@@ -126,6 +135,14 @@ fn not_modified(epoch: &str, revision: u64) -> Response {
     let mut response = StatusCode::NOT_MODIFIED.into_response();
     stamp(&mut response, epoch, revision);
     response
+}
+
+/// The kinds of plugins that a router says it knows. Nonsense is as good as silence.
+fn kinds(headers: &HeaderMap) -> Option<Arc<[String]>> {
+    let text = headers.get(KINDS_HEADER)?.to_str().ok()?;
+    let sane = |kind: &&str| (1..=32).contains(&kind.len());
+    let kinds = text.split(',').map(str::trim).filter(sane).take(100);
+    Some(kinds.map(str::to_owned).collect())
 }
 
 /// The best coding that the caller takes: of equal ones the smaller.

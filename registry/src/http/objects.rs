@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use cardea_registry_api::{
-    Name,
+    Name, Plugin,
     api::{EPOCH_HEADER, REVISION_HEADER},
 };
 
@@ -17,6 +17,7 @@ use super::{
     page::{self, PageWriter, Wanted},
     precondition::etag,
     problem::ApiError,
+    routers::warnings,
 };
 use crate::{
     auth::scope::Caller,
@@ -64,14 +65,27 @@ pub(super) async fn write<S>(
     caller: &Caller<S>,
     change: Change,
 ) -> Result<Response, ApiError> {
+    let plugins = plugins_in([&change]);
     let written = app.core.submit(vec![change], caller.author()).await?;
-    let mut response = answer(&written);
+    let mut body = written.api();
+    body.warnings = warnings(app, &plugins).await;
+    let mut response = Json(body).into_response();
+    stamp(&mut response, &written.epoch, written.revision);
     if let Some(outcome) = written.outcomes.last().filter(|o| o.after.is_some()) {
         response
             .headers_mut()
             .insert(header::ETAG, etag(outcome.revision));
     }
     Ok(response)
+}
+
+/// The plugins that changes put.
+pub(super) fn plugins_in<'a>(changes: impl IntoIterator<Item = &'a Change>) -> Vec<Plugin> {
+    let put = |change: &Change| match change {
+        Change::PutPlugin { plugin, .. } => Some((**plugin).clone()),
+        _ => None,
+    };
+    changes.into_iter().filter_map(put).collect()
 }
 
 /// `Written` as body, with revision and epoch as headers too.

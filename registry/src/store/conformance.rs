@@ -403,6 +403,8 @@ async fn leases_and_routers_are_shared(store: &Store) {
         revision,
         last_seen,
         live: false,
+        plugin_kinds: None,
+        unknown_plugins: Vec::new(),
     };
     store
         .put_routers(&[router("r1", 1, 10), router("r2", 1, 10)])

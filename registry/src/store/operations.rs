@@ -384,6 +384,8 @@ pub(crate) async fn routers(connection: &mut Connection) -> Result<Vec<RouterInf
             revision: unsigned(row.try_get(4)?),
             last_seen: row.try_get(5)?,
             live: false,
+            plugin_kinds: None,
+            unknown_plugins: Vec::new(),
         });
     }
     Ok(routers)

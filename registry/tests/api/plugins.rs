@@ -225,3 +225,59 @@ async fn pages_of_large_changes_are_short() {
     assert!(pages > 1, "{pages}");
     cardea.stop().await;
 }
+
+/// Who writes a plugin is told which routers are too old for it, and so is who lists them.
+#[tokio::test]
+async fn routers_that_do_not_know_a_kind_are_named() {
+    let cardea = site().await;
+    for (router, kinds) in [
+        ("old", Some("gray, limit")),
+        ("new", Some("gray,respond")),
+        ("mute", None),
+    ] {
+        let path = format!("/v1/clusters/dc/snapshot?router={router}&version=0.1");
+        let mut poll = cardea.request("router", "GET", &path);
+        if let Some(kinds) = kinds {
+            poll = poll.header("cardea-plugin-kinds", kinds);
+        }
+        assert_eq!(poll.send().await.unwrap().status(), 200);
+    }
+    let put = |name: &str, body: Value| {
+        let path = format!("/v1/plugins/{name}");
+        async {
+            cardea
+                .send("operator", "PUT", &{ path }, body)
+                .await
+                .ok()
+                .body
+        }
+    };
+    assert!(put("gray", gray("gray")).await.get("warnings").is_none());
+    let closed = json!({"name": "closed", "required": true, "respond": {"status": 503}});
+    assert_eq!(
+        put("closed", closed.clone()).await["warnings"],
+        json!([
+            "router `old` of cluster `dc` (version 0.1) does not know plugins of this kind: it \
+               answers 503 where `closed` is required"
+        ])
+    );
+    let apply = json!({"plugins": [{"name": "open", "respond": {}}]});
+    let applied = cardea
+        .send("operator", "POST", "/v1/apply", apply)
+        .await
+        .ok();
+    let warnings = applied.body["written"]["warnings"].as_array().unwrap();
+    assert!(
+        warnings[0].as_str().unwrap().ends_with("leaves `open` out"),
+        "{warnings:?}"
+    );
+    let listed = cardea.call("viewer", "GET", "/v1/routers").await.ok().body;
+    let lacks = |id: &str| {
+        let mut routers = listed["items"].as_array().unwrap().iter();
+        let router = routers.find(|router| router["id"] == id).unwrap();
+        router["unknown_plugins"].clone()
+    };
+    assert_eq!(lacks("old"), json!(["closed", "open"]));
+    assert_eq!((lacks("new"), lacks("mute")), (json!([]), json!([])));
+    cardea.stop().await;
+}

@@ -2,9 +2,13 @@
 
 use std::path::Path;
 
-use cardea_tests::{backend::Backend, site::Site};
+use cardea_tests::{
+    backend::Backend,
+    site::{SOON, Site},
+    wait,
+};
 
-use super::{ask, ok};
+use super::{ask, ctl, ok};
 use crate::gate;
 
 /// Applies a file with backends in the place of the addresses in it, in their order.
@@ -112,4 +116,84 @@ async fn two_rankings_are_compared() {
         .expect("a cookie for callers without a uid");
     let cookie = cookie.split(';').next().unwrap();
     assert_eq!(variant(&format!("Cookie: {cookie}\r\n")).await.0, first);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_show_that_everybody_wants_to_see_has_a_page_for_those_beyond() {
+    let _machine = gate::shared().await;
+    let (site, backends) = applied("star-show", &["tickets-1"]).await;
+    let page = "Many are here at once";
+    let (mut served, mut limited) = (0, 0);
+    for _ in 0..200 {
+        let answer = ask(&site, "tickets.svc.local", "GET", "/", "").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        match answer.header("x-cardea-fallback") {
+            None => served += 1,
+            Some(why) => {
+                assert_eq!(why, "limit");
+                assert!(answer.text().contains(page), "{}", answer.text());
+                limited += 1;
+            }
+        }
+    }
+    assert!(
+        served >= 20 && limited > 0,
+        "{served} served, {limited} limited"
+    );
+    assert_eq!(backends[0].state().stats().requests, served);
+    drop(backends);
+    let why = wait::until("a request that the limit lets through", SOON, || async {
+        let answer = ask(&site, "tickets.svc.local", "GET", "/", "").await;
+        assert!(answer.text().contains(page), "{}", answer.text());
+        let why = answer.header("x-cardea-fallback")?.to_owned();
+        (why != "limit").then_some(why)
+    })
+    .await;
+    assert_eq!(why, "unreachable");
+    // What the page hides is not forgotten, and what is named cannot be taken away.
+    let hidden = site.routers[0]
+        .metric("cardea_router_fallback_total", "cause=\"limit\"")
+        .await;
+    assert!(hidden >= Some(f64::from(limited)), "{hidden:?}");
+    let out = ctl(&site, &["fallback", "delete", "tickets-queue", "--yes"]);
+    let words = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(
+        !out.status.success() && words.contains("`tickets-rescue`"),
+        "{words}"
+    );
+}
+
+/// How often the orders are asked for.
+const REQUESTS: u64 = 1000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_test_instance_gets_a_tenth_of_the_traffic_three_times() {
+    let _machine = gate::shared().await;
+    let (site, backends) = applied("copy-to-test", &["orders-1", "test-1"]).await;
+    for _ in 0..REQUESTS {
+        let answer = ask(&site, "orders.svc.local", "GET", "/", "").await;
+        assert!(answer.text().starts_with("orders-1 "), "{answer:?}");
+    }
+    assert_eq!(backends[0].state().stats().requests, REQUESTS);
+    let verdicts = "cardea_router_plugin_verdicts_total";
+    let chosen = site.routers[0].metric(verdicts, "verdict=\"copied\"").await;
+    let chosen = chosen.unwrap_or_default();
+    // A tenth, give or take five standard deviations of the lot.
+    assert!((52.0..=148.0).contains(&chosen), "{chosen}");
+    wait::until_ok("all copies have arrived", SOON, || async {
+        let copies = backends[1].state().stats().requests;
+        let all = (copies as f64 - 3.0 * chosen).abs() < 0.5;
+        all.then_some(())
+            .ok_or(format!("{copies} of 3 times {chosen}"))
+    })
+    .await;
+    // The original may not be taken away for the copy, nor be copied back to.
+    let back = "[[plugin]]\nname = \"back\"\nservice = \"orders-test\"\n[plugin.mirror]\nservice = \"orders\"\n";
+    site.scratch.write("back.toml", back);
+    let out = ctl(&site, &["apply", "-f", "back.toml", "--yes"]);
+    let words = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(
+        !out.status.success() && words.contains("leads back"),
+        "{words}"
+    );
 }

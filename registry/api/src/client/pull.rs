@@ -1,6 +1,6 @@
 //! The feed: pulling a cluster's set.
 
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderName, HeaderValue};
 
 use super::{
     Client, ClientError,
@@ -8,8 +8,9 @@ use super::{
 };
 use crate::{
     Name, Span,
-    api::{EPOCH_HEADER, REVISION_HEADER},
+    api::{EPOCH_HEADER, KINDS_HEADER, REVISION_HEADER},
     feed::{Coding, MAX_BYTES, Update},
+    plugin::Kind,
 };
 
 /// What to pull.
@@ -73,6 +74,13 @@ impl Client {
         call.wait = pull.wait;
         call.headers
             .push((ACCEPT_ENCODING, HeaderValue::from_static("zstd, gzip")));
+        if pull.router.is_some() {
+            let kinds = Kind::ALL.map(Kind::as_str).join(",");
+            if let Ok(kinds) = HeaderValue::from_str(&kinds) {
+                call.headers
+                    .push((HeaderName::from_static(KINDS_HEADER), kinds));
+            }
+        }
         // The head may take the wait; the body flows from then on.
         let idle = self.inner.request_timeout.duration();
         self.fail_over(&call, |answer| async move { pulled(answer, idle).await })

@@ -74,6 +74,11 @@ fn what_a_plugin_names_has_to_be_there() {
     ] {
         assert_eq!(gray(bound, group), want, "{bound} {group}");
     }
+    assert_eq!(
+        said("[plugin.fallback]\nbody = \"sorry\"\nservice = \"shp\""),
+        "fallback.body: there is no fallback `sorry`: create it first; \
+         fallback.service: there is no service `shp`; did you mean `shop`?"
+    );
     let ab = said(
         "service = \"shop\"\n[[plugin.ab.experiments]]\nname = \"e\"\nkey = \"client\"\n\
          variants = [{ name = \"a\" }, { name = \"b\", group = \"v2\" }]",
@@ -91,6 +96,21 @@ fn a_plugin_knows_where_it_names_what() {
     let shop: Name = "shop".parse().unwrap();
     assert_eq!(plugin.names(Thing::Route, &shop).as_deref(), Some("route"));
     assert_eq!(plugin.names(Thing::Service, &shop), None);
+}
+
+#[test]
+fn two_services_do_not_rescue_each_other() {
+    let rescue = |from: &str, to: &str| {
+        format!(
+            "[[plugin]]\nname = \"{from}\"\nservice = \"{from}\"\n[plugin.fallback]\nservice = \"{to}\"\n"
+        )
+    };
+    let one = rescue("search", "shop");
+    site(&one).check_complete().unwrap();
+    let both = site(&format!("{one}{}", rescue("shop", "search")));
+    let error = both.check_complete().unwrap_err().errors.remove(0);
+    assert_eq!(error.field, "plugin[1].fallback.service");
+    assert!(error.message.starts_with("leads back"), "{}", error.message);
 }
 
 /// What leads on is handed in, so that this holds whichever kinds do.
