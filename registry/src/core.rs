@@ -294,6 +294,12 @@ impl Core {
         result
     }
 
+    /// How many routers of a cluster are live, as far as this replica knows.
+    pub fn live_routers(&self, cluster: &Name) -> u64 {
+        let all = self.shared.routers.list(Some(cluster)).into_iter();
+        all.filter(|router| router.live).count() as u64
+    }
+
     /// The routers that are known to any replica, by cluster and id.
     pub async fn routers(&self, cluster: Option<&Name>) -> Vec<RouterInfo> {
         if self.shared.others.load(Ordering::Relaxed)

@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use cardea_registry_api::{Invalid, Problem, problem};
+use cardea_registry_api::{Invalid, Name, Problem, problem};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,7 @@ use crate::{
     clock,
     control::Render,
     explain::{self, ExplainedPeer, Question},
+    plugin::breaker,
     shared::{Concern, Readiness, Shared},
     table::{Origin, Table},
 };
@@ -173,8 +174,18 @@ struct TableView<'a> {
     confirmed_at: i64,
     routes: Vec<&'a cardea_registry_api::Route>,
     services: Vec<ServiceView<'a>>,
+    breakers: Vec<BreakerView>,
     degraded: Vec<Concern>,
     alarms: Vec<Concern>,
+}
+
+/// What a breaker knows of a service.
+#[derive(Serialize)]
+struct BreakerView {
+    plugin: Name,
+    service: Name,
+    #[serde(flatten)]
+    report: breaker::Report,
 }
 
 #[derive(Serialize)]
@@ -198,6 +209,7 @@ async fn table(State(admin): State<Admin>) -> Result<Response, Refused> {
         out: upstream.guard().counts().out,
         recent: upstream.budget().usage(now),
     });
+    let breakers = admin.shared.plugins.breakers().into_iter();
     let view = TableView {
         cluster: &admin.cluster,
         router: &admin.router,
@@ -208,6 +220,13 @@ async fn table(State(admin): State<Admin>) -> Result<Response, Refused> {
         confirmed_at: admin.shared.confirmed_at(),
         routes: table.routes().iter().map(|entry| &entry.route).collect(),
         services: services.collect(),
+        breakers: breakers
+            .map(|(plugin, service, report)| BreakerView {
+                plugin,
+                service,
+                report,
+            })
+            .collect(),
         degraded: admin.shared.degraded(),
         alarms: admin.shared.alarms(),
     };

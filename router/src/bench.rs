@@ -23,8 +23,11 @@ use crate::{
     },
 };
 
+mod plugins;
+
 /// Prints all figures.
 pub fn run() {
+    plugins::decide();
     for routes in [10, 10_000] {
         route(routes);
     }

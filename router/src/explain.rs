@@ -13,7 +13,7 @@ use crate::{
     balance::{Balancers, PickInput},
     peer::{Peer, PeerReport},
     plugin::{
-        Mode, Own, Scratch,
+        Mode, Own, Scratch, Token,
         asked::{Asked, Headers},
     },
     table::{NoRoute, RouteEntry, Table},
@@ -203,7 +203,11 @@ fn ask_plugins<'t>(
     let chain = entry.chain.as_ref()?;
     let client = question.client.unwrap_or(IpAddr::from([127, 0, 0, 1]));
     let client_text = client.to_string();
-    let asked = asked(question, client_text.as_bytes());
+    let token = Token::default();
+    let asked = Asked {
+        token: Some(&token),
+        ..asked(question, client_text.as_bytes())
+    };
     let mut scratch = Scratch::default();
     let nanos = crate::clock::nanos(now);
     let decision = chain.decide(&asked, table, nanos, &mut scratch, Mode::Asking);
@@ -309,21 +313,30 @@ fn hash_key(of: &HashKey, question: &Question) -> Option<u64> {
     if *of == HashKey::Client && question.client.is_none() {
         return None;
     }
-    asked(question, b"").hash(of)
+    let token = Token::default();
+    let asked = Asked {
+        token: Some(&token),
+        ..asked(question, b"")
+    };
+    asked.hash(of)
 }
 
 /// The question as a request.
 fn asked<'q>(question: &'q Question, client_text: &'q [u8]) -> Asked<'q> {
     let target = question.target.as_str();
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let client = question.client.unwrap_or(IpAddr::from([127, 0, 0, 1]));
     Asked {
         method: question.method.as_bytes(),
         host: question.host.as_bytes(),
         path: path.as_bytes(),
         query: query.as_bytes(),
         headers: Headers::List(&question.headers),
-        client: question.client.unwrap_or(IpAddr::from([127, 0, 0, 1])),
+        client,
         client_text,
+        caller: client,
+        trusted: false,
+        token: None,
         scheme: "http",
         request_id: b"explain",
         head: 0,

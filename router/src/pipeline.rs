@@ -232,9 +232,13 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
         return after;
     }
     let permit = plan.decision.permit.take();
+    let mut ticket = plan.decision.ticket.take();
     // Pick, forward, perhaps again; then reply.
     let mut body: Option<Lent<'_, Buffer>> = None;
     let end = forward::forward(worker, conn, x, &plan, &mut body, &mut seen).await;
+    if let Some(ticket) = &mut ticket {
+        observe::tell(ticket, &end, &seen);
+    }
     let end = match rescue::trigger(&plan, x, &end) {
         None => Err(end),
         Some(trigger) => {
@@ -269,6 +273,7 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
     // Observe.
     observe::request(worker, conn, x, Some((&plan, picked.as_ref())), &seen);
     copy::end(worker, x, draft, seen.original(x.download.bytes));
+    drop(ticket);
     let after = tunnel_if_asked(after, picked, permit);
     if let Some(body) = body.as_mut().filter(|body| !body.is_empty()) {
         x.take_back(body);
@@ -373,7 +378,7 @@ fn render_head(
     worker: &Worker,
     conn: &Connection,
     x: &Exchange,
-    gone: &[Box<[u8]>],
+    gone: [&[Box<[u8]>]; 2],
     at_once: bool,
 ) {
     let add = render::Additions {

@@ -10,36 +10,53 @@
 
 use std::sync::Arc;
 
-use cardea_registry_api::{Name, plugin::Override};
+use cardea_registry_api::Name;
 
 pub(crate) mod ab;
 mod answer;
 pub(crate) mod asked;
+mod blue_green;
+pub(crate) mod breaker;
+mod circuit;
 pub(crate) mod compile;
 mod condition;
 mod decision;
 mod edit;
 pub(crate) mod fallback;
+mod gradient;
 mod groups;
+mod lanes;
+mod lasting;
 mod limit;
 pub(crate) mod mirror;
 mod restrict;
 mod rewrite;
 mod said;
 mod scratch;
+mod share;
+mod token;
 
+pub(crate) use breaker::Ticket;
 pub(crate) use decision::{Decision, Own};
+pub(crate) use lanes::is_lane;
+pub(crate) use lasting::Lasting;
 pub(crate) use limit::Permit;
 pub(crate) use said::{Mode, Said};
 pub(crate) use scratch::Scratch;
+#[cfg(test)]
+pub(crate) use share::WHOLE;
+pub(crate) use token::Token;
 
 use ab::Trial;
 use answer::Answer;
 use asked::Asked;
+use blue_green::AtService;
+use breaker::Guarded;
 use decision::Case;
 use edit::About;
 use fallback::Fallback;
 use groups::{Groups, Slots};
+use lanes::Tagging;
 use limit::Limiter;
 use mirror::Mirror;
 use restrict::Restriction;
@@ -62,29 +79,30 @@ enum Stage {
     Restrict(Arc<Bound<Restriction>>),
     Limit(Arc<Bound<Limiter>>),
     Answer(Arc<Bound<Answer>>),
+    Break(Arc<Guarded>),
+    Lanes(Arc<Bound<Tagging>>),
     Ab(Arc<Bound<Box<[Trial]>>>),
+    BlueGreen(Arc<AtService>),
     Gray(Arc<Bound<Groups>>),
     Rewrite(Arc<Bound<Rewriting>>),
     Mirror(Mirror),
-    /// Looks at no request: it is in the policy of the route's upstreams.
-    Override(Arc<Override>),
-    /// Of a kind that this program does not know.
-    Unknown,
 }
 
 impl Stage {
-    /// Whose it is, if it has something to say about requests.
-    fn head(&self) -> Option<&Head> {
+    /// Whose it is.
+    fn head(&self) -> &Head {
         match self {
-            Self::Fallback(fallback) => Some(&fallback.bound.head),
-            Self::Restrict(bound) => Some(&bound.head),
-            Self::Limit(bound) => Some(&bound.head),
-            Self::Answer(bound) => Some(&bound.head),
-            Self::Ab(bound) => Some(&bound.head),
-            Self::Gray(bound) => Some(&bound.head),
-            Self::Rewrite(bound) => Some(&bound.head),
-            Self::Mirror(mirror) => Some(&mirror.bound.head),
-            Self::Override(_) | Self::Unknown => None,
+            Self::Fallback(fallback) => &fallback.bound.head,
+            Self::Restrict(bound) => &bound.head,
+            Self::Limit(bound) => &bound.head,
+            Self::Answer(bound) => &bound.head,
+            Self::Break(guarded) => &guarded.bound.head,
+            Self::Lanes(bound) => &bound.head,
+            Self::Ab(bound) => &bound.head,
+            Self::BlueGreen(at) => &at.bound.head,
+            Self::Gray(bound) => &bound.head,
+            Self::Rewrite(bound) => &bound.head,
+            Self::Mirror(mirror) => &mirror.bound.head,
         }
     }
 }
@@ -104,7 +122,7 @@ pub(crate) struct Chain {
 
 impl Chain {
     fn heads(&self) -> impl Iterator<Item = &Head> {
-        self.stages.iter().filter_map(Stage::head)
+        self.stages.iter().map(Stage::head)
     }
 
     /// Writes a request's path with another prefix than the route's.
@@ -140,7 +158,7 @@ impl Chain {
             table,
             scratch,
             decision: Decision::default(),
-            variant: None,
+            chosen: false,
         };
         if self.unknown.is_some() {
             case.refuse(refusal::PLUGIN_UNKNOWN);
@@ -154,11 +172,13 @@ impl Chain {
                 Stage::Restrict(bound) => bound.ask(&mut case),
                 Stage::Limit(bound) => bound.ask(&mut case),
                 Stage::Answer(bound) => bound.ask(&mut case),
+                Stage::Break(guarded) => guarded.ask(&mut case),
+                Stage::Lanes(bound) => bound.ask(&mut case, &self.slots),
                 Stage::Ab(bound) => bound.ask(&mut case, &self.slots),
+                Stage::BlueGreen(at) => at.ask(&mut case, &self.slots),
                 Stage::Gray(bound) => bound.ask(&mut case, &self.slots),
                 Stage::Rewrite(bound) => bound.ask(&mut case),
                 Stage::Mirror(mirror) => mirror.ask(&mut case),
-                Stage::Override(_) | Stage::Unknown => {}
             }
         }
         if case.decision.own.is_none() && !edit::is_fit(case.scratch) {

@@ -91,6 +91,18 @@ pub(crate) const NO_PEER: Refusal = Refusal::new(
     "no_instance",
     "no instance of the service takes requests",
 );
+/// A breaker gives the service a rest.
+pub(crate) const CIRCUIT_OPEN: Refusal = Refusal::new(
+    503,
+    "circuit_open",
+    "the service is in trouble and is given a rest; try again later",
+);
+/// The service takes no more requests at a time.
+pub(crate) const OVERLOADED: Refusal = Refusal::new(
+    503,
+    "overloaded",
+    "the service is asked for as much as it can take; try again shortly",
+);
 /// A peer did not answer in time.
 pub(crate) const TIMED_OUT: Refusal = Refusal::new(
     504,

@@ -23,7 +23,7 @@ use crate::{
     clock,
     metrics::Histogram,
     phase::Tenure,
-    plugin::compile::Tallies,
+    plugin::Lasting,
     table::{Origin, Table},
     tls::Tickets,
 };
@@ -42,8 +42,8 @@ pub struct Shared {
     pub(crate) tenure: Tenure,
     /// Told when the source says that the table is the newest.
     news: Notify,
-    /// What plugins said.
-    pub(crate) tallies: Arc<Tallies>,
+    /// What of plugins outlives tables.
+    pub(crate) plugins: Arc<Lasting>,
     /// With what clients take up their sessions again.
     pub(crate) tickets: Arc<Tickets>,
     concerns: Mutex<Concerns>,

@@ -27,6 +27,7 @@ use cardea_registry_api::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    clock,
     phase::Phase,
     shared::{Shared, count},
     table::{
@@ -231,8 +232,14 @@ impl Sync {
                 pulled = self.client.pull(&pull) => pulled,
                 _ = names.changed() => continue,
             };
-            if pulled.is_ok() {
+            if let Ok(Pulled::NotModified { routers, .. } | Pulled::Update { routers, .. }) =
+                &pulled
+            {
                 self.identity.heard.send_replace(id);
+                if let Some(routers) = routers {
+                    let now = clock::millis(Instant::now());
+                    self.shared.plugins.share.routers(*routers, now);
+                }
             }
             let pause = match pulled {
                 Ok(Pulled::NotModified { .. }) => {

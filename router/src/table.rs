@@ -21,6 +21,7 @@ pub(crate) mod builder;
 pub(crate) mod objects;
 mod path;
 mod routes;
+pub(crate) mod views;
 
 pub use path::BadPath;
 pub(crate) use path::Path;

@@ -11,6 +11,8 @@ use cardea_registry_api::{
     policy::{Balance, Health, Protocol, Retries, Timeouts},
 };
 
+use hashbrown::HashMap;
+
 use crate::{
     balance::hash::Chooser,
     balance::least::Lots,
@@ -35,7 +37,12 @@ pub struct Upstream {
     takers: usize,
     chooser: OnceLock<Chooser>,
     lots: OnceLock<Lots>,
+    /// Beside the peers of no lane.
+    lanes: Lanes,
 }
+
+/// The slots of a service's lanes.
+pub(crate) type Lanes = HashMap<Box<[u8]>, usize>;
 
 /// A peer's place in an upstream: what the table says about it.
 #[derive(Debug, Clone)]
@@ -71,6 +78,11 @@ impl Member {
     /// Whether new requests may go to it, health aside.
     pub fn takes_requests(&self) -> bool {
         self.state == InstanceState::Up && self.weight > 0
+    }
+
+    /// Whether new requests can go to it.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.takes_requests() && self.peer.takes_requests() && self.peer.word().usable()
     }
 }
 
@@ -179,6 +191,7 @@ pub(crate) struct Parts {
     pub(crate) guard: Arc<Guard>,
     /// Ordered by the peers' numbers.
     pub(crate) members: Vec<Member>,
+    pub(crate) lanes: Lanes,
 }
 
 impl Upstream {
@@ -201,7 +214,13 @@ impl Upstream {
             members: parts.members.into(),
             chooser: OnceLock::new(),
             lots: OnceLock::new(),
+            lanes: parts.lanes,
         }
+    }
+
+    /// The slot of a lane's peers, where these are those of no lane.
+    pub(crate) fn lane(&self, lane: &[u8]) -> Option<usize> {
+        self.lanes.get(lane).copied()
     }
 
     /// A small number that is this service's for the process's life: for arrays of counters.
@@ -251,8 +270,7 @@ impl Upstream {
 
     /// Whether there is a peer that is not known to be down.
     pub(crate) fn is_usable(&self) -> bool {
-        let mut members = self.members.iter();
-        members.any(|m| m.takes_requests() && m.peer.takes_requests() && m.peer.word().usable())
+        self.members.iter().any(Member::is_usable)
     }
 
     /// The member with this peer.

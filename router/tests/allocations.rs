@@ -83,7 +83,8 @@ fn ask(client: &mut TcpStream, requests: usize) {
     for i in 0..requests {
         let request: &[u8] = if i % 2 == 0 {
             b"GET /a?b=c HTTP/1.1\r\nHost: h.example\r\nUser-Agent: test\r\nAccept: */*\r\n\
-              X-Forwarded-For: 1.2.3.4\r\nCookie: a=b\r\n\r\n"
+              X-Forwarded-For: 1.2.3.4\r\nCookie: a=b\r\n\
+              Authorization: Bearer e30.eyJzdWIiOiJ1MSIsImlhdCI6MTd9.c2ln\r\n\r\n"
         } else {
             b"POST /a HTTP/1.1\r\nHost: h.example\r\nContent-Length: 3\r\n\r\nabc"
         };
@@ -101,20 +102,65 @@ fn ask(client: &mut TcpStream, requests: usize) {
 #[test]
 fn a_warm_request_allocates_nothing() {
     MINE.set(true);
-    for trusted in [None, Some("127.0.0.0/8")] {
-        requests_allocate_nothing(trusted.map(|network| network.parse().unwrap()));
+    for (trusted, plugins) in [(None, ""), (Some("127.0.0.0/8"), ""), (None, PLUGINS)] {
+        requests_allocate_nothing(trusted.map(|network| network.parse().unwrap()), plugins);
     }
 }
 
+/// One of each kind that a request can go through.
+const PLUGINS: &str = r#"
+[[plugin]]
+name = "restrict"
+[plugin.restrict]
+methods = ["GET", "POST"]
+[[plugin]]
+name = "limit"
+[plugin.limit]
+rate = 10000000
+concurrent = 1000
+key = "jwt:sub"
+count = "divided"
+[[plugin]]
+name = "break"
+[plugin.break]
+slow = "10s"
+[plugin.break.adaptive]
+[[plugin]]
+name = "lanes"
+[plugin.lanes]
+[[plugin.lanes.entry]]
+lane = "gray"
+when = { key = "cookie:a", is = ["b"] }
+[[plugin]]
+name = "ab"
+[[plugin.ab.experiments]]
+name = "page"
+key = "jwt:sub"
+request_header = "X-Variant"
+[[plugin.ab.experiments.variants]]
+name = "a"
+[[plugin]]
+name = "gray"
+[[plugin.gray.rules]]
+group = "new"
+when = { key = "jwt:sub", percent = 0.01 }
+[[plugin]]
+name = "rewrite"
+[plugin.rewrite]
+prefix = "/b"
+[plugin.rewrite.request.set]
+X-Route = "${route}"
+"#;
+
 /// With the client as a stranger, or as a proxy whose word on its clients is read.
-fn requests_allocate_nothing(trusted: Option<Network>) {
+fn requests_allocate_nothing(trusted: Option<Network>, plugins: &str) {
     const REQUESTS: usize = 10_000;
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("static.toml");
     let text = format!(
-        "[[service]]\nname = \"s\"\n[[service.instance]]\naddress = \"{}\"\n\
+        "[[service]]\nname = \"s\"\ngroups = {{ new = {{ version = \"2\" }} }}\n[[service.instance]]\naddress = \"{}\"\n\
          [[service.instance]]\naddress = \"{}\"\n\
-         [[route]]\nhost = \"*\"\nservice = \"s\"\n",
+         [[route]]\nhost = \"*\"\nservice = \"s\"\n{plugins}",
         upstream(),
         upstream()
     );
@@ -137,7 +183,7 @@ fn requests_allocate_nothing(trusted: Option<Network>) {
     ask(&mut client, REQUESTS);
     COUNTING.store(false, Ordering::SeqCst);
     let allocations = ALLOCATIONS.load(Ordering::SeqCst);
-    println!("{allocations} allocations in {REQUESTS} requests, trusted: {trusted:?}");
+    println!("{allocations} allocations in {REQUESTS} requests, trusted: {trusted:?} {plugins:.9}");
     // What runs on a clock (the control thread's checks, the log's hand-over, the trimming of
     // buffers) may allocate a little; requests may not.
     assert!(

@@ -16,6 +16,9 @@ pub const EPOCH_HEADER: &str = "cardea-epoch";
 /// The header in which a router's poll says which kinds of plugins it knows, separated by commas.
 /// (A header, since older registries refuse parameters that they do not know.)
 pub const KINDS_HEADER: &str = "cardea-plugin-kinds";
+/// Of the feed's answers to routers: how many routers of the cluster are live, the asking one among
+/// them.
+pub const ROUTERS_HEADER: &str = "cardea-routers";
 /// Where a registry is reached when nobody says.
 pub const DEFAULT_REGISTRY: &str = "http://127.0.0.1:7400";
 /// The default weight of an instance.

@@ -10,12 +10,16 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{Invalid, Name, invalid::Check};
+use when::Cost;
 
 pub mod answer;
+pub mod blue_green;
+pub mod breaker;
 pub mod choose;
 pub mod edit;
 pub mod fallback;
 pub mod guard;
+pub mod lanes;
 pub mod mirror;
 pub mod refers;
 #[cfg(feature = "openapi")]
@@ -23,10 +27,13 @@ pub mod schema;
 pub mod when;
 
 pub use answer::{Redirect, Respond};
+pub use blue_green::BlueGreen;
+pub use breaker::{Adaptive, Break};
 pub use choose::{Ab, AbVariant, Assign, Experiment, Gray, GrayRule, Missing};
 pub use edit::{HeaderEdits, Override, Part, PathRewrite, Rewrite, Template, Variable};
 pub use fallback::{FallbackCause, FallbackPolicy, LastGood};
-pub use guard::{Limit, LimitKeyRate, Per, Restrict};
+pub use guard::{Count, Limit, LimitKeyRate, Per, Restrict};
+pub use lanes::Lanes;
 pub use mirror::Mirror;
 pub use when::{Percent, When};
 
@@ -70,9 +77,18 @@ pub struct Plugin {
     /// A fixed answer.
     #[serde(default)]
     pub respond: Option<Respond>,
+    /// A service in trouble is left alone for a while.
+    #[serde(default, rename = "break")]
+    pub breaker: Option<Break>,
+    /// A part of requests is kept to itself on their whole way.
+    #[serde(default)]
+    pub lanes: Option<Lanes>,
     /// Variants of a URI, compared.
     #[serde(default)]
     pub ab: Option<Ab>,
+    /// Two versions of a service, one of them live.
+    #[serde(default)]
+    pub blue_green: Option<BlueGreen>,
     /// Which group of instances answers.
     #[serde(default)]
     pub gray: Option<Gray>,
@@ -104,8 +120,14 @@ pub enum Kind {
     Redirect,
     /// [`Respond`]
     Respond,
+    /// [`Break`]
+    Break,
+    /// [`Lanes`]
+    Lanes,
     /// [`Ab`]
     Ab,
+    /// [`BlueGreen`]
+    BlueGreen,
     /// [`Gray`]
     Gray,
     /// [`Rewrite`]
@@ -119,13 +141,16 @@ pub enum Kind {
 impl Kind {
     /// All kinds, in the order in which they look at a request. A request that one refuses or
     /// answers does not reach those behind it.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Fallback,
         Self::Restrict,
         Self::Limit,
         Self::Redirect,
         Self::Respond,
+        Self::Break,
+        Self::Lanes,
         Self::Ab,
+        Self::BlueGreen,
         Self::Gray,
         Self::Rewrite,
         Self::Mirror,
@@ -140,7 +165,10 @@ impl Kind {
             Self::Limit => "limit",
             Self::Redirect => "redirect",
             Self::Respond => "respond",
+            Self::Break => "break",
+            Self::Lanes => "lanes",
             Self::Ab => "ab",
+            Self::BlueGreen => "blue_green",
             Self::Gray => "gray",
             Self::Rewrite => "rewrite",
             Self::Mirror => "mirror",
@@ -177,7 +205,10 @@ impl Plugin {
             (self.limit.is_some(), Kind::Limit),
             (self.redirect.is_some(), Kind::Redirect),
             (self.respond.is_some(), Kind::Respond),
+            (self.breaker.is_some(), Kind::Break),
+            (self.lanes.is_some(), Kind::Lanes),
             (self.ab.is_some(), Kind::Ab),
+            (self.blue_green.is_some(), Kind::BlueGreen),
             (self.gray.is_some(), Kind::Gray),
             (self.rewrite.is_some(), Kind::Rewrite),
             (self.mirror.is_some(), Kind::Mirror),
@@ -243,12 +274,41 @@ impl Plugin {
             };
         }
         each!(
-            fallback, restrict, limit, redirect, respond, ab, gray, rewrite, mirror
+            fallback, restrict, limit, redirect, respond, lanes, ab, blue_green, gray, rewrite,
+            mirror
         );
+        if let Some(policy) = &self.breaker {
+            check.merge("break", policy.check());
+        }
         if let Some(policy) = &self.overrides {
             check.merge("override", policy.check());
         }
+        if let Some(kind) = kinds.first() {
+            check.merge(kind.as_str(), self.cost().check());
+        }
         check.finish()
+    }
+
+    /// What its conditions cost together.
+    fn cost(&self) -> Cost {
+        let mut cost = Cost::default();
+        let mut conditions: Vec<&When> = Vec::new();
+        conditions.extend(self.limit.iter().map(|limit| &limit.when));
+        conditions.extend(self.redirect.iter().map(|redirect| &redirect.when));
+        conditions.extend(self.respond.iter().map(|respond| &respond.when));
+        conditions.extend(self.mirror.iter().map(|mirror| &mirror.when));
+        conditions.extend(self.fallback.iter().map(|fallback| &fallback.when));
+        let entry = self.lanes.iter().flat_map(|lanes| &lanes.entry);
+        conditions.extend(entry.map(|rule| &rule.when));
+        let experiments = || self.ab.iter().flat_map(|ab| &ab.experiments);
+        conditions.extend(experiments().map(|experiment| &experiment.when));
+        let rules = self.gray.iter().flat_map(|gray| &gray.rules);
+        conditions.extend(rules.map(|rule| &rule.when));
+        conditions.into_iter().for_each(|when| cost.add(when));
+        for variant in experiments().flat_map(|experiment| &experiment.variants) {
+            cost.add_values(variant.is.len() + variant.ends_with.len());
+        }
+        cost
     }
 
     fn known() -> String {

@@ -37,6 +37,8 @@ pub enum HashKey {
     Client,
     /// The path without the query.
     Path,
+    /// A claim of the bearer token (a JSON Web Token), as it stands there: nobody has verified it.
+    Jwt(String),
 }
 
 impl fmt::Display for HashKey {
@@ -47,6 +49,7 @@ impl fmt::Display for HashKey {
             Self::Query(name) => write!(f, "query:{name}"),
             Self::Client => f.write_str("client"),
             Self::Path => f.write_str("path"),
+            Self::Jwt(claim) => write!(f, "jwt:{claim}"),
         }
     }
 }
@@ -68,8 +71,10 @@ impl FromStr for HashKey {
             Some(("header", name)) if token(name) => Ok(Self::Header(name.to_ascii_lowercase())),
             Some(("cookie", name)) if token(name) => Ok(Self::Cookie(name.to_owned())),
             Some(("query", name)) if token(name) => Ok(Self::Query(name.to_owned())),
+            Some(("jwt", claim)) if token(claim) => Ok(Self::Jwt(claim.to_owned())),
             _ => Err(format!(
-                "`{text}` is no hash key: write header:NAME, cookie:NAME, query:NAME, client or path"
+                "`{text}` is no hash key: write header:NAME, cookie:NAME, query:NAME, jwt:CLAIM, \
+                 client or path"
             )),
         }
     }

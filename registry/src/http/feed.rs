@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use axum::{
     extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use cardea_registry_api::{
     Name, Span,
-    api::KINDS_HEADER,
+    api::{KINDS_HEADER, ROUTERS_HEADER},
     feed::{CONTENT_TYPE, Coding},
 };
 
@@ -52,8 +52,10 @@ const MAX_WAIT: Span = Span::secs(60);
             headers(
                 ("cardea-revision" = u64, description = "The update leads to this revision."),
                 ("cardea-epoch" = String, description = "Its epoch."),
+                ("cardea-routers" = u64, description = "To a router: how many of its cluster are live."),
             )),
-        (status = 304, description = "Nothing is newer."),
+        (status = 304, description = "Nothing is newer.",
+            headers(("cardea-routers" = u64, description = "As above."))),
         Reading,
     ))]
 pub(super) async fn snapshot(
@@ -95,9 +97,18 @@ pub(super) async fn snapshot(
         }),
     };
     let asked = request.after.clone();
+    let as_router = request.router.is_some().then(|| request.cluster.clone());
     // When the client goes away this future is dropped, and the poll with it.
     tokio::select! {
-        answer = app.core.feed(request) => respond(answer),
+        answer = app.core.feed(request) => {
+            let mut response = respond(answer)?;
+            if let Some(cluster) = as_router {
+                let count = HeaderValue::from(app.core.live_routers(&cluster));
+                let name = HeaderName::from_static(ROUTERS_HEADER);
+                response.headers_mut().insert(name, count);
+            }
+            Ok(response)
+        },
         () = app.stopping.cancelled() => match asked {
             // Nothing new from here; the router turns to another registry by itself.
             Some((epoch, revision)) => Ok(not_modified(&epoch, revision)),

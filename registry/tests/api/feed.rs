@@ -109,6 +109,15 @@ async fn a_poll_waits_for_something_newer_and_no_longer() {
         first.revision.to_string()
     );
     assert_eq!(nothing.header("cardea-epoch"), first.epoch);
+    // Routers are told how many they are; who only looks counts for nobody.
+    assert_eq!(nothing.header("cardea-routers"), "1");
+    for (query, count) in [("?router=r2", "2"), ("", ""), ("?router=r1", "2")] {
+        let request = cardea.request("router", "GET", &format!("{FEED}{query}"));
+        let response = request.send().await.unwrap();
+        assert_eq!(header(&response, "cardea-routers"), count, "{query}");
+    }
+    let gone = cardea.call("router", "DELETE", "/v1/routers/dc-a/r2").await;
+    assert!(gone.status < 300, "{}", gone.status);
 
     let query = applied(&first, "r1", "20s");
     let (pulled, revision) = tokio::join!(pull(&cardea, &query, "zstd"), async {

@@ -5,9 +5,12 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use cardea_registry_api::Name;
+
 use crate::{
     admin::{Admin, age_seconds},
     clock,
+    plugin::breaker,
     shared::Readiness,
     table::Origin,
 };
@@ -119,13 +122,16 @@ pub(super) fn render(admin: &Admin, out: &mut String) {
 /// What plugins said. Their names and verdicts are those of configured objects: a closed set.
 fn plugins(admin: &Admin, out: &mut String) {
     let mut samples = Vec::new();
-    admin.shared.tallies.each(|plugin, kind, verdict, count| {
-        let labels = format!(
-            "{{cluster=\"{}\",plugin=\"{plugin}\",kind=\"{kind}\",verdict=\"{verdict}\"}}",
-            admin.cluster
-        );
-        samples.push((labels, count as f64));
-    });
+    admin
+        .shared
+        .plugins
+        .tallies(|plugin, kind, verdict, count| {
+            let labels = format!(
+                "{{cluster=\"{}\",plugin=\"{plugin}\",kind=\"{kind}\",verdict=\"{verdict}\"}}",
+                admin.cluster
+            );
+            samples.push((labels, count as f64));
+        });
     family(
         out,
         "counter",
@@ -133,11 +139,61 @@ fn plugins(admin: &Admin, out: &mut String) {
         "What plugins decided about requests; those in shadow only say so.",
         samples,
     );
+    breakers(admin, out);
+}
+
+fn breakers(admin: &Admin, out: &mut String) {
+    let breakers = admin.shared.plugins.breakers();
+    let labels = |plugin: &Name, service: &Name, more: &str| {
+        let cluster = &admin.cluster;
+        format!("{{cluster=\"{cluster}\",plugin=\"{plugin}\",service=\"{service}\"{more}}}")
+    };
+    let states = breakers.iter().flat_map(|(plugin, service, report)| {
+        breaker::STATES.map(|state| {
+            let labels = labels(plugin, service, &format!(",state=\"{state}\""));
+            (labels, f64::from(u8::from(report.state == state)))
+        })
+    });
+    gauge(
+        out,
+        "cardea_router_breaker_state",
+        "Where a breaker is: 1 for the state in force.",
+        states,
+    );
+    let opened = breakers
+        .iter()
+        .map(|(plugin, service, report)| (labels(plugin, service, ""), report.opened as f64));
+    family(
+        out,
+        "counter",
+        "cardea_router_breaker_opened_total",
+        "How often a breaker opened.",
+        opened,
+    );
+    let bounded = breakers.iter().filter_map(|(plugin, service, report)| {
+        Some((labels(plugin, service, ""), report.limit?, report.running))
+    });
+    let bounded: Vec<_> = bounded.collect();
+    for (name, help, value) in [
+        (
+            "cardea_router_concurrency_limit",
+            "Requests at a time that adaptive concurrency allows.",
+            (|one| f64::from(one.1)) as fn(&(String, u32, u32)) -> f64,
+        ),
+        (
+            "cardea_router_concurrency_running",
+            "Requests that are under way where adaptive concurrency bounds them.",
+            |one| f64::from(one.2),
+        ),
+    ] {
+        let samples = bounded.iter().map(|one| (one.0.clone(), value(one)));
+        gauge(out, name, help, samples);
+    }
 }
 
 /// What became of copies of requests.
 fn copies(admin: &Admin, out: &mut String) {
-    let all = admin.shared.tallies.copies();
+    let all = admin.shared.plugins.copies();
     let labels = |plugin: &cardea_registry_api::Name, label: &str, value: &str| {
         format!(
             "{{cluster=\"{}\",plugin=\"{plugin}\",{label}=\"{value}\"}}",

@@ -41,7 +41,7 @@ pub(crate) fn additions() -> Additions<'static> {
         drop_underscores: false,
         path: b"",
         host: b"",
-        gone: &[],
+        gone: [&[]; 2],
         lines: b"",
         at_once: false,
     }

@@ -34,7 +34,7 @@ pub(crate) struct Additions<'a> {
     /// The authority in place of the request's; empty: the request's own.
     pub(crate) host: &'a [u8],
     /// Names of fields that stay behind.
-    pub(crate) gone: &'a [Box<[u8]>],
+    pub(crate) gone: [&'a [Box<[u8]>]; 2],
     /// Lines that join the others.
     pub(crate) lines: &'a [u8],
     /// Nobody waits for leave to send the body.
@@ -64,7 +64,8 @@ pub(crate) fn request(out: &mut Vec<u8>, raw: &[u8], head: &RequestHead, add: Ad
         |field| match field.known {
             Known::Other => {
                 let name = field.name.of(raw);
-                (!add.drop_underscores || !name.contains(&b'_')) && !is_gone(name, add.gone)
+                (!add.drop_underscores || !name.contains(&b'_'))
+                    && !add.gone.iter().any(|gone| is_gone(name, gone))
             }
             Known::Host => add.host.is_empty() && anew.keeps(raw, field),
             Known::ContentLength => anew.keeps(raw, field),

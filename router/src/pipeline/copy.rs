@@ -24,7 +24,9 @@ pub(crate) fn begin(
     worker.mirrors.begin(mirror, table, x, |x, out| {
         let before = x.scratch.request.len();
         line(&mut x.scratch.request, HEADER.as_bytes(), b"1");
-        render_head(out, worker, conn, x, &mirror.gone, true);
+        // Lanes' lines are among those of the request: what they stand in for stays behind here too.
+        let gone: [&[Box<[u8]>]; 2] = [&mirror.gone, plan.decision.request_gone[0]];
+        render_head(out, worker, conn, x, gone, true);
         x.scratch.request.truncate(before);
     })
 }

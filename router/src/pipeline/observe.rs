@@ -4,11 +4,13 @@ use std::time::{Duration, Instant};
 
 use crate::{
     access_log::{Entry, Logged},
+    clock,
     exchange::Exchange,
     metrics::{Counted, NONE, Protocol, RequestLabels},
     mirror::Original,
     peer::Picked,
-    pipeline::{Connection, plan::Plan},
+    pipeline::{Connection, forward::End, plan::Plan},
+    plugin::Ticket,
     switches::{Feature, on},
     worker::{Worker, dropped},
 };
@@ -75,6 +77,20 @@ impl Seen {
         self.upstream_status = status;
         self.upstream_took = Some(took);
         self.error = None;
+    }
+}
+
+/// Tells a breaker how a request went; what is the client's doing says nothing about the service.
+pub(crate) fn tell(ticket: &mut Ticket, end: &End, seen: &Seen) {
+    let now = clock::nanos(Instant::now());
+    match end {
+        End::Answered(answered) => {
+            ticket.answered(seen.upstream_status, answered.answer.took, now);
+        }
+        End::Refused { refusal, .. } if seen.error != Some("local") && refusal.status >= 500 => {
+            ticket.failed(now);
+        }
+        End::Refused { .. } | End::ClientGone(_) => {}
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     metrics::RouteLabels,
     pipeline::Connection,
     plugin::{
-        Chain, Decision, Mode, Said,
+        Chain, Decision, Mode, Said, Token,
         asked::{Asked, Headers},
     },
     refusal::{self, Refusal},
@@ -111,7 +111,10 @@ pub(crate) fn pick_input(
     };
     PickInput {
         key: match &policy.balance {
-            Balance::Hash(of) => Read::of(x).asked(conn, worker).hash(of),
+            Balance::Hash(of) => {
+                let token = Token::default();
+                Read::of(x).asked(conn, worker, &token).hash(of)
+            }
             Balance::RoundRobin | Balance::LeastLoaded => None,
         },
         replayable: fits && x.request.method.idempotent() && policy.retries.attempts > 0,
@@ -133,7 +136,8 @@ fn ask_plugins<'t>(
         believed: &x.believed,
         id: &x.id,
     };
-    let asked = said.asked(conn, worker);
+    let token = Token::default();
+    let asked = said.asked(conn, worker, &token);
     let now = clock::nanos(Instant::now());
     chain.decide(&asked, table, now, &mut x.scratch, Mode::Real)
 }
@@ -159,7 +163,12 @@ impl<'a> Read<'a> {
     }
 
     /// As plugins see it.
-    pub(crate) fn asked(self, conn: &'a Connection, worker: &Worker) -> Asked<'a> {
+    pub(crate) fn asked(
+        self,
+        conn: &'a Connection,
+        worker: &Worker,
+        token: &'a Token,
+    ) -> Asked<'a> {
         let Self {
             request,
             raw,
@@ -178,6 +187,9 @@ impl<'a> Read<'a> {
             client_text: sender
                 .map_or(&conn.client.text, |sender| &sender.text)
                 .as_bytes(),
+            caller: conn.client.address.ip(),
+            trusted: conn.client.trusted,
+            token: Some(token),
             scheme: believed.scheme.unwrap_or(conn.scheme),
             request_id: id.as_bytes(),
             head: request.len,

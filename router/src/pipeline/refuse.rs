@@ -175,7 +175,8 @@ fn head_and_body(
         line(out, b"Content-Type", content.media_type);
     }
     date(out);
-    if content.status == 503 {
+    // A plugin may know better.
+    if content.status == 503 && !lines.starts_with(b"Retry-After:") {
         line(out, b"Retry-After", b"1");
     }
     if !matches!(content.status, 204 | 304) {

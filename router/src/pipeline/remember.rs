@@ -12,6 +12,7 @@ use crate::{
         plan::{Plan, Read},
     },
     plugin::{
+        Token,
         asked::Asked,
         fallback::memory::{self, Kept, Memory},
     },
@@ -34,12 +35,16 @@ pub(crate) fn begin(
     x: &Exchange,
     plan: &Plan<'_>,
 ) -> Option<Box<Keeping>> {
+    if plan.decision.apart {
+        return None;
+    }
     let memory = plan.decision.fallback?.bound.policy.memory.as_ref()?;
     let raw = x.upstream.raw();
     if x.request.method != Method::Get || !memory.takes(raw, &x.response) {
         return None;
     }
-    let asked = Read::of(x).asked(conn, worker);
+    let token = Token::default();
+    let asked = Read::of(x).asked(conn, worker, &token);
     if asked.header("cache-control").is_some_and(memory::forbids) {
         return None;
     }
@@ -86,7 +91,8 @@ pub(crate) fn last_good(
     if !matches!(x.request.method, Method::Get | Method::Head) {
         return None;
     }
-    let key = key(memory, conn, &Read::of(x).asked(conn, worker))?;
+    let token = Token::default();
+    let key = key(memory, conn, &Read::of(x).asked(conn, worker, &token))?;
     let now = clock::nanos(Instant::now());
     let kept = memory.get(&key, now)?;
     let age = now.saturating_sub(kept.at) / 1_000_000_000;

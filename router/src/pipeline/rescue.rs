@@ -25,7 +25,7 @@ use crate::{
         refuse, remember,
     },
     plugin::{
-        Decision, Mode, Own,
+        Decision, Mode, Own, Token,
         fallback::{Fallback, HEADER, Trigger, Way, memory::Kept},
     },
     table::Table,
@@ -260,18 +260,19 @@ impl Rescuer<'_, '_, '_> {
         scratch.path.clear();
         scratch.host.clear();
         scratch.request.clear();
+        // A lane's tag goes on, and one that is not believed stays behind, whoever is asked.
+        scratch.request.extend_from_slice(&scratch.tag);
         if let (Some(prefix), Some(chain)) = (prefix, &self.plan.route.chain) {
-            chain.write_prefix(
-                prefix,
-                &Read::of(x).asked(self.conn, self.worker),
-                &mut scratch.path,
-            );
+            let token = Token::default();
+            let asked = Read::of(x).asked(self.conn, self.worker, &token);
+            chain.write_prefix(prefix, &asked, &mut scratch.path);
         }
         let reason = self.trigger.as_str().as_bytes();
         line(&mut scratch.request, HEADER.as_bytes(), reason);
         x.scratch = scratch;
         let decision = Decision {
             body: self.plan.decision.body,
+            request_gone: [self.plan.decision.request_gone[0], &[]],
             ..Decision::default()
         };
         if x.outbound.is_empty() {

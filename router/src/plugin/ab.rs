@@ -201,9 +201,10 @@ const ASIDE: usize = 0;
 impl Bound<Box<[Trial]>> {
     /// The stage: what the caller sees of each experiment, and the group of the first variant that
     /// has one.
-    pub(super) fn ask<'c>(&'c self, case: &mut Case<'_, 'c>, slots: &Slots) {
+    pub(super) fn ask(&self, case: &mut Case<'_, '_>, slots: &Slots) {
         let mut verdict = ASIDE + 1;
         let mut seen_any = false;
+        let mut group = None;
         for trial in &self.policy {
             let first = verdict;
             verdict += trial.variants.len();
@@ -214,22 +215,24 @@ impl Bound<Box<[Trial]>> {
             case.says(&self.head, first + seen.variant);
             if !self.head.shadow {
                 trial.tell(seen, case);
+                group = group.or(trial.variants[seen.variant].group.as_ref());
             }
         }
         if !seen_any {
             case.says(&self.head, ASIDE);
         }
-        if let Some(group) = case.variant {
+        if let Some(group) = group.filter(|_| !case.chosen) {
             // A variant without instances is served by whoever serves the others.
             let slot = case.usable(slots.named.get(group).copied());
             case.decision.slot = slot.or_else(|| case.usable(slots.baseline));
+            case.chosen = true;
         }
     }
 }
 
 impl Trial {
     /// Does what a variant is.
-    fn tell<'c>(&'c self, seen: Seen, case: &mut Case<'_, 'c>) {
+    fn tell(&self, seen: Seen, case: &mut Case<'_, '_>) {
         let variant = &self.variants[seen.variant];
         let scratch = &mut *case.scratch;
         if let Some(prefix) = &variant.prefix
@@ -237,7 +240,6 @@ impl Trial {
         {
             edit::write_prefix(prefix, &case.about, &mut scratch.path);
         }
-        case.variant = case.variant.or(variant.group.as_ref());
         let label = variant.label.as_bytes();
         if let Some(name) = &self.request_header {
             line(&mut scratch.request, name.as_bytes(), label);

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use cardea_registry_api::policy::HashKey;
 
+use super::token::Token;
 use crate::{balance::key, http1::request::RequestHead};
 
 /// A request as plugins see it. Everything is where it was read to; nothing is copied.
@@ -19,6 +20,12 @@ pub(crate) struct Asked<'a> {
     pub(crate) headers: Headers<'a>,
     pub(crate) client: IpAddr,
     pub(crate) client_text: &'a [u8],
+    /// Who speaks to this router: perhaps not whose request it is.
+    pub(crate) caller: IpAddr,
+    /// That is a proxy of ours.
+    pub(crate) trusted: bool,
+    /// Where its bearer token is decoded to; none: nobody asks for claims.
+    pub(crate) token: Option<&'a Token>,
     pub(crate) scheme: &'static str,
     pub(crate) request_id: &'a [u8],
     /// Bytes of the head.
@@ -52,6 +59,17 @@ impl<'a> Asked<'a> {
         }
     }
 
+    /// Every header of a name (in lower case), in order.
+    pub(crate) fn each(&self, name: &str, mut see: impl FnMut(&'a [u8])) {
+        match self.headers {
+            Headers::Head(head, raw) => head.fields_named(raw, name).for_each(see),
+            Headers::List(list) => list
+                .iter()
+                .filter(|(have, _)| have == name)
+                .for_each(|(_, value)| see(value.as_bytes())),
+        }
+    }
+
     /// A cookie.
     pub(crate) fn cookie(&self, name: &str) -> Option<&'a [u8]> {
         match self.headers {
@@ -74,6 +92,7 @@ impl<'a> Asked<'a> {
             HashKey::Query(name) => key::query(self.query, name),
             HashKey::Client => Some(self.client_text),
             HashKey::Path => Some(self.path),
+            HashKey::Jwt(claim) => self.token?.claim(self.header("authorization"), claim),
         }
     }
 
@@ -98,6 +117,9 @@ impl Default for Asked<'_> {
             headers: Headers::List(&[]),
             client: IpAddr::from([127, 0, 0, 1]),
             client_text: b"127.0.0.1",
+            caller: IpAddr::from([127, 0, 0, 1]),
+            trusted: false,
+            token: None,
             scheme: "http",
             request_id: b"id",
             head: 100,

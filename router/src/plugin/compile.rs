@@ -2,33 +2,45 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use cardea_registry_api::{
-    Address, Fallback as Body, Invalid, Name, Plugin, Route,
+    Fallback as Body, Invalid, Name, Plugin, Route,
     plugin::{Breadth, Kind, LastGood, Override},
     service::BASELINE,
 };
 
 use super::{
-    Bound, Chain, Groups, Rewriting, Stage,
+    Bound, Chain, Groups, Lasting, Rewriting, Stage,
     ab::trials,
+    blue_green::{AtService, InUse, Sides},
+    breaker::{self, Breaking},
     fallback::{COVERED, Fallback, Rescue, Way, memory::Memory},
+    lanes::{self, Tagging},
     limit::{Counts, Limiter},
-    mirror::{self, Copying, Mirror},
+    mirror::{Copying, Mirror},
     said::{Head, Tally},
 };
-use crate::table::Path;
+use crate::table::{Path, views::Want};
 
 /// A plugin, made ready.
 #[derive(Debug, Clone)]
 pub(crate) struct Ready {
     plugin: Arc<Plugin>,
-    stage: Stage,
+    policy: Policy,
+}
+
+/// A policy, made ready as far as it is the same for all services.
+#[derive(Debug, Clone)]
+enum Policy {
+    Stage(Stage),
+    Break(Arc<Bound<Breaking>>),
+    BlueGreen(Arc<Bound<Sides>>),
+    /// Looks at no request: it is in the policy of the route's upstreams.
+    Override(Arc<Override>),
+    /// Of a kind that this program does not know.
+    Unknown,
 }
 
 /// All plugins, made ready, and what of them outlives a change.
@@ -38,49 +50,9 @@ pub(crate) struct Plugins {
     counts: BTreeMap<Name, Arc<Counts>>,
     turns: BTreeMap<Name, Arc<AtomicU64>>,
     memories: BTreeMap<Name, Arc<Memory>>,
-    tallies: Arc<Tallies>,
-}
-
-/// How often each plugin said what, and what became of copies.
-#[derive(Debug, Default)]
-pub(crate) struct Tallies {
-    said: Mutex<BTreeMap<TallyKey, Arc<AtomicU64>>>,
-    copies: Mutex<BTreeMap<Name, Arc<mirror::Counts>>>,
-}
-
-/// Plugin, kind and verdict.
-type TallyKey = (Name, Kind, Box<str>);
-
-impl Tallies {
-    fn of(&self, plugin: &Name, kind: Kind, verdict: &str) -> Tally {
-        let mut all = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (plugin.clone(), kind, verdict.into());
-        Tally {
-            verdict: verdict.into(),
-            count: Arc::clone(all.entry(key).or_default()),
-        }
-    }
-
-    fn copies_of(&self, plugin: &Name) -> Arc<mirror::Counts> {
-        let mut all = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(all.entry(plugin.clone()).or_default())
-    }
-
-    /// Plugins that send copies, and what became of these.
-    pub(crate) fn copies(&self) -> Vec<(Name, Arc<mirror::Counts>)> {
-        let all = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
-        let each = all.iter();
-        each.map(|(name, counts)| (name.clone(), Arc::clone(counts)))
-            .collect()
-    }
-
-    /// Plugin, kind, verdict and how often.
-    pub(crate) fn each(&self, mut see: impl FnMut(&Name, Kind, &str, u64)) {
-        let all = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        for ((plugin, kind, verdict), count) in all.iter() {
-            see(plugin, *kind, verdict, count.load(Relaxed));
-        }
-    }
+    /// By plugin and service.
+    sides: BTreeMap<(Name, Name), Arc<InUse>>,
+    lasting: Arc<Lasting>,
 }
 
 /// What a route's plugins are.
@@ -88,19 +60,21 @@ impl Tallies {
 pub(crate) struct Made {
     /// None: there are none that look at requests.
     pub(crate) chain: Option<Arc<Chain>>,
-    /// Other time-outs and retries, and the plugin they are of.
-    pub(crate) overrides: Option<(Name, Arc<Override>)>,
+    /// The table's slot of the view that answers unless a plugin chooses another one; none: all of the
+    /// service's instances, with its own policy.
+    pub(crate) slot: Option<usize>,
 }
 
 impl Plugins {
     /// None yet.
-    pub(crate) fn new(tallies: Arc<Tallies>) -> Self {
+    pub(crate) fn new(lasting: Arc<Lasting>) -> Self {
         Self {
             ready: BTreeMap::new(),
             counts: BTreeMap::new(),
             turns: BTreeMap::new(),
             memories: BTreeMap::new(),
-            tallies,
+            sides: BTreeMap::new(),
+            lasting,
         }
     }
 
@@ -129,6 +103,8 @@ impl Plugins {
             self.counts.remove(gone);
             self.turns.remove(gone);
             self.memories.remove(gone);
+            self.sides.retain(|(plugin, _), _| plugin != gone);
+            self.lasting.forget(gone);
         }
         refused
     }
@@ -136,23 +112,26 @@ impl Plugins {
     fn make(&mut self, plugin: &Arc<Plugin>) -> Result<Ready, Invalid> {
         Ok(Ready {
             plugin: Arc::clone(plugin),
-            stage: self.stage(plugin)?,
+            policy: self.policy(plugin)?,
         })
     }
 
-    fn stage(&mut self, plugin: &Plugin) -> Result<Stage, Invalid> {
+    fn policy(&mut self, plugin: &Plugin) -> Result<Policy, Invalid> {
         let Some(kind) = plugin.kind() else {
-            return Ok(Stage::Unknown);
+            return Ok(Policy::Unknown);
         };
         let name = &plugin.name;
-        let tallies = Arc::clone(&self.tallies);
+        let lasting = Arc::clone(&self.lasting);
         let head = |verdicts: &[&str]| Head {
             name: name.clone(),
             kind,
             shadow: plugin.shadow,
-            tallies: verdicts.iter().map(|v| tallies.of(name, kind, v)).collect(),
+            tallies: verdicts
+                .iter()
+                .map(|verdict| lasting.tally(name, kind, verdict))
+                .collect(),
         };
-        Ok(if let Some(fallback) = &plugin.fallback {
+        let stage = if let Some(fallback) = &plugin.fallback {
             let mut head = head(&Way::VERDICTS[..COVERED]);
             // It is said where somebody asks, and is no event.
             let covered = Tally {
@@ -172,12 +151,19 @@ impl Plugins {
             if !counts.fits(keyed) {
                 *counts = Counts::new(keyed);
             }
-            let limiter = Limiter::new(limit, Arc::clone(counts))?;
+            let limiter = Limiter::new(limit, Arc::clone(counts), &lasting.share)?;
             Stage::Limit(bound(head(&["passed", "limited"]), limiter))
         } else if let Some(redirect) = &plugin.redirect {
             Stage::Answer(bound(head(&["passed", "redirected"]), redirect.try_into()?))
         } else if let Some(respond) = &plugin.respond {
             Stage::Answer(bound(head(&["passed", "answered"]), respond.try_into()?))
+        } else if let Some(policy) = &plugin.breaker {
+            return Ok(Policy::Break(bound(
+                head(&breaker::VERDICTS),
+                policy.into(),
+            )));
+        } else if let Some(policy) = &plugin.lanes {
+            Stage::Lanes(bound(head(&lanes::VERDICTS), Tagging::new(policy)?))
         } else if let Some(ab) = &plugin.ab {
             let turn = self.turns.entry(name.clone()).or_default();
             let trials = trials(ab, turn)?;
@@ -185,18 +171,38 @@ impl Plugins {
             let labels = variants.map(|variant| &*variant.label);
             let verdicts: Vec<&str> = ["aside"].into_iter().chain(labels).collect();
             Stage::Ab(bound(head(&verdicts), trials))
+        } else if let Some(blue_green) = &plugin.blue_green {
+            let sides = Sides::from(blue_green);
+            return Ok(Policy::BlueGreen(bound(head(&sides.verdicts()), sides)));
         } else if let Some(gray) = &plugin.gray {
             let (groups, verdicts) = Groups::new(gray)?;
             Stage::Gray(bound(head(&verdicts), groups))
         } else if let Some(rewrite) = &plugin.rewrite {
             Stage::Rewrite(bound(head(&["rewritten"]), Rewriting::new(rewrite)?))
         } else if let Some(mirror) = &plugin.mirror {
-            let copying = Copying::new(name, mirror, tallies.copies_of(name))?;
+            let copying = Copying::new(name, mirror, lasting.copies_of(name))?;
             Stage::Mirror(Mirror::new(bound(head(&["copied"]), copying)))
         } else if let Some(overrides) = &plugin.overrides {
-            Stage::Override(Arc::new(overrides.clone()))
+            return Ok(Policy::Override(Arc::new(overrides.clone())));
         } else {
-            Stage::Unknown
+            return Ok(Policy::Unknown);
+        };
+        Ok(Policy::Stage(stage))
+    }
+
+    /// The stage of a policy at one service.
+    fn stage(&mut self, plugin: &Name, policy: &Policy, service: &Name) -> Option<Stage> {
+        Some(match policy {
+            Policy::Stage(stage) => stage.clone(),
+            Policy::Break(bound) => Stage::Break(self.lasting.breaker(plugin, service, bound)),
+            Policy::BlueGreen(bound) => {
+                let key = (plugin.clone(), service.clone());
+                Stage::BlueGreen(Arc::new(AtService {
+                    bound: Arc::clone(bound),
+                    in_use: Arc::clone(self.sides.entry(key).or_default()),
+                }))
+            }
+            Policy::Override(_) | Policy::Unknown => return None,
         })
     }
 
@@ -216,22 +222,105 @@ impl Plugins {
 
     /// Services that plugins ask beside those of routes.
     pub(crate) fn services(&self) -> impl Iterator<Item = &Name> {
-        self.ready.values().filter_map(|ready| match &ready.stage {
-            Stage::Fallback(fallback) => fallback.bound.policy.service.as_ref(),
-            Stage::Mirror(mirror) => mirror.bound.policy.service.as_ref(),
+        self.ready.values().filter_map(|ready| match &ready.policy {
+            Policy::Stage(Stage::Fallback(fallback)) => fallback.bound.policy.service.as_ref(),
+            Policy::Stage(Stage::Mirror(mirror)) => mirror.bound.policy.service.as_ref(),
             _ => None,
         })
     }
 
-    /// The plugins of a route: of each kind the narrowest. `slot` gives the table's slot of a part of
+    /// The plugins of a route: of each kind the narrowest. `slot` gives the table's slot of a view of
     /// a service; `body` a stored body.
     pub(crate) fn of_route<'o>(
-        &self,
+        &mut self,
         cluster: &Name,
         route: &Route,
         body: impl Fn(&Name) -> Option<&'o Arc<Body>>,
-        mut slot: impl FnMut(Part<'_>) -> usize,
+        mut slot: impl FnMut(Want<'_>) -> usize,
     ) -> Made {
+        let (chosen, unknown) = self.narrowest(cluster, route);
+        let mut overrides = None;
+        let mut label = None;
+        let mut groups: Vec<Name> = Vec::new();
+        let mut baseline = false;
+        let mut stages = Vec::with_capacity(chosen.len());
+        for Ready { plugin, policy } in &chosen {
+            if let Policy::Override(policy) = policy {
+                overrides = Some((plugin.name.clone(), Arc::clone(policy)));
+            }
+            let Some(stage) = self.stage(&plugin.name, policy, &route.service) else {
+                continue;
+            };
+            match &stage {
+                Stage::Lanes(bound) => {
+                    label = Some((bound.policy.label.clone(), bound.head.shadow));
+                }
+                Stage::Ab(bound) => {
+                    let variants = bound.policy.iter().flat_map(|trial| &trial.variants);
+                    groups.extend(variants.filter_map(|variant| variant.group.clone()));
+                }
+                Stage::BlueGreen(at) => groups.extend(at.bound.policy.groups.iter().cloned()),
+                Stage::Gray(bound) => {
+                    let rules = bound.policy.rules.iter();
+                    groups.extend(rules.map(|(_, group, _)| group.clone()));
+                    baseline = true;
+                }
+                _ => {}
+            }
+            stages.push(stage);
+        }
+        // Lanes in shadow keep nobody out.
+        let outside = label.as_ref().filter(|(_, shadow)| !shadow);
+        let all = Want {
+            service: None,
+            address: None,
+            group: None,
+            outside: outside.map(|(label, _)| &**label),
+            overrides: overrides.as_ref(),
+        };
+        let plain = all.outside.is_none() && all.overrides.is_none();
+        let mut made = Made {
+            chain: None,
+            slot: (!plain).then(|| slot(all)),
+        };
+        let looks = unknown.is_some() || !stages.is_empty();
+        let mut chain = Chain {
+            unknown,
+            stages: stages.into(),
+            route: route.id.as_str().into(),
+            service: route.service.as_str().into(),
+            segments: segments(route),
+            ..Chain::default()
+        };
+        chain.slots.lanes = label.as_ref().map(|(label, _)| {
+            slot(Want {
+                outside: Some(label),
+                ..all
+            })
+        });
+        let mut group = |group: &str| {
+            slot(Want {
+                group: Some(group),
+                ..all
+            })
+        };
+        if baseline || !groups.is_empty() {
+            chain.slots.baseline = Some(group(BASELINE));
+        }
+        for name in groups {
+            if !chain.slots.named.contains_key(&name) {
+                let at = group(name.as_str());
+                chain.slots.named.insert(name, at);
+            }
+        }
+        find(&mut chain, all, body, slot);
+        made.chain = looks.then(|| Arc::new(chain));
+        made
+    }
+
+    /// Of each kind the narrowest, in the order of the kinds, which is that of the stages; and one that
+    /// must not be left out and that nobody here knows.
+    fn narrowest(&self, cluster: &Name, route: &Route) -> (Vec<Ready>, Option<Name>) {
         let mut narrowest: BTreeMap<Option<Kind>, (Breadth, &Ready)> = BTreeMap::new();
         let mut unknown = None;
         for ready in self.ready.values() {
@@ -239,7 +328,7 @@ impl Plugins {
             if !plugin.enabled || !plugin.reaches(cluster, &route.id, &route.service) {
                 continue;
             }
-            if matches!(ready.stage, Stage::Unknown) {
+            if matches!(ready.policy, Policy::Unknown) {
                 if plugin.required {
                     unknown = Some(plugin.name.clone());
                 }
@@ -252,107 +341,52 @@ impl Plugins {
                 *place = (plugin.breadth(), ready);
             }
         }
-        // In the order of their kinds, which is that of the stages.
-        let chosen: Vec<&Ready> = narrowest.into_values().map(|(_, ready)| ready).collect();
-        let mut made = Made::default();
-        let mut groups: Vec<&Name> = Vec::new();
-        let mut baseline = false;
-        for ready in &chosen {
-            match &ready.stage {
-                Stage::Ab(bound) => {
-                    let variants = bound.policy.iter().flat_map(|trial| &trial.variants);
-                    groups.extend(variants.filter_map(|variant| variant.group.as_ref()));
-                }
-                Stage::Gray(bound) => {
-                    groups.extend(bound.policy.rules.iter().map(|(_, group, _)| group));
-                    baseline = true;
-                }
-                Stage::Override(overrides) => {
-                    made.overrides = Some((ready.plugin.name.clone(), Arc::clone(overrides)));
-                }
-                _ => {}
-            }
-        }
-        let stages = chosen.iter().map(|ready| &ready.stage);
-        let stages: Box<[Stage]> = stages.filter(|s| s.head().is_some()).cloned().collect();
-        let looks = unknown.is_some() || !stages.is_empty();
-        let mut chain = Chain {
-            unknown,
-            stages,
-            route: route.id.as_str().into(),
-            service: route.service.as_str().into(),
-            segments: segments(route),
-            ..Chain::default()
-        };
-        if baseline || !groups.is_empty() {
-            let part = Part::group(BASELINE, made.overrides.as_ref());
-            chain.slots.baseline = Some(slot(part));
-        }
-        for group in groups {
-            if !chain.slots.named.contains_key(group) {
-                let at = slot(Part::group(group.as_str(), made.overrides.as_ref()));
-                chain.slots.named.insert(group.clone(), at);
-            }
-        }
-        let rewriting = chain.stages.iter().find_map(|stage| match stage {
-            Stage::Rewrite(bound) if !bound.head.shadow => Some(Arc::clone(bound)),
-            _ => None,
-        });
-        let gone = rewriting
-            .as_ref()
-            .map_or(&[][..], |bound| bound.policy.reply_gone());
-        let not_sent = rewriting
-            .as_ref()
-            .map_or(&[][..], |bound| bound.policy.request_gone());
-        for stage in &mut chain.stages {
-            if let Stage::Mirror(mirror) = stage {
-                let policy = &mirror.bound.policy;
-                let at = slot(Part {
-                    service: policy.service.as_ref(),
-                    group: policy.group.as_ref().map(Name::as_str),
-                    overrides: None,
-                    address: policy.address.as_ref(),
-                });
-                mirror.find(at, not_sent);
-            }
-            if let Stage::Fallback(fallback) = stage {
-                let policy = &fallback.bound.policy;
-                let part = Part {
-                    service: policy.service.as_ref(),
-                    group: policy.group.as_ref().map(Name::as_str),
-                    overrides: made.overrides.as_ref().filter(|_| policy.service.is_none()),
-                    address: None,
-                };
-                let asks = part.service.is_some() || part.group.is_some();
-                let elsewhere = asks.then(|| slot(part));
-                fallback.find(policy.body.as_ref().and_then(&body), elsewhere, gone);
-            }
-        }
-        made.chain = looks.then(|| Arc::new(chain));
-        made
+        let chosen = narrowest.into_values().map(|(_, ready)| ready.clone());
+        (chosen.collect(), unknown)
     }
 }
 
-/// Whom a plugin asks: a part of a service.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Part<'a> {
-    /// None: the route's own.
-    pub(crate) service: Option<&'a Name>,
-    /// None: all of it.
-    pub(crate) group: Option<&'a str>,
-    /// A plugin's changes to the policy.
-    pub(crate) overrides: Option<&'a (Name, Arc<Override>)>,
-    /// No part of a service at all, but who is at this address.
-    pub(crate) address: Option<&'a Address>,
-}
-
-impl<'a> Part<'a> {
-    fn group(group: &'a str, overrides: Option<&'a (Name, Arc<Override>)>) -> Self {
-        Self {
-            service: None,
-            group: Some(group),
-            overrides,
-            address: None,
+/// Gives a chain's fallback and mirror what they name: `all` is the route's own view.
+fn find<'o>(
+    chain: &mut Chain,
+    all: Want<'_>,
+    body: impl Fn(&Name) -> Option<&'o Arc<Body>>,
+    mut slot: impl FnMut(Want<'_>) -> usize,
+) {
+    let rewriting = chain.stages.iter().find_map(|stage| match stage {
+        Stage::Rewrite(bound) if !bound.head.shadow => Some(Arc::clone(bound)),
+        _ => None,
+    });
+    let gone = rewriting
+        .as_ref()
+        .map_or(&[][..], |bound| bound.policy.reply_gone());
+    let not_sent = rewriting
+        .as_ref()
+        .map_or(&[][..], |bound| bound.policy.request_gone());
+    for stage in &mut chain.stages {
+        if let Stage::Mirror(mirror) = stage {
+            let policy = &mirror.bound.policy;
+            let at = slot(Want {
+                service: policy.service.as_ref(),
+                group: policy.group.as_ref().map(Name::as_str),
+                outside: all.outside,
+                overrides: None,
+                address: policy.address.as_ref(),
+            });
+            mirror.find(at, not_sent);
+        }
+        if let Stage::Fallback(fallback) = stage {
+            let policy = &fallback.bound.policy;
+            let want = Want {
+                address: None,
+                service: policy.service.as_ref(),
+                group: policy.group.as_ref().map(Name::as_str),
+                outside: all.outside,
+                overrides: all.overrides.filter(|_| policy.service.is_none()),
+            };
+            let asks = want.service.is_some() || want.group.is_some();
+            let elsewhere = asks.then(|| slot(want));
+            fallback.find(policy.body.as_ref().and_then(&body), elsewhere, gone);
         }
     }
 }

@@ -1,9 +1,8 @@
 //! What comes out of a chain, and what goes through it.
 
-use cardea_registry_api::Name;
-
 use super::{
     answer::Answer,
+    breaker::Ticket,
     edit::About,
     fallback::Fallback,
     limit::Permit,
@@ -28,8 +27,12 @@ pub(crate) struct Decision<'c> {
     pub(crate) fallback: Option<&'c Fallback>,
     /// Who gets copies.
     pub(crate) mirror: Option<&'c Mirror>,
-    /// Request headers that do not go on.
-    pub(crate) request_gone: &'c [Box<[u8]>],
+    /// Those who answer are kept apart from others, and so is what they answer.
+    pub(crate) apart: bool,
+    /// Has to hear how the request went.
+    pub(crate) ticket: Option<Ticket>,
+    /// Request headers that do not go on: those of lanes, and of rewriting.
+    pub(crate) request_gone: [&'c [Box<[u8]>]; 2],
     /// Headers of the answer that do not go on.
     pub(crate) reply_gone: &'c [Box<[u8]>],
     /// What each of them said.
@@ -55,8 +58,8 @@ pub(super) struct Case<'a, 'c> {
     pub(super) table: &'a Table,
     pub(super) scratch: &'a mut Scratch,
     pub(super) decision: Decision<'c>,
-    /// The group that a variant is.
-    pub(super) variant: Option<&'c Name>,
+    /// Somebody has chosen which instances answer.
+    pub(super) chosen: bool,
 }
 
 impl Case<'_, '_> {

@@ -50,6 +50,7 @@ impl Trigger {
             refusal::ALL_FAILED | refusal::NO_PEER => FallbackCause::Unreachable,
             refusal::TIMED_OUT => FallbackCause::Timeout,
             refusal::TOO_MANY_REQUESTS => FallbackCause::Limit,
+            refusal::CIRCUIT_OPEN | refusal::OVERLOADED => FallbackCause::Break,
             _ => return None,
         }))
     }

@@ -8,7 +8,7 @@ use cardea_registry_api::{
 use hashbrown::HashMap;
 
 use super::{Bound, condition::Condition, decision::Case};
-use crate::refusal;
+use crate::{refusal, table::Table};
 
 /// The groups that a route's plugins may choose from.
 #[derive(Debug, Default)]
@@ -16,6 +16,15 @@ pub(super) struct Slots {
     pub(super) named: HashMap<Name, usize>,
     /// Of what is in no group; none: no plugin asks for groups.
     pub(super) baseline: Option<usize>,
+    /// Of what is in no lane, which knows the lanes; none: no plugin asks for lanes.
+    pub(super) lanes: Option<usize>,
+}
+
+impl Slots {
+    /// The slot of a lane's instances, if the service has some.
+    pub(super) fn lane(&self, table: &Table, lane: &[u8]) -> Option<usize> {
+        table.upstream_at(self.lanes?)?.lane(lane)
+    }
 }
 
 /// Rules to groups, made ready.
@@ -53,9 +62,9 @@ impl Groups {
 }
 
 impl Bound<Groups> {
-    /// The stage: chooses the group that answers, unless a variant has.
+    /// The stage: chooses the group that answers, unless another plugin has.
     pub(super) fn ask(&self, case: &mut Case<'_, '_>, slots: &Slots) {
-        if case.variant.is_some() {
+        if case.chosen {
             return;
         }
         let mut rules = self.policy.rules.iter();

@@ -8,7 +8,7 @@ use std::sync::{
 
 use cardea_registry_api::{
     Invalid,
-    plugin::{Limit, Per},
+    plugin::{Count, Limit, Per},
     policy::HashKey,
 };
 use hashbrown::HashMap;
@@ -17,6 +17,7 @@ use super::{
     Bound,
     decision::Case,
     said::{Mode, PASSED, STOPPED},
+    share::{Share, WHOLE},
 };
 use crate::{
     balance::{key, random::mix},
@@ -47,6 +48,20 @@ impl Rate {
         Self {
             every,
             ahead: every * u64::from(burst.saturating_sub(1)),
+            burst,
+        }
+    }
+
+    /// Among so many parts of routers.
+    fn divided(self, parts: u64) -> Self {
+        let every = self.every * parts / WHOLE;
+        let burst = u64::from(self.burst) * WHOLE / parts;
+        // With less than two, a request that comes a little late is time lost for good.
+        let burst = u32::try_from(burst).unwrap_or(self.burst);
+        let burst = burst.max(self.burst.min(2));
+        Self {
+            every,
+            ahead: every * u64::from(burst - 1),
             burst,
         }
     }
@@ -131,6 +146,8 @@ pub(crate) struct Limiter {
     concurrent: Option<u32>,
     key: Option<HashKey>,
     keys: HashMap<Box<[u8]>, Option<Rate>>,
+    /// It is divided among routers.
+    share: Option<Arc<Share>>,
     counts: Arc<Counts>,
 }
 
@@ -175,7 +192,11 @@ impl Drop for Permit {
 
 impl Limiter {
     /// Makes a checked limit ready.
-    pub(crate) fn new(limit: &Limit, counts: Arc<Counts>) -> Result<Self, Invalid> {
+    pub(crate) fn new(
+        limit: &Limit,
+        counts: Arc<Counts>,
+        share: &Arc<Share>,
+    ) -> Result<Self, Invalid> {
         let rate = |rate: Option<u32>, burst: Option<u32>| {
             rate.map(|n| Rate::new(n, limit.per, burst.unwrap_or(n)))
         };
@@ -188,6 +209,7 @@ impl Limiter {
             keys: keys
                 .map(|one| (one.is.as_bytes().into(), rate(one.rate, one.burst)))
                 .collect(),
+            share: (limit.count == Count::Divided).then(|| Arc::clone(share)),
             counts,
         })
     }
@@ -198,6 +220,10 @@ impl Limiter {
         if !self.when.holds(asked) {
             return Verdict::Aside;
         }
+        let parts = self
+            .share
+            .as_ref()
+            .map(|share| share.parts(now / 1_000_000));
         let now = now.saturating_mul(FINE);
         let (kept, running, place, rate) = match &self.key {
             None => (&self.counts.all, &self.counts.running, None, self.rate),
@@ -214,9 +240,15 @@ impl Limiter {
                 (&place.due, &place.running, Some(at), rate)
             }
         };
+        let rate = rate.map(|rate| parts.map_or(rate, |parts| rate.divided(parts)));
         let permit = match self.concurrent {
             None => None,
             Some(most) => {
+                // Rounded up: no router is left with nothing.
+                let most = parts.map_or(most, |parts| {
+                    let part = (u64::from(most) * WHOLE).div_ceil(parts);
+                    u32::try_from(part).unwrap_or(most)
+                });
                 // Counted first and taken back, so that two workers cannot both be the last.
                 let before = running.fetch_add(1, Relaxed);
                 let permit = Permit {

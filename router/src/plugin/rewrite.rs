@@ -75,7 +75,7 @@ impl Bound<Rewriting> {
         let value = &mut scratch.value;
         policy.request.lines(about, value, &mut scratch.request);
         policy.response.lines(about, value, &mut scratch.reply);
-        decision.request_gone = &policy.request.gone;
+        decision.request_gone[1] = &policy.request.gone;
         decision.reply_gone = &policy.response.gone;
     }
 }

@@ -12,6 +12,8 @@ pub(crate) struct Scratch {
     pub(crate) request: Vec<u8>,
     /// Lines put in to the answer.
     pub(crate) reply: Vec<u8>,
+    /// Of those, the lines that go to whichever service is asked: a lane's tag.
+    pub(crate) tag: Vec<u8>,
     pub(super) value: Vec<u8>,
 }
 
@@ -30,12 +32,13 @@ impl Scratch {
         }
     }
 
-    fn texts(&mut self) -> [&mut Vec<u8>; 5] {
+    fn texts(&mut self) -> [&mut Vec<u8>; 6] {
         [
             &mut self.path,
             &mut self.host,
             &mut self.request,
             &mut self.reply,
+            &mut self.tag,
             &mut self.value,
         ]
     }

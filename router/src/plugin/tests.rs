@@ -30,25 +30,25 @@ fn world(plugins: &[&str]) -> World {
     world
 }
 
-fn plugin_of(toml: &str) -> Plugin {
+pub(super) fn plugin_of(toml: &str) -> Plugin {
     let plugin: Plugin = toml::from_str(toml).unwrap();
     plugin.check().unwrap();
     plugin
 }
 
-struct Outcome {
-    status: Option<u16>,
-    group: Option<Vec<String>>,
-    scratch: Scratch,
-    said: String,
-    gone: Vec<String>,
+pub(super) struct Outcome {
+    pub(super) status: Option<u16>,
+    pub(super) group: Option<Vec<String>>,
+    pub(super) scratch: Scratch,
+    pub(super) said: String,
+    pub(super) gone: Vec<String>,
 }
 
-fn ask(world: &World, headers: &[(&str, &str)]) -> Outcome {
+pub(super) fn ask(world: &World, headers: &[(&str, &str)]) -> Outcome {
     ask_as(world, Asked::default(), headers)
 }
 
-fn ask_as(world: &World, asked: Asked<'_>, headers: &[(&str, &str)]) -> Outcome {
+pub(super) fn ask_as(world: &World, asked: Asked<'_>, headers: &[(&str, &str)]) -> Outcome {
     let list: Vec<_> = headers
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -79,6 +79,8 @@ fn ask_as(world: &World, asked: Asked<'_>, headers: &[(&str, &str)]) -> Outcome 
         gone: decision
             .request_gone
             .iter()
+            .copied()
+            .flatten()
             .map(|n| String::from_utf8(n.to_vec()).unwrap())
             .collect(),
         scratch,
@@ -86,7 +88,7 @@ fn ask_as(world: &World, asked: Asked<'_>, headers: &[(&str, &str)]) -> Outcome 
     }
 }
 
-fn ids(table: &Table, slot: usize) -> Vec<String> {
+pub(super) fn ids(table: &Table, slot: usize) -> Vec<String> {
     let members = table.upstream_at(slot).unwrap().members().iter();
     members.map(|m| m.peer.key().id.to_string()).collect()
 }
@@ -190,8 +192,10 @@ fn counters_outlive_changes() {
     let lines = String::from_utf8(refused.scratch.reply).unwrap();
     assert!(lines.contains("Retry-After: 30\r\n"), "{lines}");
     let mut counted = Vec::new();
-    let tallies = &world.shared.tallies;
-    tallies.each(|plugin, kind, verdict, n| counted.push(format!("{plugin} {kind} {verdict} {n}")));
+    let plugins = &world.shared.plugins;
+    plugins.tallies(|plugin, kind, verdict, n| {
+        counted.push(format!("{plugin} {kind} {verdict} {n}"));
+    });
     assert_eq!(counted, ["l limit limited 1", "l limit passed 2"]);
 }
 

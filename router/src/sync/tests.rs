@@ -10,13 +10,17 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get},
 };
-use cardea_registry_api::feed::{Coding, kind};
+use cardea_registry_api::{
+    api::ROUTERS_HEADER,
+    feed::{Coding, kind},
+};
 use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::{replica::tests::Registry, *};
 use crate::{
     fixtures::{instance, name, route},
+    plugin::WHOLE,
     shared::Readiness,
 };
 
@@ -157,7 +161,10 @@ async fn snapshot(
         bytes[middle] ^= 1;
     }
     let body = Coding::Zstd.encode(&bytes).unwrap();
-    let headers = [(header::CONTENT_ENCODING, "zstd")];
+    let headers = [
+        (header::CONTENT_ENCODING.as_str(), "zstd"),
+        (ROUTERS_HEADER, "4"),
+    ];
     (headers, Body::from(body)).into_response()
 }
 
@@ -253,6 +260,8 @@ async fn follows_and_acknowledges_at_once() {
     let router = follow(&[registry.address], None);
     until("first table", || router.peers() == 3).await;
     assert_eq!(router.degraded(), Vec::<String>::new());
+    let now = clock::millis(Instant::now());
+    assert_eq!(router.shared.plugins.share.parts(now), 4 * WHOLE);
     for number in 10..30 {
         registry
             .fake

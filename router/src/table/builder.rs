@@ -27,9 +27,10 @@ use crate::{
     table::{
         self, Origin, Routes, Table,
         objects::{Dirty, Objects},
+        views::View,
     },
     tls::{self, Certificates, Maker, Terms},
-    upstream::{Member, Parts, Policy, Security, Upstream},
+    upstream::{Lanes, Member, Parts, Policy, Security, Upstream},
 };
 
 mod addresses;
@@ -64,13 +65,17 @@ pub(crate) struct Builder {
 impl Default for Builder {
     fn default() -> Self {
         let cluster = "dc".parse();
-        Self::new(cluster.unwrap_or_else(|_| unreachable!()), Arc::default())
+        Self::new(
+            cluster.unwrap_or_else(|_| unreachable!()),
+            &Shared::default(),
+            tls::Version::V12,
+        )
     }
 }
 
 /// What of a service outlives its upstreams.
 #[derive(Debug)]
-struct Place {
+pub(super) struct Place {
     name: Name,
     /// The slot of all its peers.
     slot: usize,
@@ -86,18 +91,6 @@ struct Place {
     groups: Arc<Service>,
     /// Upstreams of some of its peers, or with another policy: for plugins.
     views: Vec<View>,
-}
-
-/// A part of a service's peers, or all of them with another policy.
-#[derive(Debug)]
-struct View {
-    slot: usize,
-    /// Which group; none: all.
-    group: Option<Box<str>>,
-    /// A plugin's changes to the policy.
-    overrides: Option<(Name, Arc<Override>)>,
-    /// Some route has it.
-    wanted: bool,
 }
 
 /// What a table is of.
@@ -128,12 +121,12 @@ impl Built {
 }
 
 impl Builder {
-    /// Nothing yet. `cluster` is whose routers' plugins count; what plugins say is counted in
-    /// `shared`; clients that speak TLS speak `lowest` or later.
+    /// Nothing yet. `cluster` is whose routers' plugins count; what of them outlives
+    /// tables is in `shared`; clients that speak TLS speak `lowest` or later.
     pub(crate) fn new(cluster: Name, shared: &Shared, lowest: tls::Version) -> Self {
         Self {
             cluster,
-            plugins: Plugins::new(Arc::clone(&shared.tallies)),
+            plugins: Plugins::new(Arc::clone(&shared.plugins)),
             route_indexes: HashMap::new(),
             by_name: HashMap::new(),
             places: Vec::new(),
@@ -244,22 +237,18 @@ impl Builder {
             let next = u32::try_from(route_indexes.len()).unwrap_or(u32::MAX);
             let index = *route_indexes.entry(route.id.clone()).or_insert(next);
             let body = |name: &Name| objects.fallback(name);
-            let made = plugins.of_route(cluster, route, body, |part| {
-                if let Some(address) = part.address {
+            let made = plugins.of_route(cluster, route, body, |want| {
+                if let Some(address) = want.address {
                     return addresses.slot(address, cluster, upstreams, next_peer);
                 }
-                let service = part.service.unwrap_or(&route.service);
+                let service = want.service.unwrap_or(&route.service);
                 let place = &mut places[by_name[service]];
-                match (part.group, part.overrides) {
-                    (None, None) => place.slot,
-                    (group, overrides) => place.view(group, overrides, upstreams),
+                if want.is_plain() {
+                    return place.slot;
                 }
+                View::slot(&mut place.views, want, upstreams)
             });
-            let place = &mut places[by_name[&route.service]];
-            let slot = match &made.overrides {
-                None => place.slot,
-                overrides => place.view(None, overrides.as_ref(), upstreams),
-            };
+            let slot = made.slot.unwrap_or(places[by_name[&route.service]].slot);
             table::Place {
                 index,
                 slot,
@@ -349,69 +338,38 @@ impl Builder {
             || objects.service(service).is_some()
             || objects.has_instances(service);
         leavers.extend(edits.leavers);
-        for view in &place.views {
-            self.upstreams[view.slot] = (wanted && view.wanted).then(|| {
-                place.upstream(
-                    view.slot,
-                    self.version,
-                    view.members(place, &members),
-                    view.overrides.as_ref(),
-                )
-            });
+        let mut views = std::mem::take(&mut place.views);
+        for view in &mut views {
+            if wanted && view.wanted {
+                view.build(place, &members, objects, self.version, &mut self.upstreams);
+            } else {
+                view.clear(&mut self.upstreams);
+            }
         }
-        self.upstreams[place.slot] =
-            wanted.then(|| place.upstream(place.slot, self.version, members, None));
-    }
-}
-
-impl View {
-    fn members(&self, place: &Place, all: &[Member]) -> Vec<Member> {
-        let Some(group) = &self.group else {
-            return all.to_vec();
-        };
-        let mut names = place.groups.group_names();
-        let bit = names.position(|name| *name == **group);
-        let bit = bit.map_or(0, |at| 1u64 << at);
-        let members = all.iter().filter(|member| member.groups & bit != 0);
-        members.cloned().collect()
+        place.views = views;
+        self.upstreams[place.slot] = wanted
+            .then(|| place.upstream(place.slot, self.version, members, None, Lanes::default()));
     }
 }
 
 impl Place {
-    /// The slot of a view, which some route wants.
-    fn view(
-        &mut self,
-        group: Option<&str>,
-        overrides: Option<&(Name, Arc<Override>)>,
-        upstreams: &mut Vec<Option<Arc<Upstream>>>,
-    ) -> usize {
-        let known = self.views.iter_mut().find(|view| {
-            view.group.as_deref() == group
-                && view.overrides.as_ref().map(|(name, _)| name) == overrides.map(|(name, _)| name)
-        });
-        if let Some(view) = known {
-            view.wanted = true;
-            view.overrides = overrides.cloned();
-            return view.slot;
-        }
-        let slot = upstreams.len();
-        upstreams.push(None);
-        self.views.push(View {
-            slot,
-            group: group.map(Into::into),
-            overrides: overrides.cloned(),
-            wanted: true,
-        });
-        slot
+    pub(super) fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// The service whose groups its members were last sorted into.
+    pub(super) fn groups(&self) -> &Service {
+        &self.groups
     }
 
     /// An upstream of the members; `overrides` and a slot of its own: a view.
-    fn upstream(
+    pub(super) fn upstream(
         &self,
         slot: usize,
         version: u64,
         members: Vec<Member>,
         overrides: Option<&(Name, Arc<Override>)>,
+        lanes: Lanes,
     ) -> Arc<Upstream> {
         let upstream = Upstream::new(Parts {
             index: u32::try_from(slot).unwrap_or(u32::MAX),
@@ -426,6 +384,7 @@ impl Place {
             budget: Arc::clone(&self.budget),
             guard: Arc::clone(&self.guard),
             members,
+            lanes,
         });
         upstream.prepare();
         Arc::new(upstream)

@@ -22,7 +22,7 @@ const STORED: &str = r#"
 const PAGE: &[u8] = b"<p>back soon</p>";
 
 /// An upstream that answers with a status that can be changed, and this body.
-fn switched(body: &'static str) -> (Upstream, Arc<AtomicU16>) {
+pub(crate) fn switched(body: &'static str) -> (Upstream, Arc<AtomicU16>) {
     let status = Arc::new(AtomicU16::new(200));
     let now = Arc::clone(&status);
     let upstream = Upstream::start(move |mut wire, _| {

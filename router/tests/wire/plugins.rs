@@ -2,6 +2,11 @@
 
 use std::sync::mpsc;
 
+#[path = "plugins/guards.rs"]
+mod guards;
+#[path = "plugins/ways.rs"]
+mod ways;
+
 use crate::harness::{GET, Setup, Upstream, until};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Old: 1\r\n\r\nok";

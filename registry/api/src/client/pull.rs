@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Name, Span,
-    api::{EPOCH_HEADER, KINDS_HEADER, REVISION_HEADER},
+    api::{EPOCH_HEADER, KINDS_HEADER, REVISION_HEADER, ROUTERS_HEADER},
     feed::{Coding, MAX_BYTES, Update},
     plugin::Kind,
 };
@@ -46,6 +46,8 @@ pub enum Pulled {
     NotModified {
         /// Where the registry stands, if it said so.
         at: Option<Position>,
+        /// How many routers of the cluster are live, if the registry said so.
+        routers: Option<u64>,
     },
     /// A full set or a delta, undamaged and complete.
     Update {
@@ -53,6 +55,8 @@ pub enum Pulled {
         update: Box<Update>,
         /// Its bytes, decompressed: for a full set, also what is kept on disk.
         bytes: Vec<u8>,
+        /// As above.
+        routers: Option<u64>,
     },
 }
 
@@ -90,12 +94,13 @@ impl Client {
 
 async fn pulled(answer: Answer, idle: std::time::Duration) -> Result<Pulled, ReadError> {
     let response = answer.response;
+    let routers = header(&response, ROUTERS_HEADER).and_then(|text| text.parse().ok());
     if response.status() == reqwest::StatusCode::NOT_MODIFIED {
         let revision = header(&response, REVISION_HEADER).and_then(|text| text.parse().ok());
         let at = header(&response, EPOCH_HEADER)
             .zip(revision)
             .map(|(epoch, revision)| Position { epoch, revision });
-        return Ok(Pulled::NotModified { at });
+        return Ok(Pulled::NotModified { at, routers });
     }
     let unusable = |e: crate::feed::FeedError| ReadError::Unusable(e.to_string());
     let coding = header(&response, CONTENT_ENCODING.as_str());
@@ -106,5 +111,9 @@ async fn pulled(answer: Answer, idle: std::time::Duration) -> Result<Pulled, Rea
         coding => coding.decode(&body).map_err(unusable)?,
     };
     let update = Box::new(Update::decode(&bytes).map_err(unusable)?);
-    Ok(Pulled::Update { update, bytes })
+    Ok(Pulled::Update {
+        update,
+        bytes,
+        routers,
+    })
 }

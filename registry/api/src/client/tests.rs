@@ -316,7 +316,10 @@ async fn the_feed_in_every_coding() {
         })
         .await;
         let client = client(&[&server.address()]);
-        let Pulled::Update { update: got, bytes } = client.pull(&pull(None)).await.unwrap() else {
+        let Pulled::Update {
+            update: got, bytes, ..
+        } = client.pull(&pull(None)).await.unwrap()
+        else {
             panic!("an update was sent")
         };
         assert_eq!((got.head.revision, got.entries.len()), (7, 1));
@@ -327,9 +330,18 @@ async fn the_feed_in_every_coding() {
 
 #[tokio::test]
 async fn the_feed_says_what_was_applied_and_that_nothing_is_newer() {
-    let server =
-        Server::start(|_| Reply::with(304, &[("cardea-revision", "7"), ("cardea-epoch", "e")], ""))
-            .await;
+    let server = Server::start(|_| {
+        Reply::with(
+            304,
+            &[
+                ("cardea-revision", "7"),
+                ("cardea-epoch", "e"),
+                ("cardea-routers", "3"),
+            ],
+            "",
+        )
+    })
+    .await;
     let applied = Position {
         epoch: "e~1".into(),
         revision: 7,
@@ -337,10 +349,15 @@ async fn the_feed_says_what_was_applied_and_that_nothing_is_newer() {
     let pulled = client(&[&server.address()])
         .pull(&pull(Some(applied)))
         .await;
-    let Pulled::NotModified { at: Some(at) } = pulled.unwrap() else {
+    let Pulled::NotModified {
+        at: Some(at),
+        routers,
+    } = pulled.unwrap()
+    else {
         panic!("nothing is newer")
     };
     assert_eq!((at.epoch.as_str(), at.revision), ("e", 7));
+    assert_eq!(routers, Some(3));
     let want = "GET /v1/clusters/dc-a/snapshot?after=7&epoch=e%7E1&wait=1s&router=r+1&version=0.1 ";
     assert!(
         server.requests()[0].starts_with(want),

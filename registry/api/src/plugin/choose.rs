@@ -77,7 +77,7 @@ pub struct Experiment {
     pub when: When,
     /// What a caller is known by: the same value sees the same variant.
     #[serde(default)]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, pattern = "^(client|path|(header|cookie|query):.+)$"))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, pattern = "^(client|path|(header|cookie|query|jwt):.+)$"))]
     pub key: Option<HashKey>,
     /// The cookie that a caller without the key is given, so that it sees the same variant again.
     /// Default: none; such a caller takes no part.

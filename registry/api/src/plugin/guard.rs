@@ -28,7 +28,7 @@ pub struct Restrict {
     pub deny: Vec<Network>,
 }
 
-/// How much may be asked for; beyond it, 429 with `Retry-After`. Counted by each router for itself.
+/// How much may be asked for; beyond it, 429 with `Retry-After`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
@@ -45,10 +45,24 @@ pub struct Limit {
     pub concurrent: Option<u32>,
     /// Each value of this has a limit of its own; a request that lacks it is not limited. None: one
     /// limit for all.
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, pattern = "^(client|path|(header|cookie|query):.+)$"))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, pattern = "^(client|path|(header|cookie|query|jwt):.+)$"))]
     pub key: Option<HashKey>,
     /// Other rates for single values.
     pub keys: Vec<LimitKeyRate>,
+    /// Whether each router allows all of it, or its share. Default `local`.
+    pub count: Count,
+}
+
+/// Who counts the requests of a [`Limit`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Count {
+    /// Each router for itself: `n` routers allow up to `n` times as much.
+    #[default]
+    Local,
+    /// Each router of the cluster allows its share: of `n` live ones, the `n`th part.
+    Divided,
 }
 
 /// A rate of one value of a [`Limit`]'s key.

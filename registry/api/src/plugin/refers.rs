@@ -122,6 +122,17 @@ impl Plugin {
                 }));
             }
         }
+        if let Some(sides) = &self.blue_green {
+            for (path, group) in [
+                ("blue_green.blue", &sides.blue),
+                ("blue_green.green", &sides.green),
+            ] {
+                all.push(Reference {
+                    at: At::new(path, [0, 0]),
+                    to: To::Group(group),
+                });
+            }
+        }
         if let Some(fallback) = &self.fallback {
             all.extend(fallback.body.as_ref().map(|body| Reference {
                 at: At::new("fallback.body", [0, 0]),

@@ -106,6 +106,140 @@ fn names_what_is_wrong() {
     }
 }
 
+/// What is too much is refused before a router sees it: each of these would take its memory or time.
+#[test]
+fn hostile_sizes_are_refused_by_name() {
+    let rules = |count: usize, when: &str| {
+        let rule = format!("[[gray.rules]]\ngroup = \"g\"\nwhen = {{ {when} }}\n");
+        format!("name = \"x\"\n{}", rule.repeat(count))
+    };
+    let id = "a".repeat(257);
+    let key = "key = \"path\"";
+    let many = |count: usize| vec!["\"x\""; count].join(",");
+    let deep = format!(
+        "{}{key}, present = true{}",
+        "not = { ".repeat(9),
+        " }".repeat(9)
+    );
+    for (text, wants) in [
+        (
+            rules(10_001, "percent = 1"),
+            "gray.rules: 1 to 10,000 rules",
+        ),
+        (
+            rules(1, &format!("{key}, is = [\"{id}\"]")),
+            "gray.rules[0].when.is[0]: 1 to 256 bytes",
+        ),
+        (
+            rules(1, &format!("{key}, is = [{}]", many(100_001))),
+            "gray.rules[0].when.is: at most 100000 values",
+        ),
+        (
+            rules(6, &format!("{key}, is = [{}]", many(100_000))),
+            "gray: 600000 values; a plugin has at most 500000",
+        ),
+        (
+            rules(101, &format!("{key}, matches = \"^/a\"")),
+            "gray: 101 regular expressions; a plugin has at most 100",
+        ),
+        (
+            rules(
+                10_000,
+                &format!("any = [{{ {key}, present = true }}, {{ percent = 1 }}]"),
+            ),
+            "gray: 30000 conditions; a plugin has at most 20000",
+        ),
+        (rules(1, &deep), "gray.rules[0].when.not"),
+        (
+            rules(1, &format!("{key}, matches = \"{}\"", "a".repeat(1025))),
+            "gray.rules[0].when.matches: a regular expression has 1 to 1024 bytes",
+        ),
+        (
+            rules(1, &format!("{key}, matches = \"(a+)+{{1000}}{{1000}}\"")),
+            "gray.rules[0].when.matches: no regular expression that can be used",
+        ),
+    ] {
+        let errors = read(&text).unwrap_err();
+        let found = errors.iter().any(|error| error.starts_with(wants));
+        assert!(found, "{wants}\n{:#?}", &errors[..errors.len().min(3)]);
+    }
+    // As many as may be.
+    read(&rules(10_000, &format!("{key}, ends_with = [\"7\"]"))).unwrap();
+    read(&rules(100, &format!("{key}, matches = \"^/a\""))).unwrap();
+}
+
+#[test]
+fn new_kinds_name_what_is_wrong() {
+    for (text, wants) in [
+        (
+            "[blue_green]\nlive = \"red\"",
+            "blue_green.live: `blue` or `green`",
+        ),
+        (
+            "[blue_green]\nlive = \"a\"\nblue = \"a\"\ngreen = \"a\"",
+            "blue_green.green: another",
+        ),
+        (
+            "[blue_green]\nlive = \"blue\"\nrequire_ready = 101",
+            "blue_green.require_ready: 101 is no share",
+        ),
+        (
+            "[lanes]\nheader = \"host\"",
+            "lanes.header: `host` is the router's own",
+        ),
+        (
+            "[lanes]\nheader = \"Baggage\"",
+            "lanes.header: a header of its own",
+        ),
+        ("[lanes]\nmember = \"a,b\"", "lanes.member: a key"),
+        (
+            "[lanes]\n[[lanes.entry]]\nlane = \"A\"",
+            "lanes.entry[0].lane: `A` is not a name",
+        ),
+        ("[break]\nerrors = 0", "break.errors: more than 0"),
+        (
+            "[break]\nwindow = \"10ms\"",
+            "break.window: between 1s and 10m",
+        ),
+        ("[break]\nprobes = 256", "break.probes: 1 to 255"),
+        (
+            "[break.adaptive]\nmin = 30",
+            "break.adaptive.initial: between",
+        ),
+        (
+            "[break]\nslwo = \"1s\"",
+            "break.slwo: unknown field; did you mean `slow`?",
+        ),
+        (
+            "[limit]\nrate = 1\ncount = \"global\"",
+            "limit.count: unknown variant",
+        ),
+        (
+            "[limit]\nrate = 1\nkey = \"jwt:\"",
+            "limit.key: `jwt:` is no hash key",
+        ),
+    ] {
+        let errors = read(&format!("name = \"x\"\n{text}")).unwrap_err();
+        let found = errors.iter().any(|error| error.starts_with(wants));
+        assert!(found, "{wants}\n{errors:#?}");
+    }
+    for fine in [
+        "[blue_green]\nlive = \"green\"",
+        "[lanes]",
+        "[break]",
+        "[break.adaptive]",
+        "[limit]\nrate = 1\ncount = \"divided\"\nkey = \"jwt:sub\"",
+    ] {
+        let plugin = read(&format!("name = \"x\"\n{fine}")).unwrap();
+        let json = serde_json::to_string(&plugin).unwrap();
+        assert_eq!(
+            strict::from_json::<Plugin>(json.as_bytes()).unwrap(),
+            plugin,
+            "{fine}"
+        );
+    }
+}
+
 #[test]
 fn experiments_of_a_layer_do_not_overlap() {
     let two = |from: u8, to: u8, layer: &str| {

@@ -29,7 +29,7 @@ pub struct When {
     pub not: Option<Box<When>>,
     /// What the tests below look at: `header:NAME`, `cookie:NAME`, `query:NAME`, `client` or `path`.
     /// A request that lacks it fails every one of them.
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, pattern = "^(client|path|(header|cookie|query):.+)$"))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, pattern = "^(client|path|(header|cookie|query|jwt):.+)$"))]
     pub key: Option<HashKey>,
     /// It is one of these, byte by byte: a whitelist of up to 100,000.
     #[cfg_attr(feature = "openapi", schema(max_items = 100_000))]
@@ -60,6 +60,53 @@ pub struct When {
     pub clients: Vec<Network>,
     /// The method is one of these.
     pub methods: Vec<String>,
+}
+
+/// What the conditions of a plugin cost together: they are asked for each request, and kept in
+/// memory by each router.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Cost {
+    conditions: usize,
+    values: usize,
+    regexes: usize,
+}
+
+impl Cost {
+    /// The most conditions, values and regular expressions of one plugin.
+    pub(crate) const MOST: Self = Self {
+        conditions: 20_000,
+        values: 500_000,
+        regexes: 100,
+    };
+
+    pub(crate) fn add(&mut self, when: &When) {
+        self.conditions += 1;
+        self.values += when.is.len() + when.starts_with.len() + when.ends_with.len();
+        self.regexes += usize::from(when.matches.is_some());
+        let within = when.all.iter().chain(&when.any).chain(when.not.as_deref());
+        within.for_each(|when| self.add(when));
+    }
+
+    /// Values that stand elsewhere than in conditions.
+    pub(crate) fn add_values(&mut self, count: usize) {
+        self.values += count;
+    }
+
+    pub(crate) fn check(self) -> Result<(), Invalid> {
+        let mut check = Check::default();
+        for (what, has, most) in [
+            ("conditions", self.conditions, Self::MOST.conditions),
+            ("values", self.values, Self::MOST.values),
+            ("regular expressions", self.regexes, Self::MOST.regexes),
+        ] {
+            check.ensure(
+                has <= most,
+                "",
+                format!("{has} {what}; a plugin has at most {most} of them in all"),
+            );
+        }
+        check.finish()
+    }
 }
 
 impl When {

@@ -26,7 +26,7 @@ fn forwarded_by(text: &str, trusted: Option<&str>, drop_underscores: bool) -> St
         drop_underscores,
         path: b"",
         host: b"",
-        gone: &[],
+        gone: [&[]; 2],
         lines: b"",
         at_once: false,
     };

@@ -6,9 +6,13 @@ use crate::plugin::asked::Headers;
 const SECOND: u64 = 1_000_000_000;
 
 fn limiter(toml: &str) -> Limiter {
+    sharing(toml, &Arc::default())
+}
+
+fn sharing(toml: &str, share: &Arc<Share>) -> Limiter {
     let limit: Limit = toml::from_str(toml).unwrap();
     limit.check().unwrap();
-    Limiter::new(&limit, Counts::new(limit.key.is_some())).unwrap()
+    Limiter::new(&limit, Counts::new(limit.key.is_some()), share).unwrap()
 }
 
 fn fine(verdict: &Verdict) -> bool {
@@ -135,6 +139,129 @@ fn a_flood_of_keys_neither_grows_nor_frees_the_hot_one() {
     }
     assert!((98..=102).contains(&hot), "{hot}");
     assert_eq!(limiter.counts.keys.as_ref().unwrap().len(), KEYS);
+}
+
+#[test]
+fn a_million_keys_take_no_more_room_and_leave_the_hot_one_alone() {
+    let limiter = limiter("key = \"header:x-user\"\nrate = 10\nburst = 1");
+    let mut list = [("x-user".to_owned(), String::new())];
+    let mut ask = |user: std::fmt::Arguments<'_>, now: u64| {
+        list[0].1.clear();
+        std::fmt::write(&mut list[0].1, user).unwrap();
+        let asked = Asked {
+            headers: Headers::List(&list),
+            ..Asked::default()
+        };
+        fine(&limiter.ask(&asked, now, true))
+    };
+    let mut hot = 0;
+    // A million in ten seconds, each once; every tenth request is the hot key's.
+    for number in 0..1_000_000u64 {
+        let now = SECOND + number * 10_000;
+        assert!(ask(format_args!("{number}"), now));
+        if number % 10 == 0 {
+            hot += usize::from(ask(format_args!("hot"), now));
+        }
+    }
+    assert!((98..=102).contains(&hot), "{hot}");
+    let places = limiter.counts.keys.as_ref().unwrap();
+    assert_eq!(places.len(), KEYS);
+    assert!(size_of_val(&**places) <= 2 << 20);
+}
+
+#[test]
+fn one_hot_key_slows_no_other() {
+    let limiter = limiter("key = \"header:x-user\"\nrate = 100\nburst = 2");
+    let (mut hot, mut refused) = (0, 0);
+    // Ten seconds: a hundred users at nine tenths of their rate each, and one at a hundred times it.
+    for step in 0..100_000u64 {
+        let now = SECOND + step * 100_000;
+        hot += usize::from(fine(&by(&limiter, "hot", now)));
+        if step % 111 < 100 {
+            refused += usize::from(!fine(&by(&limiter, &format!("u{}", step % 111), now)));
+        }
+    }
+    assert!((980..=1020).contains(&hot), "{hot}");
+    assert_eq!(refused, 0);
+}
+
+/// What gets through each second of `seconds`, at ten times the rate spread evenly over routers, of
+/// which there are as many as `routers` says at a second.
+fn through_all(toml: &str, rate: u64, seconds: u64, routers: impl Fn(u64) -> u64) -> Vec<u64> {
+    let most = (0..seconds).map(&routers).max().unwrap();
+    let shares: Vec<Arc<Share>> = (0..most).map(|_| Arc::default()).collect();
+    let limiters: Vec<Limiter> = shares.iter().map(|share| sharing(toml, share)).collect();
+    let asked = Asked::default();
+    let mut through = Vec::new();
+    for second in 0..seconds {
+        let count = routers(second);
+        for share in &shares {
+            share.routers(count, (3600 + second) * 1000);
+        }
+        let offered = rate * 10;
+        let admitted = (0..offered).filter(|n| {
+            let now = (3600 + second) * SECOND + n * SECOND / offered;
+            let limiter = &limiters[usize::try_from(n % count).unwrap()];
+            fine(&limiter.ask(&asked, now, true))
+        });
+        through.push(admitted.count() as u64);
+    }
+    through
+}
+
+#[test]
+fn routers_share_a_divided_limit() {
+    let divided = "rate = 500\nburst = 5\ncount = \"divided\"";
+    for count in [1, 2, 3, 7] {
+        let through = through_all(divided, 500, 10, |_| count);
+        let sum: u64 = through[1..].iter().sum();
+        assert!(sum.abs_diff(4500) <= 90, "{count} routers: {through:?}");
+    }
+    // Counted by each for itself, seven allow seven times as much.
+    let local = through_all("rate = 500\nburst = 5", 500, 10, |_| 7);
+    assert!(local[5].abs_diff(3500) <= 70, "{local:?}");
+}
+
+#[test]
+fn a_change_of_routers_counts_smoothly() {
+    let divided = "rate = 600\nburst = 6\ncount = \"divided\"";
+    // Two become four, and four become two: in between, some allow what they did and some more.
+    let through = through_all(divided, 600, 40, |second| {
+        if (10..25).contains(&second) { 4 } else { 2 }
+    });
+    for steady in [through[8], through[23], through[38]] {
+        assert!(steady.abs_diff(600) <= 12, "{through:?}");
+    }
+    // Never more than twice the rate, never less than half of it, and no jumps but at the change.
+    assert!(
+        through.iter().all(|n| (290..=1212).contains(n)),
+        "{through:?}"
+    );
+    for (at, pair) in through.windows(2).enumerate().skip(1) {
+        let jump = pair[0].abs_diff(pair[1]);
+        assert!(jump <= 130 || at == 9 || at == 24, "{at}: {through:?}");
+    }
+}
+
+#[test]
+fn a_share_is_never_nothing() {
+    let share = Arc::<Share>::default();
+    share.routers(1000, 3_600_000);
+    let limiter = sharing(
+        "rate = 10\nburst = 1\nconcurrent = 3\ncount = \"divided\"",
+        &share,
+    );
+    let first = limiter.ask(&Asked::default(), 3600 * SECOND, true);
+    assert!(fine(&first));
+    let Verdict::TooMuch(much) = limiter.ask(&Asked::default(), 3600 * SECOND, true) else {
+        panic!("one at a time, and one each hundred seconds");
+    };
+    assert_eq!(much.limit, 1);
+    drop(first);
+    let Verdict::TooMuch(much) = limiter.ask(&Asked::default(), 3600 * SECOND, true) else {
+        panic!("one each hundred seconds");
+    };
+    assert_eq!(much.retry_after, 100);
 }
 
 #[test]

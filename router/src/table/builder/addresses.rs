@@ -13,7 +13,7 @@ use crate::{
     budget::Budget,
     health::guard::Guard,
     peer::{Peer, PeerNumber},
-    upstream::{Member, Parts, Policy, Security, Upstream},
+    upstream::{Lanes, Member, Parts, Policy, Security, Upstream},
 };
 
 /// The slots of addresses.
@@ -89,6 +89,7 @@ fn upstream(address: &Address, cluster: &Name, slot: usize, number: PeerNumber) 
         budget: Arc::<Budget>::default(),
         guard,
         members: vec![Member::new(Arc::new(peer), 100, InstanceState::Up, 0)],
+        lanes: Lanes::default(),
     });
     upstream.prepare();
     upstream

@@ -236,6 +236,11 @@ impl Running {
         until(says, || self.admin("/v1/table").contains(says));
     }
 
+    /// What the router says about its table and what it knows.
+    pub(crate) fn table(&self) -> String {
+        self.admin("/v1/table")
+    }
+
     /// The value of the metric whose line begins so.
     pub(crate) fn metric(&self, beginning: &str) -> Option<f64> {
         let metrics = self.metrics();
