@@ -16,6 +16,7 @@ mod handover;
 mod harness;
 mod http2_services;
 mod kill;
+mod lanes;
 mod latency;
 mod misbehave;
 mod plugins;

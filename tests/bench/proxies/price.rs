@@ -1,7 +1,7 @@
 //! The price of each feature: the same program with one of them switched off at a time. The switches
 //! are in `router/examples/priced.rs`, built for this; the product has none.
 
-use std::path::PathBuf;
+use std::{fmt::Write, path::PathBuf};
 
 use super::{
     configs::{self, CommandLine, Work},
@@ -19,6 +19,43 @@ const OFF: [(&str, &str); 6] = [
     ("passive health, latency, retry budget", "health"),
     ("X-Forwarded-For, -Proto, -Host", "forwarded"),
     ("request id", "id"),
+];
+
+/// One plugin of each kind, bound to everything; none of them refuses anything.
+const PLUGINS: [(&str, &str); 10] = [
+    (
+        "restrict",
+        "[plugin.restrict]\nmethods = [\"GET\"]\nhead = 8192\n",
+    ),
+    ("limit, one for all", "[plugin.limit]\nrate = 10000000\n"),
+    (
+        "limit by a header, and at a time",
+        "[plugin.limit]\nrate = 10000000\nconcurrent = 100000\nkey = \"header:host\"\n",
+    ),
+    ("break", "[plugin.break]\nslow = \"10s\"\n"),
+    (
+        "break, adaptive",
+        "[plugin.break.adaptive]\ninitial = 1000\nmin = 1000\n",
+    ),
+    ("lanes, untagged", "[plugin.lanes]\n"),
+    (
+        "ab",
+        "[[plugin.ab.experiments]]\nname = \"page\"\nkey = \"header:host\"\n\
+         request_header = \"X-Variant\"\n[[plugin.ab.experiments.variants]]\nname = \"a\"\n\
+         [[plugin.ab.experiments.variants]]\nname = \"b\"\n",
+    ),
+    (
+        "blue_green",
+        "[plugin.blue_green]\nlive = \"baseline\"\nblue = \"baseline\"\n",
+    ),
+    (
+        "gray, one rule",
+        "[[plugin.gray.rules]]\ngroup = \"baseline\"\nwhen = { key = \"header:x-user\", is = [\"u\"] }\n",
+    ),
+    (
+        "rewrite, a header each way",
+        "[plugin.rewrite.request.set]\nX-A = \"${route}\"\n[plugin.rewrite.response.set]\nX-B = \"b\"\n",
+    ),
 ];
 
 pub(super) async fn run() {
@@ -39,6 +76,12 @@ pub(super) async fn run() {
         let line = |work: &Work<'_>| command(program.clone(), work, &off);
         proxies.push(stand.start(title, &file, 10, 4, line).await);
     }
+    let features = proxies.len();
+    for (title, policy) in PLUGINS {
+        let file = format!("priced-{}", proxies.len());
+        let line = |work: &Work<'_>| with_plugin(program.clone(), work, policy);
+        proxies.push(stand.start(title, &file, 10, 4, line).await);
+    }
     let targets: Vec<_> = proxies.iter().map(|proxy| (proxy, &*script)).collect();
     let seen = wrk::rounds(&targets, ROUNDS, SECONDS);
     println!(
@@ -48,10 +91,13 @@ pub(super) async fn run() {
     );
     let mut table = Table::new(&["switched off", "µs per request less", "of a request"]);
     let full = spread(&seen[0].cpu_us).0;
-    for (proxy, rounds) in proxies.iter().zip(&seen).skip(1) {
+    let less = |rounds: &wrk::Rounds| {
         let pairs = seen[0].cpu_us.iter().zip(&rounds.cpu_us);
         let less: Vec<f64> = pairs.map(|(all, without)| all - without).collect();
-        let less = spread(&less).0;
+        spread(&less).0
+    };
+    for (proxy, rounds) in proxies.iter().zip(&seen).take(features).skip(1) {
+        let less = less(rounds);
         table.row([
             proxy.name.clone(),
             format!("{less:.2}"),
@@ -60,6 +106,32 @@ pub(super) async fn run() {
     }
     table.print();
     println!("With everything on: {full:.2} µs.\n");
+    println!("The same with one plugin of a kind on every route, in the same rounds.\n");
+    let mut table = Table::new(&["plugin", "µs per request more", "of a request"]);
+    for (proxy, rounds) in proxies.iter().zip(&seen).skip(features) {
+        let more = -less(rounds);
+        table.row([
+            proxy.name.clone(),
+            format!("{more:.2}"),
+            format!("{:.1} %", more / full * 100.0),
+        ]);
+    }
+    table.print();
+}
+
+/// With everything on, and a plugin.
+fn with_plugin(program: PathBuf, work: &Work<'_>, policy: &str) -> CommandLine {
+    let line = command(program, work, "");
+    let manifest = &line.args[0];
+    let mut text = std::fs::read_to_string(manifest).expect("it was just written");
+    let (groups, wanted) = (
+        "name = \"search\"\n",
+        "groups = { green = { version = \"2\" } }\n",
+    );
+    text = text.replacen(groups, &format!("{groups}{wanted}"), 1);
+    write!(text, "[[plugin]]\nname = \"priced\"\n{policy}").expect("a string grows");
+    std::fs::write(manifest, text).expect("it was just written");
+    line
 }
 
 fn command(program: PathBuf, work: &Work<'_>, off: &str) -> CommandLine {
