@@ -8,6 +8,7 @@ use tokio::{io::ReadBuf, net::TcpStream};
 use crate::{
     client::Client,
     proxy_protocol::{self, BadHeader, Header, MAX_HEADER},
+    timer::Timer,
     worker::Worker,
 };
 
@@ -18,17 +19,28 @@ pub(crate) enum Reason {
     ProxyHeader,
     /// Its PROXY header took too long.
     ProxyTimeout,
+    /// There are as many connections as there may be, and none is idle.
+    Limit,
+    /// Its client has as many as it may have.
+    ClientLimit,
 }
 
 impl Reason {
     /// All of them.
-    pub(crate) const ALL: [Self; 2] = [Self::ProxyHeader, Self::ProxyTimeout];
+    pub(crate) const ALL: [Self; 4] = [
+        Self::ProxyHeader,
+        Self::ProxyTimeout,
+        Self::Limit,
+        Self::ClientLimit,
+    ];
 
     /// The label.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::ProxyHeader => "proxy_header",
             Self::ProxyTimeout => "proxy_timeout",
+            Self::Limit => "limit",
+            Self::ClientLimit => "client_limit",
         }
     }
 }
@@ -36,19 +48,20 @@ impl Reason {
 /// How long a stopping worker waits for a header.
 const LAST_WORD: Duration = Duration::from_millis(500);
 
-/// Finds out whose connection it is; none: it is to be closed.
+/// Finds out whose connection it is, in the timer's time; none: it is to be closed.
 pub(crate) async fn client(
     worker: &Worker,
     stream: &TcpStream,
     peer: SocketAddr,
+    timer: &Timer,
 ) -> Option<Client> {
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    if !worker.config.proxy_protocol.contains(peer.ip()) {
+    if !worker.speaks_proxy_protocol(peer.ip()) {
         return Some(worker.client(peer));
     }
     // Connections from such proxies are fewer than others, and the header's state would make every
     // connection's larger.
-    match Box::pin(header(worker, stream)).await {
+    match Box::pin(header(worker, stream, timer)).await {
         Ok(None) => Some(worker.client(peer)),
         Ok(Some(client)) => Some(Client {
             via: Some(peer),
@@ -79,9 +92,11 @@ enum NoHeader {
 }
 
 /// Takes the header off the stream, and not a byte more: what follows may be for somebody else.
-async fn header(worker: &Worker, stream: &TcpStream) -> Result<Option<SocketAddr>, NoHeader> {
-    let timer = worker.timers.timer().await;
-    timer.set(worker.config.limits.header_timeout);
+async fn header(
+    worker: &Worker,
+    stream: &TcpStream,
+    timer: &Timer,
+) -> Result<Option<SocketAddr>, NoHeader> {
     let mut hurried = false;
     let mut bytes = [0; MAX_HEADER];
     let mut taken = 0;

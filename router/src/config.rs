@@ -4,6 +4,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use cardea_registry_api::{Address, FieldError, Invalid, Name, network::Networks};
 
+mod limits;
+
+pub use limits::Limits;
+
 /// Everything a router needs to know.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -111,26 +115,6 @@ pub enum Source {
         /// Where the last table is kept for a start without a registry; none: nowhere.
         state_dir: Option<PathBuf>,
     },
-}
-
-/// What a client may send, and how slowly.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// The largest message head, in bytes (431, 414).
-    pub head: usize,
-    /// The largest request body, in bytes (413); none: no limit.
-    pub body: Option<u64>,
-    /// For a request head, from its first byte to its last.
-    pub header_timeout: Duration,
-    /// Between two reads or writes of a body on the client's side.
-    pub idle_timeout: Duration,
-    /// How long a connection may wait for its next request.
-    pub keepalive: Duration,
-    /// How long a tunnel (WebSocket) may live, so that clients spread over newer routers and
-    /// instances; each ends at a random time within the last tenth. None: no limit.
-    pub tunnel_max_age: Option<Duration>,
-    /// Connections of one worker; beyond it, they wait in the kernel's accept queue.
-    pub connections: usize,
 }
 
 /// How HTTP/2 is spoken with clients.
@@ -267,20 +251,6 @@ impl Default for Config {
     }
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            head: 64 << 10,
-            body: None,
-            header_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_mins(1),
-            keepalive: Duration::from_secs(75),
-            tunnel_max_age: None,
-            connections: 16_384,
-        }
-    }
-}
-
 fn default_cluster() -> Name {
     "default"
         .parse()
@@ -297,11 +267,6 @@ fn default_id() -> String {
 
 /// The most worker threads.
 const MAX_THREADS: usize = 1024;
-/// The least and the most that a message head may be limited to.
-const HEAD_LIMITS: std::ops::RangeInclusive<usize> = 4096..=64 << 10;
-
-/// Tunnels are looked at once a second.
-const SHORTEST_AGE: Duration = Duration::from_secs(1);
 
 impl Config {
     /// Checks what the types alone cannot.
@@ -346,16 +311,7 @@ impl Config {
             "listen_tls",
             "on a port of its own, other than those of `listen` and `admin`",
         );
-        ensure(
-            HEAD_LIMITS.contains(&self.limits.head),
-            "limits.head",
-            "between 4096 and 65536 bytes",
-        );
-        ensure(
-            self.limits.connections > 0,
-            "limits.connections",
-            "at least 1",
-        );
+        self.limits.check(&mut ensure);
         ensure(
             (1..=10_000).contains(&self.http2.streams),
             "http2.streams",
@@ -379,19 +335,9 @@ impl Config {
         for (field, time) in [
             ("http2.ping_interval", self.http2.ping_interval),
             ("http2.ping_timeout", self.http2.ping_timeout),
-            ("limits.header_timeout", self.limits.header_timeout),
-            ("limits.idle_timeout", self.limits.idle_timeout),
-            ("limits.keepalive", self.limits.keepalive),
         ] {
             ensure(!time.is_zero(), field, "longer than nothing");
         }
-        ensure(
-            self.limits
-                .tunnel_max_age
-                .is_none_or(|age| age >= SHORTEST_AGE),
-            "limits.tunnel_max_age",
-            "at least 1s; leave it out for no limit",
-        );
         if let Source::Registry { addresses, .. } = &self.source {
             ensure(
                 !addresses.is_empty(),
@@ -476,6 +422,9 @@ mod tests {
         config.id = "a b".to_owned();
         config.limits.head = 1;
         config.limits.keepalive = Duration::ZERO;
+        config.limits.connections_per_client = Some(0);
+        config.limits.min_rate_out = u64::MAX;
+        config.limits.queue_timeout = Duration::from_hours(1);
         config.limits.tunnel_max_age = Some(Duration::ZERO);
         config.source = Source::Registry {
             addresses: vec![],
@@ -496,6 +445,9 @@ mod tests {
                 "id",
                 "admin",
                 "limits.head",
+                "limits.connections_per_client",
+                "limits.min_rate_out",
+                "limits.queue_timeout",
                 "limits.keepalive",
                 "limits.tunnel_max_age",
                 "source.addresses"

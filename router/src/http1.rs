@@ -12,6 +12,7 @@ pub(crate) mod buffer;
 pub(crate) mod chunked;
 pub(crate) mod forwarded;
 pub(crate) mod head;
+pub(crate) mod pace;
 pub(crate) mod render;
 pub(crate) mod request;
 pub(crate) mod response;

@@ -17,7 +17,7 @@
 //! Bodies pass in both directions through [`source`] (a stream's DATA as HTTP/1.1 bytes) and
 //! [`sink`] (HTTP/1.1 bytes as DATA). Neither holds more than the stream's window.
 
-use std::io;
+use std::{io, time::Duration};
 
 mod answer;
 mod carrier;
@@ -34,6 +34,8 @@ mod source;
 pub(crate) use outbound::{Asked, Outbound};
 pub(crate) use server::serve;
 
+use crate::pipeline::{Connection, refuse};
+
 /// What a client that knows that HTTP/2 is spoken here begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -41,6 +43,40 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(crate) fn is_preface(data: &[u8]) -> bool {
     // The HTTP/1 parser gives up at the version at the earliest.
     data.len() > b"PRI * HTTP/".len() && (PREFACE.starts_with(data) || data.starts_with(PREFACE))
+}
+
+/// How long a client that cannot be served may take to hear why.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Tells a client that there is no room for it: that no stream of its own was looked at (GOAWAY), so
+/// that it may ask elsewhere.
+pub(crate) async fn decline(mut conn: Connection) {
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const ENHANCE_YOUR_CALM: u8 = 11;
+    const GOAWAY: [u8; 17] = [
+        0,
+        0,
+        8,
+        7,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        ENHANCE_YOUR_CALM,
+    ];
+    conn.timer.set(LAST_WORDS);
+    let said = [&SETTINGS[..], &GOAWAY].concat();
+    if conn.wire.write_in_time(&conn.timer, &said).await.is_ok() {
+        refuse::linger(&mut conn).await;
+    }
 }
 
 /// An error of the library as one of a connection.

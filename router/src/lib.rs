@@ -17,6 +17,7 @@ mod client;
 mod clock;
 mod config;
 mod control;
+mod descriptors;
 mod exchange;
 mod explain;
 #[cfg(test)]
@@ -41,6 +42,7 @@ mod refusal;
 mod request_id;
 mod resolve;
 mod running;
+mod seats;
 mod seldom;
 mod shared;
 mod start;

@@ -137,16 +137,54 @@ pub(crate) enum Http2Refusal {
     Silent,
     /// The worker has as many requests as it may have.
     Overload,
+    /// A client that did not take what it had asked for.
+    SlowReader,
 }
 
 impl Http2Refusal {
     /// Every one, in the order of its number.
-    pub(crate) const ALL: [(Self, &'static str); 5] = [
+    pub(crate) const ALL: [(Self, &'static str); 6] = [
         (Self::Flood, "flood"),
         (Self::Malformed, "malformed"),
         (Self::SlowHead, "slow_head"),
         (Self::Silent, "silent"),
         (Self::Overload, "overload"),
+        (Self::SlowReader, "slow_reader"),
+    ];
+}
+
+/// Why idle connections were closed before their time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IdleClosed {
+    /// A newcomer needed the place.
+    Limit,
+    /// The system had no descriptors or memory left.
+    Descriptors,
+}
+
+impl IdleClosed {
+    /// Every one, in the order of its number.
+    pub(crate) const ALL: [(Self, &'static str); 2] =
+        [(Self::Limit, "limit"), (Self::Descriptors, "descriptors")];
+}
+
+/// What a client was too slow with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Slow {
+    /// A request's head.
+    Head,
+    /// A request's body.
+    Body,
+    /// Taking an answer.
+    Answer,
+}
+
+impl Slow {
+    /// Every one, in the order of its number.
+    pub(crate) const ALL: [(Self, &'static str); 3] = [
+        (Self::Head, "head"),
+        (Self::Body, "body"),
+        (Self::Answer, "answer"),
     ];
 }
 
@@ -162,6 +200,12 @@ pub(crate) struct WorkerShare {
     pub(crate) log_dropped: Counter,
     /// Connections that were closed before they were served, by reason.
     refused: [Counter; Reason::ALL.len()],
+    /// By [`IdleClosed`].
+    idle_closed: [Counter; IdleClosed::ALL.len()],
+    /// By [`Slow`].
+    slow: [Counter; Slow::ALL.len()],
+    /// How often no connection could be accepted.
+    pub(crate) accept_pauses: Counter,
     pub(crate) tls: TlsCounts,
 }
 
@@ -170,6 +214,16 @@ impl WorkerShare {
     pub(crate) fn refused(&self, reason: Reason) -> &Counter {
         &self.refused[reason as usize]
     }
+
+    /// The idle connections closed for a reason.
+    pub(crate) fn idle_closed(&self, why: IdleClosed) -> &Counter {
+        &self.idle_closed[why as usize]
+    }
+
+    /// The clients that were too slow with something.
+    pub(crate) fn slow(&self, what: Slow) -> &Counter {
+        &self.slow[what as usize]
+    }
 }
 
 /// The request path's counters of all workers.
@@ -177,15 +231,18 @@ impl WorkerShare {
 pub(crate) struct Metrics {
     cluster: Box<str>,
     workers: Box<[Arc<WorkerShare>]>,
+    /// How many client connections there may be.
+    connections: usize,
     /// Log lines that the writer could not write.
     pub(crate) log_failed: AtomicU64,
 }
 
 impl Metrics {
     /// Nothing counted yet.
-    pub(crate) fn new(cluster: &str, workers: usize) -> Arc<Self> {
+    pub(crate) fn new(cluster: &str, workers: usize, connections: usize) -> Arc<Self> {
         Arc::new(Self {
             cluster: cluster.into(),
+            connections,
             workers: (0..workers).map(|_| Arc::default()).collect(),
             log_failed: AtomicU64::new(0),
         })

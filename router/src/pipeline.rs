@@ -31,13 +31,16 @@ use crate::{
     client::Client,
     config::BelieveIds,
     exchange::Exchange,
+    grpc,
     http1::{
         buffer::{Buffer, Lent},
         forwarded::Believed,
+        pace::Rate,
         render,
         request::Framing,
     },
     http2,
+    metrics::Slow,
     peer::Picked,
     plugin::{Decision, Own, Permit},
     refusal,
@@ -56,7 +59,7 @@ mod forward;
 mod observe;
 mod plan;
 mod receive;
-mod refuse;
+pub(crate) mod refuse;
 mod remember;
 mod rescue;
 mod retry;
@@ -77,8 +80,26 @@ pub(crate) struct Connection {
     pub(crate) scheme: &'static str,
     pub(crate) timer: Timer,
     pub(crate) client: Client,
+    stage: Stage,
+    /// Requests that have been read.
+    requests: u32,
+}
+
+/// How far a client's connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
     /// No request has been read yet.
-    fresh: bool,
+    Fresh,
+    /// Nor has one here, and the answer will be that there is no room.
+    Crowded,
+    Used,
+}
+
+impl Connection {
+    /// Whether it may make another request after this one.
+    fn may_go_on(&self, worker: &Worker) -> bool {
+        self.requests < worker.most_requests
+    }
 }
 
 /// What becomes of a connection after a request.
@@ -96,16 +117,27 @@ pub(crate) enum After {
     Http2(Vec<u8>),
 }
 
-/// Serves a client until its connection ends.
-pub(crate) async fn serve(worker: &Rc<Worker>, wire: Wire, scheme: &'static str, client: Client) {
+/// Serves a client until its connection ends. The timer has been set for what is left of the time
+/// for the first byte of the first request.
+pub(crate) async fn serve(
+    worker: &Rc<Worker>,
+    wire: Wire,
+    scheme: &'static str,
+    client: Client,
+    timer: Timer,
+    stage: Stage,
+) {
     let mut conn = Connection {
         wire,
         scheme,
-        timer: worker.timers.timer().await,
+        timer,
         client,
-        fresh: true,
+        stage,
+        requests: 0,
     };
-    conn.timer.set(worker.config.limits.header_timeout);
+    if stage == Stage::Fresh && !conn.wire.is_http2() {
+        conn.timer.rest();
+    }
     let mut fresh = true;
     while has_spoken(worker, &mut conn, fresh).await {
         fresh = false;
@@ -114,7 +146,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, wire: Wire, scheme: &'static str,
             serve_while_busy(worker, &mut conn, &mut exchange).await
         };
         match after {
-            After::Keep => conn.timer.set(worker.config.limits.keepalive),
+            After::Keep => conn.timer.set_idle(worker.config.limits.keepalive),
             After::Close => {
                 conn.timer.set(worker.config.limits.idle_timeout);
                 return conn.wire.farewell(&conn.timer).await;
@@ -124,6 +156,9 @@ pub(crate) async fn serve(worker: &Rc<Worker>, wire: Wire, scheme: &'static str,
                 return;
             }
             After::Tunnel(ends) => return Box::pin(tunnel::run(worker, conn, *ends)).await,
+            After::Http2(_) if stage == Stage::Crowded => {
+                return Box::pin(http2::decline(conn)).await;
+            }
             After::Http2(first) => return http2::serve(Rc::clone(worker), conn, first).await,
         }
     }
@@ -178,11 +213,14 @@ async fn serve_while_busy(worker: &Worker, conn: &mut Connection, x: &mut Exchan
 /// One request, from its first byte to the last of its answer.
 async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange) -> After {
     // Read.
-    let fresh = std::mem::replace(&mut conn.fresh, false);
+    let stage = std::mem::replace(&mut conn.stage, Stage::Used);
+    conn.requests += 1;
     let refused = match receive::head(worker, conn, x).await {
-        Ok(()) => None,
+        Ok(()) => (stage == Stage::Crowded).then_some(refusal::CROWDED),
         Err(receive::End::Refused(_))
-            if fresh && conn.wire.may_speak_http2() && http2::is_preface(x.inbound.data()) =>
+            if stage != Stage::Used
+                && conn.wire.may_speak_http2()
+                && http2::is_preface(x.inbound.data()) =>
         {
             return After::Http2(x.inbound.data().to_vec());
         }
@@ -190,6 +228,9 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
         Err(receive::End::Refused(refusal)) => Some(refusal),
     };
     let mut seen = Seen::begin(Instant::now());
+    if refused == Some(refusal::HEAD_TIMEOUT) {
+        worker.metrics.share.slow(Slow::Head).add(1);
+    }
     // Whoever answers, and whatever: nothing that was written about another request may join it.
     x.scratch.clear();
     believe(worker, conn, x);
@@ -308,6 +349,41 @@ async fn answer_own<'t>(
     }
     (None, refuse::own(worker, conn, x, seen, own).await)
 }
+
+/// Whether it is a call of gRPC. Their streams may be silent, and pause, for as long as their service
+/// allows.
+fn is_call(x: &Exchange) -> bool {
+    let content_type = x.request.field(x.inbound.raw(), "content-type");
+    content_type.is_some_and(grpc::is_grpc)
+}
+
+/// The pace that a client has to keep with its request.
+fn rate(x: &Exchange, rate: Rate) -> Rate {
+    if is_call(x) { Rate::ANY } else { rate }
+}
+
+/// Writes to the client, as long as its pace allows.
+async fn write(worker: &Worker, conn: &mut Connection, data: &[u8]) -> std::io::Result<()> {
+    let rate = worker.rates.outward;
+    if rate.least == 0 {
+        conn.timer.set(worker.config.limits.idle_timeout);
+        return conn.wire.write_all(&conn.timer, data).await.1;
+    }
+    conn.timer.set_millis(rate.time_for(data.len()));
+    conn.wire.write_in_time(&conn.timer, data).await
+}
+
+/// What is said of a client to which not all could be written.
+fn unwritten(worker: &Worker, error: &std::io::Error) -> &'static str {
+    if error.kind() == std::io::ErrorKind::TimedOut {
+        worker.metrics.share.slow(Slow::Answer).add(1);
+        return CLIENT_SLOW;
+    }
+    "client_gone"
+}
+
+/// What the access log says of a client that was too slow.
+const CLIENT_SLOW: &str = "client_slow";
 
 /// A tunnel takes its peer and its permit along: both count until the tunnel ends.
 fn tunnel_if_asked(after: After, picked: Option<Picked>, permit: Option<Permit>) -> After {

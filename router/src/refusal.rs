@@ -39,6 +39,15 @@ pub(crate) const HEAD_TIMEOUT: Refusal = Refusal::new(
     "request_timeout",
     "the request took too long to arrive",
 );
+/// The request's body comes too slowly.
+pub(crate) const BODY_TOO_SLOW: Refusal =
+    Refusal::new(408, "body_too_slow", "the request body arrives too slowly");
+/// There are as many connections as there may be.
+pub(crate) const CROWDED: Refusal = Refusal::new(
+    503,
+    "too_many_connections",
+    "the router has as many connections as it may have; try again shortly",
+);
 /// The request's body is over the limit.
 pub(crate) const BODY_TOO_LARGE: Refusal =
     Refusal::new(413, "body_too_large", "the request body is too large");

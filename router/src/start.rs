@@ -15,10 +15,12 @@ use crate::{
     access_log::{self, Message, Target},
     config::{AccessLog, Config},
     control::Control,
+    descriptors,
     listen::{self, ADMIN, Held, Inherited, Passed, TRAFFIC, TRAFFIC_TLS},
     metrics::{LocalMetrics, Metrics},
     phase::Phase,
     running::Router,
+    seats::Seats,
     shared::Shared,
     stopping::Stopping,
     upgrade::{
@@ -128,7 +130,8 @@ pub(crate) fn prepare(
     let shared = Arc::new(Shared::default());
     shared.tenure.enter(phase);
     let workers = config.worker_count();
-    let metrics = Metrics::new(config.cluster.as_str(), workers);
+    let seats = Arc::new(seats(&config));
+    let metrics = Metrics::new(config.cluster.as_str(), workers, seats.most());
 
     let log = log_thread(target, &metrics, &ends)?;
     let mut router = Router {
@@ -175,6 +178,9 @@ pub(crate) fn prepare(
     for index in 0..workers {
         let (sender, sockets) = oneshot::channel();
         let parts = worker::Parts {
+            index,
+            most_streams: seats.most().div_ceil(workers),
+            seats: Arc::clone(&seats),
             sockets,
             tls_port,
             config: Arc::clone(&config),
@@ -198,6 +204,22 @@ pub(crate) fn prepare(
         others,
         waiting,
     })
+}
+
+/// The places for clients' connections, as many as the system has descriptors for.
+fn seats(config: &Config) -> Seats {
+    let (limits, workers) = (&config.limits, config.worker_count());
+    let descriptors = descriptors::raise();
+    let connections = descriptors::seats(limits.connections, descriptors, workers);
+    if connections < limits.connections {
+        tracing::warn!(
+            connections,
+            asked = limits.connections,
+            descriptors,
+            "the system's limit of file descriptors allows fewer connections than limits.connections"
+        );
+    }
+    Seats::new(limits, connections, workers)
 }
 
 /// The sockets of a traffic port, if there is to be one: those that were taken over, or new ones. And

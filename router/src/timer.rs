@@ -13,6 +13,10 @@ use std::{
 use slab::Slab;
 use tokio::sync::Notify;
 
+mod idle;
+
+use idle::Idle;
+
 /// How often time-outs are looked at.
 pub(crate) const TICK: Duration = Duration::from_millis(25);
 const NEVER: u64 = u64::MAX;
@@ -23,6 +27,7 @@ pub(crate) struct Timers {
     started: Instant,
     now: Cell<u64>,
     slots: RefCell<Slab<Slot>>,
+    idle: Idle,
     work: Notify,
 }
 
@@ -31,8 +36,15 @@ struct Slot {
     deadline: u64,
     after: u64,
     fired: bool,
+    /// It was the oldest idle one when another connection needed its place.
+    evicted: bool,
+    /// Its turn among the idle ones; [`BUSY`]: it is none of them.
+    turn: u64,
     waker: Waker,
 }
+
+/// No idle connection has this turn.
+const BUSY: u64 = 0;
 
 impl Timers {
     /// No time-outs yet.
@@ -41,6 +53,7 @@ impl Timers {
             started: now,
             now: Cell::new(0),
             slots: RefCell::new(Slab::new()),
+            idle: Idle::default(),
             work: Notify::new(),
         })
     }
@@ -54,6 +67,8 @@ impl Timers {
             deadline: NEVER,
             after: NEVER,
             fired: false,
+            evicted: false,
+            turn: BUSY,
             waker,
         });
         if slots.len() == 1 {
@@ -111,6 +126,11 @@ impl Timers {
     }
 }
 
+/// A time in milliseconds.
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(NEVER)
+}
+
 /// A connection's timer: one deadline at a time.
 #[derive(Debug)]
 pub(crate) struct Timer {
@@ -121,14 +141,40 @@ pub(crate) struct Timer {
 impl Timer {
     /// Goes off after `time` from now, unless it is set anew.
     pub(crate) fn set(&self, time: Duration) {
-        self.set_millis(u64::try_from(time.as_millis()).unwrap_or(NEVER));
+        self.set_millis(millis(time));
     }
 
     /// The same, in milliseconds.
     pub(crate) fn set_millis(&self, after: u64) {
+        self.arm(after, BUSY);
+    }
+
+    /// The same for a connection that waits for its next request: it may be asked to make room.
+    pub(crate) fn set_idle(&self, time: Duration) {
+        self.arm(millis(time), self.timers.idle.turn());
+    }
+
+    /// From here on the connection may be asked to make room; the time goes on.
+    pub(crate) fn rest(&self) {
+        if let Some(slot) = self.timers.slots.borrow_mut().get_mut(self.key) {
+            slot.turn = self.timers.idle.turn();
+        }
+    }
+
+    /// The opposite.
+    pub(crate) fn work(&self) {
+        if let Some(slot) = self.timers.slots.borrow_mut().get_mut(self.key) {
+            slot.evicted = false;
+            slot.turn = BUSY;
+        }
+    }
+
+    fn arm(&self, after: u64, turn: u64) {
         if let Some(slot) = self.timers.slots.borrow_mut().get_mut(self.key) {
             slot.after = after;
             slot.fired = false;
+            slot.evicted = false;
+            slot.turn = turn;
             // `now` is up to a tick old.
             let tick = u64::try_from(TICK.as_millis()).unwrap_or(0);
             slot.deadline = self
@@ -153,6 +199,24 @@ impl Timer {
         }
     }
 
+    /// Goes off at `deadline` on the worker's clock at the latest.
+    pub(crate) fn by(&self, deadline: u64) {
+        if let Some(slot) = self.timers.slots.borrow_mut().get_mut(self.key) {
+            slot.fired = false;
+            slot.deadline = slot.deadline.min(deadline);
+        }
+    }
+
+    /// Milliseconds of the worker's clock.
+    pub(crate) fn now(&self) -> u64 {
+        self.timers.now()
+    }
+
+    /// Whether it went off because the connection is asked to make room.
+    pub(crate) fn evicted(&self) -> bool {
+        (self.timers.slots.borrow().get(self.key)).is_some_and(|slot| slot.evicted)
+    }
+
     /// Whether it went off.
     pub(crate) fn fired(&self) -> bool {
         self.timers
@@ -173,7 +237,7 @@ impl Drop for Timer {
 mod tests {
     use super::*;
 
-    fn timer(timers: &Rc<Timers>) -> Timer {
+    pub(super) fn timer(timers: &Rc<Timers>) -> Timer {
         let mut future = std::pin::pin!(timers.timer());
         let mut cx = std::task::Context::from_waker(Waker::noop());
         match future.as_mut().poll(&mut cx) {

@@ -57,6 +57,17 @@ pub(crate) trait Duplex: fmt::Debug {
     /// Whether nothing was said on an idle connection; `surely`: by asking the system.
     fn is_silent(&self, surely: bool) -> bool;
 
+    /// Sends on what was taken before, as far as the system takes it when it is asked itself; gives
+    /// the number of bytes.
+    fn push(&self) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    /// Whether it is not its own reader that keeps it from writing, but a connection that it shares.
+    fn is_held_up(&self) -> bool {
+        false
+    }
+
     /// Makes its end, when it is dropped, look like a failure to the other side.
     fn cut(&self);
 
@@ -128,6 +139,15 @@ impl Wire {
         timer: &Timer,
         data: &[u8],
     ) -> (usize, io::Result<()>) {
+        self.write(timer, data, true).await
+    }
+
+    /// The same, but the timer's time is for all of it, however it moves on.
+    pub(crate) async fn write_in_time(&mut self, timer: &Timer, data: &[u8]) -> io::Result<()> {
+        self.write(timer, data, false).await.1
+    }
+
+    async fn write(&mut self, timer: &Timer, data: &[u8], anew: bool) -> (usize, io::Result<()>) {
         let (_, mut half) = self.split();
         let mut written = 0;
         let result = poll_fn(|cx| {
@@ -135,9 +155,14 @@ impl Wire {
                 match half.poll_write(cx, &data[written..]) {
                     Poll::Ready(Ok(n)) => {
                         written += n;
-                        if written < data.len() {
+                        if anew && written < data.len() {
                             timer.again();
                         }
+                    }
+                    // Then it is the connection's time that counts.
+                    Poll::Pending if timer.fired() && half.is_held_up() => {
+                        timer.again();
+                        return Poll::Pending;
                     }
                     Poll::Pending if timer.fired() => {
                         return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -238,6 +263,23 @@ impl Wire {
     }
 }
 
+/// What the system took without being waited for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Pushed {
+    /// Bytes of what was offered.
+    pub(crate) taken: usize,
+    /// Bytes on the wire.
+    pub(crate) moved: usize,
+}
+
+/// Writes at once what fits, by asking the system, whatever the event loop has heard.
+pub(crate) fn send_now(stream: &TcpStream, data: &[u8]) -> io::Result<usize> {
+    match socket2::SockRef::from(stream).send(data) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        result => result,
+    }
+}
+
 /// No call is made unless an event has arrived.
 fn poll_gone(stream: &TcpStream, cx: &mut Context<'_>) -> Poll<bool> {
     let mut byte = [std::mem::MaybeUninit::uninit()];
@@ -305,6 +347,25 @@ impl WriteHalf<'_> {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
         Poll::Ready(Ok(written))
+    }
+
+    /// Writes once after [`WriteHalf::poll_write`] was not ready, by asking the system itself.
+    pub(crate) fn push(&mut self, data: &[u8]) -> io::Result<Pushed> {
+        match self {
+            Self::Tcp(half) => {
+                let n = send_now(half.as_ref(), data)?;
+                Ok(Pushed { taken: n, moved: n })
+            }
+            Self::Other(other) => Ok(Pushed {
+                taken: 0,
+                moved: other.push()?,
+            }),
+        }
+    }
+
+    /// Whether it is not the reader that keeps it from writing.
+    pub(crate) fn is_held_up(&self) -> bool {
+        matches!(self, Self::Other(other) if other.is_held_up())
     }
 
     /// Says that nothing more will be written.

@@ -6,7 +6,7 @@ use std::{
     fmt,
     future::poll_fn,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
     task::Poll,
@@ -18,33 +18,35 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     access_log::AccessLog,
-    arrival::{self, Reason},
+    arrival::Reason,
     balance::Balancers,
     client::Client,
     config::Config,
     exchange::Exchange,
-    http1::buffer::{Buffer, LARGE, Lender},
+    http1::{
+        buffer::{Buffer, LARGE, Lender},
+        pace::Rate,
+    },
     http2::links::Links,
-    metrics::LocalMetrics,
+    metrics::{IdleClosed, LocalMetrics},
     mirror::Mirrors,
-    pipeline,
     pool::Pool,
     request_id::Generator,
+    seats::Seats,
     seldom::Seldom,
     shared::Shared,
     stopping::Stopping,
     table::Table,
-    timer::Timers,
-    tls,
-    wire::Wire,
+    timer::{Timers, millis},
 };
 
+mod accepting;
 mod doors;
+mod seat;
 
 use doors::Doors;
+pub(crate) use seat::HeldStream;
 
-/// How long accepting pauses when the system is out of file descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often idle connections are looked through and the log is handed over.
 const SWEEP_EVERY: Duration = Duration::from_millis(250);
 /// How often unused buffers are freed.
@@ -57,6 +59,11 @@ pub(crate) struct Parts {
     pub(crate) sockets: oneshot::Receiver<Vec<std::net::TcpListener>>,
     /// At which of their ports TLS is spoken.
     pub(crate) tls_port: Option<u16>,
+    /// Its number among the workers.
+    pub(crate) index: usize,
+    /// Requests that its HTTP/2 connections may have at a time.
+    pub(crate) most_streams: usize,
+    pub(crate) seats: Arc<Seats>,
     pub(crate) config: Arc<Config>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) metrics: LocalMetrics,
@@ -70,6 +77,11 @@ pub(crate) struct Parts {
 pub(crate) struct Worker {
     pub(crate) config: Arc<Config>,
     tls_port: Option<u16>,
+    index: usize,
+    seats: Arc<Seats>,
+    pub(crate) rates: Rates,
+    /// Requests that one connection may make.
+    pub(crate) most_requests: u32,
     shared: Arc<Shared>,
     table: RefCell<Option<Rc<HeldTable>>>,
     pub(crate) balancers: RefCell<Balancers>,
@@ -84,13 +96,29 @@ pub(crate) struct Worker {
     pub(crate) log: AccessLog,
     pub(crate) ids: Generator,
     refusals: [Seldom; Reason::ALL.len()],
+    pauses: Seldom,
     time: Cell<(Instant, i64)>,
     stopping: Cell<bool>,
     hurried: Cell<bool>,
     open: Cell<usize>,
     /// Streams of HTTP/2 connections.
     streams: Cell<usize>,
-    closed: Notify,
+    most_streams: usize,
+    /// Newcomers that wait for a place.
+    waiting: Cell<usize>,
+    /// Newcomers that are being told that there is none.
+    told: Cell<usize>,
+    /// A newcomer waits no longer.
+    moved_on: Notify,
+}
+
+/// How fast clients have to be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rates {
+    /// In sending.
+    pub(crate) inward: Rate,
+    /// In taking.
+    pub(crate) outward: Rate,
 }
 
 /// A table, counted within the worker: requests come and go by the thousand, and workers should not
@@ -102,9 +130,18 @@ impl Worker {
     fn new(parts: Parts) -> (Rc<Self>, oneshot::Receiver<Vec<std::net::TcpListener>>) {
         let now = Instant::now();
         let timers = Timers::new(now);
-        let limits = parts.config.mirror.clone();
-        let mirrors = Mirrors::new(limits, Rc::clone(&timers), parts.seed.rotate_left(16));
+        let mirrors = parts.config.mirror.clone();
+        let mirrors = Mirrors::new(mirrors, Rc::clone(&timers), parts.seed.rotate_left(16));
+        let limits = &parts.config.limits;
+        let window = millis(limits.rate_window);
         let worker = Self {
+            rates: Rates {
+                inward: Rate::new(limits.min_rate_in, window),
+                outward: Rate::new(limits.min_rate_out, window),
+            },
+            most_requests: limits.requests_per_connection.unwrap_or(u32::MAX),
+            index: parts.index,
+            seats: parts.seats,
             config: parts.config,
             tls_port: parts.tls_port,
             shared: parts.shared,
@@ -120,12 +157,16 @@ impl Worker {
             log: parts.log,
             ids: Generator::new(parts.seed.rotate_left(32)),
             refusals: Default::default(),
+            pauses: Seldom::default(),
             time: Cell::new((now, crate::clock::unix_millis())),
             stopping: Cell::new(false),
             hurried: Cell::new(false),
             open: Cell::new(0),
             streams: Cell::new(0),
-            closed: Notify::new(),
+            most_streams: parts.most_streams,
+            waiting: Cell::new(0),
+            told: Cell::new(0),
+            moved_on: Notify::new(),
         };
         (Rc::new(worker), parts.sockets)
     }
@@ -168,14 +209,31 @@ impl Worker {
         at.is_some() && at.map(|at| at.port()) == self.tls_port
     }
 
-    /// Takes a place for a request of an HTTP/2 connection, unless there are as many as there may
-    /// be connections: each of them needs what a busy connection does.
-    pub(crate) fn hold_stream(self: &Rc<Self>) -> Option<HeldStream> {
-        let streams = self.streams.get();
-        (streams < self.config.limits.connections).then(|| {
-            self.streams.set(streams + 1);
-            HeldStream(Rc::clone(self))
-        })
+    /// Whether connections from there begin with a PROXY header.
+    pub(crate) fn speaks_proxy_protocol(&self, address: IpAddr) -> bool {
+        self.config.proxy_protocol.contains(address.to_canonical())
+    }
+
+    /// Whether a proxy of ours is there, behind which there may be any number of clients.
+    fn is_proxy(&self, address: IpAddr) -> bool {
+        self.config.trusted_proxies.contains(address.to_canonical())
+            || self.speaks_proxy_protocol(address)
+    }
+
+    /// Lets the connection go that has been idle for the longest; `false`: none is idle.
+    fn let_idle_go(&self, why: IdleClosed) -> bool {
+        let gone = self.timers.evict();
+        if gone {
+            self.metrics.share.idle_closed(why).add(1);
+        }
+        gone
+    }
+
+    /// Gives back what nobody needs now: a connection to a peer could not be made for want of
+    /// descriptors.
+    pub(crate) fn make_do(&self) {
+        self.pool.clear();
+        self.let_idle_go(IdleClosed::Descriptors);
     }
 
     /// Whether the worker is draining: connections close after the request they are at.
@@ -210,159 +268,25 @@ pub(crate) fn run(parts: Parts, stopping: &Stopping) -> io::Result<()> {
         let mut doors = Doors::new(sockets)?;
         let connections = TaskTracker::new();
         let mut keeper = std::pin::pin!(keep_house(&worker));
+        let mut room = std::pin::pin!(accepting::make_room_for_others(&worker));
         let work = async {
-            accept_until(&worker, &mut doors, &connections, stopping).await;
+            accepting::until_stopped(&worker, &mut doors, &connections, stopping).await;
             worker.stopping.set(true);
             for listener in doors.into_std() {
-                take_queued(&worker, listener, &connections);
+                accepting::take_queued(&worker, listener, &connections);
             }
             drain(&worker, &connections, stopping).await;
         };
         let mut work = std::pin::pin!(work);
         poll_fn(|cx| {
             let _: Poll<()> = keeper.as_mut().poll(cx);
+            let _: Poll<()> = room.as_mut().poll(cx);
             work.as_mut().poll(cx)
         })
         .await;
         dropped(&worker, worker.log.flush());
         Ok(())
     })
-}
-
-/// Accepts connections until the worker is told to stop.
-async fn accept_until(
-    worker: &Rc<Worker>,
-    doors: &mut Doors,
-    connections: &TaskTracker,
-    stopping: &Stopping,
-) {
-    let mut stopped = std::pin::pin!(stopping.drain.cancelled());
-    loop {
-        let accepted = poll_fn(|cx| {
-            if stopped.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(None);
-            }
-            doors.poll_accept(cx).map(Some)
-        })
-        .await;
-        match accepted {
-            None => break,
-            Some(Ok((stream, client))) => open(worker, connections, stream, client),
-            Some(Err(error)) => pause(worker, &error).await,
-        }
-        while worker.open.get() >= worker.config.limits.connections
-            && !stopping.drain.is_cancelled()
-        {
-            tokio::select! {
-                () = worker.closed.notified() => {}
-                () = stopping.drain.cancelled() => {}
-            }
-        }
-    }
-}
-
-/// Takes what the kernel has accepted already, and closes the listener: closing it would reset the
-/// connections in its queue. The kernel is asked itself, because the event loop may not have heard
-/// of the newest yet, or grants a task only so many answers at a time.
-fn take_queued(
-    worker: &Rc<Worker>,
-    listener: io::Result<std::net::TcpListener>,
-    connections: &TaskTracker,
-) {
-    let queued = listener.and_then(|listener| {
-        loop {
-            let (stream, client) = match listener.accept() {
-                Ok(accepted) => accepted,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if is_the_clients(&error) => continue,
-                Err(error) => return Err(error),
-            };
-            stream.set_nonblocking(true)?;
-            open(
-                worker,
-                connections,
-                tokio::net::TcpStream::from_std(stream)?,
-                client,
-            );
-        }
-    });
-    if let Err(error) = queued {
-        tracing::warn!(%error, "connections that waited to be accepted were lost at the stop");
-    }
-}
-
-fn open(
-    worker: &Rc<Worker>,
-    connections: &TaskTracker,
-    stream: tokio::net::TcpStream,
-    peer: SocketAddr,
-) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "a client was gone before it was served");
-        return;
-    }
-    let guard = Open::new(worker);
-    if worker.speaks_tls(&stream) {
-        connections.spawn_local(async move {
-            if let Some(client) = arrival::client(&guard.0, &stream, peer).await {
-                tls::serve(&guard.0, stream, client).await;
-            }
-        });
-        return;
-    }
-    connections.spawn_local(async move {
-        if let Some(client) = arrival::client(&guard.0, &stream, peer).await {
-            pipeline::serve(&guard.0, Wire::Tcp(stream), "http", client).await;
-        }
-    });
-}
-
-/// A place for a request of an HTTP/2 connection.
-#[derive(Debug)]
-pub(crate) struct HeldStream(pub(crate) Rc<Worker>);
-
-impl Drop for HeldStream {
-    fn drop(&mut self) {
-        self.0.streams.set(self.0.streams.get().saturating_sub(1));
-    }
-}
-
-/// An open client connection, counted.
-struct Open(Rc<Worker>);
-
-impl Open {
-    fn new(worker: &Rc<Worker>) -> Self {
-        worker.open.set(worker.open.get() + 1);
-        worker.metrics.share.connections.add(1);
-        Self(Rc::clone(worker))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.open.set(self.0.open.get().saturating_sub(1));
-        self.0.metrics.share.connections.sub(1);
-        self.0.closed.notify_one();
-    }
-}
-
-/// Accepting failed: a client that went away in the queue costs nothing; being out of descriptors
-/// needs a moment, in which connections of ours end.
-async fn pause(worker: &Worker, error: &io::Error) {
-    if is_the_clients(error) {
-        return;
-    }
-    tracing::warn!(%error, open = worker.open.get(), "cannot accept connections for a moment");
-    worker.pool.clear();
-    tokio::time::sleep(ACCEPT_PAUSE).await;
-}
-
-fn is_the_clients(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionReset | Interrupted
-    )
 }
 
 /// Waits until every connection has ended, for as long as a graceful stop may take.

@@ -19,6 +19,8 @@ mod edges;
 mod failures;
 #[path = "wire/fallback.rs"]
 mod fallback;
+#[path = "wire/greedy.rs"]
+mod greedy;
 #[path = "wire/harness.rs"]
 mod harness;
 #[path = "wire/heads.rs"]

@@ -8,10 +8,12 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 mod http2;
+mod limits;
 mod mirror;
 mod tls;
 
 use http2::Http2;
+use limits::Limits;
 use mirror::Mirror;
 use tls::{Listen, TlsMin};
 
@@ -164,51 +166,12 @@ impl From<Believe> for BelieveIds {
     }
 }
 
-/// What a client may send, and how slowly.
-#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
-#[serde(default)]
-#[command(next_help_heading = "Limits")]
-pub(crate) struct Limits {
-    /// The largest message head, in bytes [default: 65536]
-    #[arg(
-        long = "max-head",
-        env = "CARDEA_ROUTER_MAX_HEAD",
-        value_name = "BYTES"
-    )]
-    pub(crate) head: Option<usize>,
-    /// The largest request body, in bytes [default: no limit]
-    #[arg(
-        long = "max-body",
-        env = "CARDEA_ROUTER_MAX_BODY",
-        value_name = "BYTES"
-    )]
-    pub(crate) body: Option<u64>,
-    /// For a request's head [default: 10s]
-    #[arg(long, env = "CARDEA_ROUTER_HEADER_TIMEOUT", value_name = "TIME")]
-    pub(crate) header_timeout: Option<Span>,
-    /// Between two reads or writes of a body [default: 1m]
-    #[arg(long, env = "CARDEA_ROUTER_IDLE_TIMEOUT", value_name = "TIME")]
-    pub(crate) idle_timeout: Option<Span>,
-    /// How long a connection may wait for its next request [default: 75s]
-    #[arg(long, env = "CARDEA_ROUTER_KEEPALIVE", value_name = "TIME")]
-    pub(crate) keepalive: Option<Span>,
-    /// How long a WebSocket may live before its client has to connect anew [default: no limit]
-    #[arg(long, env = "CARDEA_ROUTER_TUNNEL_MAX_AGE", value_name = "TIME")]
-    pub(crate) tunnel_max_age: Option<Span>,
-    /// Connections of one worker [default: 16384]
-    #[arg(
-        long = "max-connections",
-        env = "CARDEA_ROUTER_MAX_CONNECTIONS",
-        value_name = "N"
-    )]
-    pub(crate) connections: Option<usize>,
-}
-
 mirror! {
     RouterSettings => Config {
         listen, tls_min_version, admin, cluster, id, threads, drain, tunnel_ceiling,
         limits.head, limits.header_timeout, limits.idle_timeout, limits.keepalive,
-        limits.connections, upgrade.patience,
+        limits.min_rate_in, limits.min_rate_out, limits.rate_window,
+        limits.connections, limits.queue_timeout, upgrade.patience,
         http2.streams, http2.window, http2.send_buffer, http2.ping_interval, http2.ping_timeout,
         mirror.at_once, mirror.queue, mirror.memory,
         http2.credit,
@@ -241,6 +204,8 @@ impl RouterSettings {
         self.lay_over(&mut config);
         config.listen_tls = self.listen_tls;
         config.limits.body = self.limits.body;
+        config.limits.connections_per_client = self.limits.connections_per_client;
+        config.limits.requests_per_connection = self.limits.requests_per_connection;
         config.limits.tunnel_max_age = self.limits.tunnel_max_age.map(Span::duration);
         config.proxy_protocol = self.proxies.proxy_protocol.into_iter().collect();
         config.mirror.allow = self.mirror.allow;

@@ -92,6 +92,34 @@ fn wrong_values_have_a_line() {
 }
 
 #[test]
+fn limits_of_greedy_clients_have_defaults_and_are_checked() {
+    let none = RouterSettings::default();
+    let shown_as = |text: &str| shown(&router(text, &none).unwrap().settings)["limits"].clone();
+    let limits = shown_as("");
+    assert_eq!(limits["min_rate_in"], 256);
+    assert_eq!(limits["rate_window"], "30s");
+    assert_eq!(limits["connections"], 65_536);
+    assert_eq!(limits["queue_timeout"], "100ms");
+    assert!(limits.get("connections_per_client").is_none());
+    let text = "[limits]\nmin_rate_out = 0\nconnections_per_client = 100\nqueue_timeout = \"0s\"\n\
+                requests_per_connection = 1000\n";
+    let config = router(text, &none).unwrap().settings.into_config().unwrap();
+    assert_eq!(config.limits.min_rate_out, 0);
+    assert_eq!(config.limits.connections_per_client, Some(100));
+    assert_eq!(config.limits.requests_per_connection, Some(1000));
+    assert!(config.limits.queue_timeout.is_zero());
+    let merged = router("[limits]\n\nconnections_per_client = 0\n", &none).unwrap();
+    let invalid = merged.settings.clone().into_config().unwrap_err();
+    let Exit::Config(text) = merged.explain(invalid) else {
+        panic!("a wrong setting is a matter of configuration");
+    };
+    assert!(
+        text.contains(":3: limits.connections_per_client: at least 1; leave it out"),
+        "{text}"
+    );
+}
+
+#[test]
 fn networks_are_read_strictly() {
     let none = RouterSettings::default();
     let error = |text: &str| router(text, &none).unwrap_err();

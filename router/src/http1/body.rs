@@ -10,9 +10,10 @@ use crate::{
     http1::{
         buffer::Buffer,
         chunked::{self, Decoder},
+        pace::{Pace, Rate, Verdict},
         request::Framing,
     },
-    timer::Timer,
+    timer::{TICK, Timer},
     wire::{ReadHalf, WriteHalf},
 };
 
@@ -33,8 +34,13 @@ pub(crate) struct Body {
     tail: Vec<u8>,
     tail_sent: usize,
     pending: Range<usize>,
+    /// It has stood still since it was last looked at, and may until then.
     armed: bool,
+    deadline: u64,
     waits_for: Side,
+    /// Bytes that the side it goes to has taken.
+    written: u64,
+    pace: Pace,
     tap: Option<Tap>,
 }
 
@@ -78,13 +84,20 @@ pub(crate) enum Broken {
     To,
     /// One side stood still for too long.
     Idle(Side),
+    /// The client is slower than it may be.
+    Slow,
 }
 
-/// How long each side may stand still, in milliseconds.
+/// How long each side may stand still, in milliseconds, and how slow the client may be.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
     pub(crate) from: u64,
     pub(crate) to: u64,
+    /// Which side the client is.
+    pub(crate) client: Side,
+    pub(crate) rate: Rate,
+    /// It need not be told to begin.
+    pub(crate) invited: bool,
 }
 
 impl Body {
@@ -104,6 +117,8 @@ impl Body {
         self.tail_sent = 0;
         self.pending = 0..0;
         self.armed = false;
+        self.written = 0;
+        self.pace = Pace::default();
         self.tap = None;
     }
 
@@ -237,20 +252,88 @@ impl Body {
         keep: &mut Option<&mut Vec<u8>>,
         keep_limit: usize,
     ) -> Poll<Result<(), Broken>> {
-        let result = self.poll_steps(cx, from, to, input, keep, keep_limit);
-        if result.is_pending() {
-            if timer.fired() {
-                return Poll::Ready(Err(Broken::Idle(self.waits_for)));
+        loop {
+            let result = self.poll_steps(cx, from, to, input, keep, keep_limit);
+            if result.is_ready() {
+                return result;
             }
+            let now = timer.now();
             if !self.armed {
                 self.armed = true;
-                timer.set_millis(match self.waits_for {
-                    Side::From => patience.from,
-                    Side::To => patience.to,
-                });
+                self.deadline = self.patient_until(now, patience);
             }
+            let mut look = self.deadline;
+            if patience.rate.least > 0 {
+                match self.judge(now, patience, to) {
+                    Verdict::Until(at) => look = look.min(at),
+                    Verdict::TooSlow if self.push(to, input)? => continue,
+                    Verdict::TooSlow => return Poll::Ready(Err(Broken::Slow)),
+                }
+            }
+            if now >= self.deadline {
+                return Poll::Ready(Err(Broken::Idle(self.waits_for)));
+            }
+            timer.by(look);
+            return Poll::Pending;
         }
-        result
+    }
+
+    fn patient_until(&self, now: u64, patience: Patience) -> u64 {
+        let patience = match self.waits_for {
+            Side::From => patience.from,
+            Side::To => patience.to,
+        };
+        // `now` is up to a tick old.
+        let tick = u64::try_from(TICK.as_millis()).unwrap_or(0);
+        now.saturating_add(patience).saturating_add(tick)
+    }
+
+    /// What moves the other way shows that both sides are there.
+    pub(crate) fn not_alone(&mut self) {
+        self.armed = false;
+    }
+
+    /// Bytes that have come and gone.
+    pub(crate) fn moved(&self) -> u64 {
+        self.bytes.wrapping_add(self.written)
+    }
+
+    fn judge(&mut self, now: u64, patience: Patience, to: &WriteHalf<'_>) -> Verdict {
+        let held_up = self.waits_for == Side::To && to.is_held_up();
+        let uninvited = !patience.invited && self.bytes == 0;
+        if self.waits_for != patience.client || held_up || uninvited {
+            self.pace.stop(now);
+            return Verdict::Until(u64::MAX);
+        }
+        let moved = match patience.client {
+            Side::From => self.bytes,
+            Side::To => self.written,
+        };
+        self.pace.waits(now, moved, patience.rate)
+    }
+
+    /// Writes what the system takes when it is asked itself; `false`: nothing. The event loop hears of
+    /// room only when a third of the system's buffer is free, which may be more than a client that is
+    /// fast enough takes in a while.
+    fn push(&mut self, to: &mut WriteHalf<'_>, input: &Buffer) -> Result<bool, Broken> {
+        if self.waits_for == Side::From {
+            return Ok(false);
+        }
+        let tail = self.pending.is_empty();
+        let data = if tail {
+            &self.tail[self.tail_sent..]
+        } else {
+            &input.raw()[self.pending.clone()]
+        };
+        let pushed = to.push(data).map_err(|_| Broken::To)?;
+        if tail {
+            self.tail_sent += pushed.taken;
+        } else {
+            self.pending.start += pushed.taken;
+        }
+        self.written += pushed.moved as u64;
+        self.armed &= pushed.moved == 0;
+        Ok(pushed.moved > 0)
     }
 
     fn poll_steps(
@@ -268,12 +351,14 @@ impl Body {
                 let n = ready!(to.poll_write(cx, &input.raw()[self.pending.clone()]))
                     .map_err(|_| Broken::To)?;
                 self.pending.start += n;
+                self.written += n as u64;
                 self.armed = false;
             }
             while self.done && self.chunks && self.tail_sent < self.tail.len() {
                 let n = ready!(to.poll_write(cx, &self.tail[self.tail_sent..]))
                     .map_err(|_| Broken::To)?;
                 self.tail_sent += n;
+                self.written += n as u64;
                 self.armed = false;
             }
             if self.done {

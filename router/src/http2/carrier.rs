@@ -26,6 +26,40 @@ impl Carrier {
     }
 }
 
+impl Carrier {
+    /// Notes what became of writing `data`; where the client seems to take nothing, and somebody wants
+    /// to know for sure, the system is asked.
+    fn count(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let Some((meter, _)) = &self.meter else {
+            return written;
+        };
+        match written {
+            Poll::Ready(Ok(n)) => meter.wrote(Some(n)),
+            Poll::Pending if meter.take_nudge() => {
+                let mut half = self.wire.split().1;
+                let pushed = half.push(data)?;
+                meter.wrote(Some(pushed.moved));
+                if pushed.taken > 0 {
+                    return Poll::Ready(Ok(pushed.taken));
+                }
+                let written = half.poll_write(cx, data);
+                if written.is_pending() {
+                    meter.wrote(None);
+                }
+                return written;
+            }
+            Poll::Pending => meter.wrote(None),
+            Poll::Ready(Err(_)) => {}
+        }
+        written
+    }
+}
+
 impl AsyncRead for Carrier {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -65,7 +99,8 @@ impl AsyncWrite for Carrier {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.wire.split().1.poll_write(cx, data)
+        let written = self.wire.split().1.poll_write(cx, data);
+        self.count(cx, written, data)
     }
 
     fn poll_write_vectored(
@@ -73,13 +108,13 @@ impl AsyncWrite for Carrier {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.wire {
+        let first = bufs.iter().find(|buf| !buf.is_empty());
+        let first = first.map_or(&[][..], |buf| &**buf);
+        let written = match &mut self.wire {
             Wire::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Wire::Other(other) => {
-                let first = bufs.iter().find(|buf| !buf.is_empty());
-                other.poll_write(cx, first.map_or(&[], |buf| &**buf))
-            }
-        }
+            Wire::Other(other) => other.poll_write(cx, first),
+        };
+        self.count(cx, written, first)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -221,6 +221,10 @@ impl Duplex for Inbound {
         false
     }
 
+    fn is_held_up(&self) -> bool {
+        self.meter.blocked()
+    }
+
     fn cut(&self) {
         self.cut.set(true);
     }

@@ -37,6 +37,9 @@ pub(crate) struct Meter {
     heard: Cell<u64>,
     spent: Cell<bool>,
     frames: RefCell<Frames>,
+    written: Cell<u64>,
+    blocked: Cell<bool>,
+    nudged: Cell<bool>,
 }
 
 impl Meter {
@@ -48,7 +51,10 @@ impl Meter {
             refilled: Cell::new(now),
             heard: Cell::new(now),
             spent: Cell::new(false),
-            frames: RefCell::new(Frames::default()),
+            frames: RefCell::new(Frames::new(now)),
+            written: Cell::new(0),
+            blocked: Cell::new(false),
+            nudged: Cell::new(false),
         }
     }
 
@@ -108,7 +114,34 @@ impl Meter {
         self.heard.get()
     }
 
-    /// Since when a header block has been incomplete, if one is.
+    /// The client's connection took so many bytes, or (none) takes no more now.
+    pub(crate) fn wrote(&self, bytes: Option<usize>) {
+        self.blocked.set(bytes.is_none());
+        let written = self.written.get() + bytes.unwrap_or(0) as u64;
+        self.written.set(written);
+    }
+
+    /// Bytes that the client's connection took.
+    pub(crate) fn written(&self) -> u64 {
+        self.written.get()
+    }
+
+    /// Whether what was last to be written is waiting for the client to take something.
+    pub(crate) fn blocked(&self) -> bool {
+        self.blocked.get()
+    }
+
+    /// With the next write the system is to be asked itself whether there is room.
+    pub(crate) fn nudge(&self) {
+        self.nudged.set(true);
+    }
+
+    /// Whether it is, this once.
+    pub(crate) fn take_nudge(&self) -> bool {
+        self.nudged.take()
+    }
+
+    /// Since when a header block has been incomplete, or the client's first frame outstanding, if so.
     pub(crate) fn head_since(&self) -> Option<u64> {
         self.frames.borrow().head_since
     }
@@ -144,28 +177,29 @@ struct Frames {
     have: usize,
     /// A header block is open: it ends with the frame that says so.
     open: bool,
+    /// A frame has begun: the client has said more than hello.
+    begun: bool,
     head_since: Option<u64>,
 }
 
-impl Default for Frames {
-    fn default() -> Self {
+impl Frames {
+    fn new(now: u64) -> Self {
         Self {
             skip: super::PREFACE.len(),
             head: [0; 9],
             have: 0,
             open: false,
-            head_since: None,
+            begun: false,
+            head_since: Some(now),
         }
     }
-}
 
-impl Frames {
     fn read(&mut self, mut bytes: &[u8], now: u64, mut each: impl FnMut(Frame)) {
         loop {
             let skip = self.skip.min(bytes.len());
             self.skip -= skip;
             bytes = &bytes[skip..];
-            if self.skip == 0 && self.have == 0 && !self.open {
+            if self.begun && self.skip == 0 && self.have == 0 && !self.open {
                 self.head_since = None;
             }
             if bytes.is_empty() {
@@ -182,6 +216,7 @@ impl Frames {
             let [a, b, c, kind, flags, ..] = self.head;
             let len = u32::from_be_bytes([0, a, b, c]);
             self.skip = len as usize;
+            self.begun = true;
             if matches!(kind, HEADERS | CONTINUATION) {
                 self.open = flags & END_HEADERS == 0;
                 self.head_since.get_or_insert(now);

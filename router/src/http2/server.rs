@@ -18,19 +18,18 @@ use http::Request;
 use crate::{
     client::Client,
     config::Http2,
-    http2::{carrier::Carrier, inbound::Inbound, meter::Meter},
-    metrics::Http2Refusal,
-    pipeline::{self, Connection},
-    timer::Timer,
+    http1::pace::{Pace, Verdict},
+    http2::{LAST_WORDS, carrier::Carrier, inbound::Inbound, meter::Meter},
+    metrics::{Http2Refusal, Slow},
+    pipeline::{self, Connection, Stage},
+    timer::{TICK, Timer, millis},
     tls,
     wire::Wire,
-    worker::Worker,
+    worker::{HeldStream, Worker},
 };
 
 /// How often a connection looks at the clock while something is going on.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long a connection that is being closed may take to say why.
-const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Streams that were reset and are remembered, so that late frames for them are no error.
 const RESET_REMEMBERED: usize = 64;
 /// Streams that a client may have reset before they were looked at.
@@ -116,6 +115,12 @@ struct Server<'w> {
     /// When a ping was sent that has not been answered.
     pinged: Option<u64>,
     idle_since: Option<u64>,
+    /// Requests that have been admitted.
+    requests: u32,
+    /// How fast the client takes what is written, all streams together.
+    pace: Pace,
+    /// It seems to be too slow: the system has been asked whether it is.
+    doubted: bool,
     leaving: bool,
     /// Closed with this reason; the client is told, and then it ends.
     closing: Option<Reason>,
@@ -142,6 +147,9 @@ impl<'w> Server<'w> {
             tls: None,
             pinged: None,
             idle_since: Some(worker.timers.now()),
+            requests: 0,
+            pace: Pace::default(),
+            doubted: false,
             leaving: false,
             closing: None,
         }
@@ -149,6 +157,7 @@ impl<'w> Server<'w> {
 
     async fn run(mut self) {
         self.timer.set(LOOK_EVERY);
+        self.timer.rest();
         poll_fn(|cx| self.poll(cx)).await;
         let Self {
             frames,
@@ -190,8 +199,9 @@ impl<'w> Server<'w> {
                 break;
             }
         }
-        if self.streams.is_empty() {
-            self.idle_since.get_or_insert(self.worker.timers.now());
+        if self.streams.is_empty() && self.idle_since.is_none() {
+            self.idle_since = Some(self.worker.timers.now());
+            self.timer.rest();
         }
         Poll::Pending
     }
@@ -231,9 +241,16 @@ impl<'w> Server<'w> {
     }
 
     fn admit(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
-        self.idle_since = None;
+        if self.idle_since.take().is_some() {
+            self.timer.work();
+        }
         let worker = self.worker;
-        let Some(held) = worker.hold_stream() else {
+        self.requests += 1;
+        if self.requests >= worker.most_requests && !self.leaving {
+            self.leaving = true;
+            self.frames.graceful_shutdown();
+        }
+        let Some(held) = HeldStream::take(worker) else {
             self.count(Http2Refusal::Overload);
             respond.send_reset(Reason::REFUSED_STREAM);
             return;
@@ -244,7 +261,10 @@ impl<'w> Server<'w> {
                 let (scheme, client) = (self.scheme, self.client.clone());
                 self.streams.push(Box::pin(async move {
                     let wire = Wire::Other(Box::new(inbound));
-                    pipeline::serve(&held.0, wire, scheme, client).await;
+                    let worker = &held.0;
+                    let timer = worker.timers.timer().await;
+                    timer.set(worker.config.limits.header_timeout);
+                    pipeline::serve(worker, wire, scheme, client, timer, Stage::Fresh).await;
                 }));
             }
             Err(unfit) => {
@@ -256,8 +276,12 @@ impl<'w> Server<'w> {
 
     /// Tells the client why, and ends.
     fn close(&mut self, reason: Reason, refusal: Http2Refusal) {
-        tracing::debug!(%reason, client = %self.client.address, "an HTTP/2 connection is closed");
         self.count(refusal);
+        self.end(reason);
+    }
+
+    fn end(&mut self, reason: Reason) {
+        tracing::debug!(%reason, client = %self.client.address, "an HTTP/2 connection is closed");
         self.closing = Some(reason);
         self.frames.abrupt_shutdown(reason);
         self.timer.set(LAST_WORDS);
@@ -268,8 +292,14 @@ impl<'w> Server<'w> {
         if self.closing.is_some() {
             return Poll::Ready(());
         }
-        self.timer.set(LOOK_EVERY);
+        if self.timer.evicted() && self.streams.is_empty() {
+            // A request that is on its way is above the last one that is named: it may be sent anew.
+            self.end(Reason::NO_ERROR);
+            return Poll::Pending;
+        }
         let now = self.worker.timers.now();
+        // Its turn to make room stays what it is.
+        self.timer.by(now + millis(LOOK_EVERY + TICK));
         let limits = &self.worker.config.limits;
         let over = |since: u64, time: Duration| now.saturating_sub(since) >= millis(time);
         if self
@@ -277,8 +307,14 @@ impl<'w> Server<'w> {
             .head_since()
             .is_some_and(|since| over(since, limits.header_timeout))
         {
+            self.worker.metrics.share.slow(Slow::Head).add(1);
             self.close(Reason::ENHANCE_YOUR_CALM, Http2Refusal::SlowHead);
             return Poll::Pending;
+        }
+        if self.takes_nothing(now) {
+            self.worker.metrics.share.slow(Slow::Answer).add(1);
+            self.count(Http2Refusal::SlowReader);
+            return Poll::Ready(());
         }
         if let Some(since) = self.idle_since {
             if over(since, limits.keepalive) && !self.leaving {
@@ -291,6 +327,27 @@ impl<'w> Server<'w> {
             }
         }
         self.ping(cx, now)
+    }
+
+    /// Whether the client takes less of what is written than it may, all streams together.
+    fn takes_nothing(&mut self, now: u64) -> bool {
+        let rate = self.worker.rates.outward;
+        if rate.least == 0 || !self.meter.blocked() {
+            self.pace.stop(now);
+            return false;
+        }
+        match self.pace.waits(now, self.meter.written(), rate) {
+            Verdict::Until(_) => {
+                self.doubted = false;
+                false
+            }
+            Verdict::TooSlow if self.doubted => true,
+            Verdict::TooSlow => {
+                self.doubted = true;
+                self.meter.nudge();
+                false
+            }
+        }
     }
 
     /// A client that says nothing is asked whether it is still there.
@@ -318,8 +375,4 @@ impl<'w> Server<'w> {
         }
         Poll::Pending
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::atomic::Ordering};
 
-use super::{BOUNDS_US, Counter, Histogram, Http2Refusal, Metrics, Protocol, RequestLabels, lock};
+use super::{
+    BOUNDS_US, Counter, Histogram, Http2Refusal, IdleClosed, Metrics, Protocol, RequestLabels,
+    Slow, lock,
+};
 use crate::{
     arrival::Reason,
     plugin::mirror::Durations,
@@ -186,6 +189,43 @@ impl Metrics {
         }
     }
 
+    fn render_greedy(&self, out: &mut String) {
+        let name = "cardea_router_connections_limit";
+        head(out, name, "gauge", "Client connections that there may be.");
+        let _ = writeln!(out, "{name} {}", self.connections);
+        let name = "cardea_router_idle_connections_closed_total";
+        head(
+            out,
+            name,
+            "counter",
+            "Idle client connections that were closed to make room, by what was short.",
+        );
+        for (why, reason) in IdleClosed::ALL {
+            let closed: u64 = self.workers.iter().map(|w| w.idle_closed(why).get()).sum();
+            let _ = writeln!(out, "{name}{{reason=\"{reason}\"}} {closed}");
+        }
+        let name = "cardea_router_slow_clients_total";
+        head(
+            out,
+            name,
+            "counter",
+            "Clients that were given up because they were too slow, by what with.",
+        );
+        for (what, part) in Slow::ALL {
+            let slow: u64 = self.workers.iter().map(|w| w.slow(what).get()).sum();
+            let _ = writeln!(out, "{name}{{part=\"{part}\"}} {slow}");
+        }
+        let name = "cardea_router_accept_pauses_total";
+        head(
+            out,
+            name,
+            "counter",
+            "How often accepting paused because the system had no descriptors or memory left.",
+        );
+        let pauses: u64 = self.workers.iter().map(|w| w.accept_pauses.get()).sum();
+        let _ = writeln!(out, "{name} {pauses}");
+    }
+
     fn render_workers(&self, out: &mut String) {
         let sum = |of: fn(&super::WorkerShare) -> u64| -> u64 {
             self.workers.iter().map(|worker| of(worker)).sum()
@@ -210,6 +250,7 @@ impl Metrics {
             let refused: u64 = self.workers.iter().map(|w| w.refused(reason).get()).sum();
             let _ = writeln!(out, "{name}{{reason=\"{}\"}} {refused}", reason.as_str());
         }
+        self.render_greedy(out);
         let name = "cardea_router_http2_refused_total";
         head(
             out,

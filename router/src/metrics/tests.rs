@@ -15,7 +15,7 @@ fn counted(code: u16, took: Option<Duration>) -> Counted {
 
 #[test]
 fn workers_are_added_up() {
-    let metrics = Metrics::new("default", 2);
+    let metrics = Metrics::new("default", 2, 10);
     let route = RouteLabels {
         index: 3,
         route: "r",
@@ -47,7 +47,7 @@ fn workers_are_added_up() {
 
 #[test]
 fn a_route_given_to_another_service_counts_anew() {
-    let metrics = Metrics::new("default", 1);
+    let metrics = Metrics::new("default", 1, 10);
     let local = LocalMetrics::new(metrics.of_worker(0));
     for service in ["a", "b"] {
         let route = RouteLabels {

@@ -22,10 +22,11 @@ use crate::{
         Asked, Outbound,
         links::{Links, Place, Turn},
     },
+    metrics::Slow,
     peer::{Failure, Picked},
-    pipeline::{Connection, refuse, retry::Sent},
+    pipeline::{self, Connection, refuse, retry::Sent},
     refusal::{self, Refusal},
-    timer::{Timer, Timers},
+    timer::{Timer, Timers, millis},
     tls::Reason,
     upstream::{Policy, Security},
     wire::{Unprocessed, Wire},
@@ -118,7 +119,7 @@ pub(crate) async fn attempt<'w>(
         }
         stream(place, &x.outbound, picked)?
     } else {
-        connect(&conn.timer, picked, policy).await?
+        connect_surely(worker, &conn.timer, picked, policy).await?
     };
     let upgraded = converse(worker, conn, x, body, &mut upstream, policy, kept).await?;
     Ok(answer(upstream, asked_at, upgraded))
@@ -198,6 +199,23 @@ const fn unconnected(failure: Failure) -> Trouble {
     Trouble::Peer {
         failure,
         sent: Sent::Nothing,
+    }
+}
+
+/// A connection of its own; where this machine has nothing left for one, it makes do with less and
+/// tries once more.
+async fn connect_surely(
+    worker: &Worker,
+    timer: &Timer,
+    picked: &Picked,
+    policy: &Policy,
+) -> Result<Wire, Trouble> {
+    match connect(timer, picked, policy).await {
+        Err(Trouble::Local(_)) => {
+            worker.make_do();
+            connect(timer, picked, policy).await
+        }
+        other => other,
     }
 }
 
@@ -484,6 +502,9 @@ async fn read_while_uploading(
     let patience = Patience {
         from: millis(worker.config.limits.idle_timeout),
         to: policy.timeouts.idle.as_millis(),
+        client: Side::From,
+        rate: pipeline::rate(x, worker.rates.inward),
+        invited: !x.request.expects_continue,
     };
     let timer: &Timer = &conn.timer;
     let (mut from_client, _) = conn.wire.split();
@@ -514,7 +535,10 @@ async fn read_while_uploading(
             // Whoever takes no more may have answered: listen.
             Ok(()) | Err(Broken::To) => Ok(Step::Uploaded),
             Err(Broken::Idle(Side::To)) => Err(lost(Failure::IdleTimeout)),
-            Err(Broken::Idle(Side::From)) => Err(Trouble::Refused(refusal::HEAD_TIMEOUT)),
+            Err(broken @ (Broken::Slow | Broken::Idle(Side::From))) => {
+                worker.metrics.share.slow(Slow::Body).add(1);
+                Err(Trouble::Refused(refuse::body_refusal(&broken)))
+            }
             Err(Broken::From) => Err(Trouble::ClientGone),
             Err(broken) => Err(Trouble::Refused(refuse::body_refusal(&broken))),
         })
@@ -522,8 +546,4 @@ async fn read_while_uploading(
     .await;
     *kept &= keep.is_some();
     step
-}
-
-pub(crate) fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

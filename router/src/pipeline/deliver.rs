@@ -8,16 +8,19 @@ use crate::{
     http1::{
         body::{Broken, Patience, Side},
         buffer::{Buffer, Lent},
+        pace::Rate,
         render::{self, Delivery, ReplyEdits},
         request::Framing,
     },
+    metrics::Slow,
     peer::{Failure, Picked},
     pipeline::{
-        After, Connection, attempt::millis, forward::Answered, observe::Seen, plan::Plan, refuse,
+        self, After, CLIENT_SLOW, Connection, forward::Answered, observe::Seen, plan::Plan, refuse,
         remember,
     },
     refusal,
     switches::{Feature, on},
+    timer::millis,
     tunnel,
     worker::Worker,
 };
@@ -41,6 +44,7 @@ pub(crate) async fn answer<'w>(
     let uploaded = x.upload.done();
     let keep = x.request.keeps_alive()
         && uploaded
+        && conn.may_go_on(worker)
         && !worker.stopping()
         && (!unsized_body || x.request.http11);
     let delivery = Delivery {
@@ -81,24 +85,23 @@ pub(crate) async fn answer<'w>(
         return refuse::answer(worker, conn, x, seen, refusal::ALL_FAILED).await;
     }
     seen.status = x.response.status;
-    conn.timer.set(worker.config.limits.idle_timeout);
     if x.download.done() {
         let exact = x.upstream.is_empty();
         settle(worker, x, answered, uploaded && exact);
         if let Some(keeping) = keeping {
             keeping.end(x.download.take_tapped().ok());
         }
-        let (_, written) = conn.wire.write_all(&conn.timer, &x.reply).await;
+        let written = pipeline::write(worker, conn, &x.reply).await;
         seen.bytes_out = x.download.bytes;
-        if written.is_err() {
-            seen.error = Some("client_gone");
-            return After::Close;
+        if let Err(error) = written {
+            seen.error = Some(pipeline::unwritten(worker, &error));
+            return After::Cut;
         }
         return finish(conn, x, keep, uploaded).await;
     }
-    let (_, written) = conn.wire.write_all(&conn.timer, &x.reply).await;
-    let moved = match written {
+    let moved = match pipeline::write(worker, conn, &x.reply).await {
         Ok(()) => relay(worker, conn, x, answered, body).await,
+        Err(error) if error.kind() == std::io::ErrorKind::TimedOut => Err(Broken::Slow),
         Err(_) => Err(Broken::To),
     };
     seen.bytes_out = x.download.bytes;
@@ -114,11 +117,16 @@ pub(crate) async fn answer<'w>(
             seen.error = Some("client_gone");
             After::Cut
         }
+        Err(Broken::Slow) => {
+            worker.metrics.share.slow(Slow::Answer).add(1);
+            seen.error = Some(CLIENT_SLOW);
+            After::Cut
+        }
         Err(broken) => {
             let failure = match broken {
                 Broken::Idle(_) => Failure::IdleTimeout,
                 Broken::Malformed | Broken::TooLarge => Failure::Protocol,
-                Broken::From | Broken::To => Failure::Reset,
+                Broken::From | Broken::To | Broken::Slow => Failure::Reset,
             };
             failed(worker, plan, answered, seen, failure);
             After::Cut
@@ -137,6 +145,8 @@ async fn relay<'w>(
 ) -> Result<bool, Broken> {
     let policy = answered.picked.upstream().policy();
     let client = millis(worker.config.limits.idle_timeout);
+    let calls = pipeline::is_call(x);
+    let outward = pipeline::rate(x, worker.rates.outward);
     let peer = policy.timeouts.idle.as_millis();
     let Some(peer_stream) = answered.answer.upstream.as_mut() else {
         return Err(Broken::From);
@@ -164,10 +174,15 @@ async fn relay<'w>(
     let mut watched = true;
     let moved = poll_fn(|cx| {
         if let Some(body) = &mut uploading {
+            // The answer has begun: as long as anything moves, the request may take its time.
             let patience = Patience {
-                from: client,
+                from: if calls { u64::MAX } else { client },
                 to: peer,
+                client: Side::From,
+                rate: Rate::ANY,
+                invited: true,
             };
+            let before = upload.moved();
             let moved = upload.poll_move(
                 cx,
                 &mut from_client,
@@ -178,9 +193,17 @@ async fn relay<'w>(
                 &mut None,
                 0,
             );
-            // However it ended: the answer is what counts now.
-            if moved.is_ready() {
-                uploading = None;
+            if upload.moved() != before {
+                download.not_alone();
+            }
+            match moved {
+                // The peer may be waiting for the rest: that it does not go on is not its fault.
+                Poll::Ready(Err(Broken::Idle(Side::From))) => {
+                    return Poll::Ready(Err(Broken::Slow));
+                }
+                // However else it ended: the answer is what counts now.
+                Poll::Ready(_) => uploading = None,
+                Poll::Pending => {}
             }
         }
         if from_client.gave_up(cx) {
@@ -189,7 +212,11 @@ async fn relay<'w>(
         let patience = Patience {
             from: peer,
             to: client,
+            client: Side::To,
+            rate: outward,
+            invited: true,
         };
+        let before = download.moved();
         let moved = download.poll_move(
             cx,
             &mut from_peer,
@@ -200,6 +227,9 @@ async fn relay<'w>(
             &mut None,
             0,
         );
+        if download.moved() != before {
+            upload.not_alone();
+        }
         // A peer may be silent for long (server-sent events): don't wait for it for nobody.
         if moved.is_pending()
             && uploading.is_none()
@@ -301,8 +331,7 @@ async fn upgrade(
     render::interim(&mut x.reply, x.upstream.raw(), &x.response, x.id.as_bytes());
     seen.status = x.response.status;
     seen.tunnel = true;
-    conn.timer.set(worker.config.limits.idle_timeout);
-    let (_, written) = conn.wire.write_all(&conn.timer, &x.reply).await;
+    let written = pipeline::write(worker, conn, &x.reply).await;
     let (Ok(()), Some(upstream)) = (written, answered.answer.upstream.take()) else {
         seen.error = Some("client_gone");
         return After::Close;

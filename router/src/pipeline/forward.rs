@@ -147,7 +147,7 @@ pub(crate) async fn forward<'w>(
             }
             Err(Trouble::Local(error)) => {
                 tracing::warn!(%error, peer = picked.peer().authority(), "cannot connect: out of resources");
-                worker.pool.clear();
+                worker.make_do();
                 seen.error = Some("local");
                 return End::Refused {
                     refusal: refusal::ALL_FAILED,

@@ -10,7 +10,7 @@ use crate::{
         render::{self, Delivery, date, line},
         request::Method,
     },
-    pipeline::{After, Connection, observe::Seen},
+    pipeline::{self, After, CLIENT_SLOW, Connection, observe::Seen},
     plugin::Own,
     refusal::{self, Refusal},
     worker::Worker,
@@ -25,6 +25,7 @@ const LINGER_BYTES: usize = 1 << 20;
 pub(crate) fn body_refusal(broken: &Broken) -> Refusal {
     match broken {
         Broken::TooLarge => refusal::BODY_TOO_LARGE,
+        Broken::Slow | Broken::Idle(_) => refusal::BODY_TOO_SLOW,
         _ => Refusal::bad("the request body is malformed"),
     }
 }
@@ -50,9 +51,9 @@ pub(crate) async fn own(
     own: &Own<'_>,
 ) -> After {
     let broken = matches!(own, Own::Refusal(refusal) if matches!(refusal.status, 400 | 408 | 413));
-    let keep = keeps(worker, x, broken);
+    let keep = keeps(worker, conn, x, broken);
     send(worker, conn, x, seen, own, keep).await;
-    if keep && seen.error != Some("client_gone") {
+    if keep && !matches!(seen.error, Some("client_gone" | CLIENT_SLOW)) {
         return After::Keep;
     }
     linger(conn).await;
@@ -61,7 +62,7 @@ pub(crate) async fn own(
 
 /// Whether the connection can go on behind an answer of the router's own; `broken`: the request's
 /// end is not known.
-pub(crate) fn keeps(worker: &Worker, x: &mut Exchange, broken: bool) -> bool {
+pub(crate) fn keeps(worker: &Worker, conn: &Connection, x: &mut Exchange, broken: bool) -> bool {
     let mut complete = x.upload.done();
     if !broken && !complete && x.outbound.is_empty() {
         // Refused before the request was taken over; a body that has arrived as a whole is skipped.
@@ -71,7 +72,7 @@ pub(crate) fn keeps(worker: &Worker, x: &mut Exchange, broken: bool) -> bool {
             .is_ok()
             && x.upload.done();
     }
-    !broken && complete && x.request.keeps_alive() && !worker.stopping()
+    !broken && complete && x.request.keeps_alive() && conn.may_go_on(worker) && !worker.stopping()
 }
 
 /// Answers what cannot be read as a request; nothing after it is believed.
@@ -145,10 +146,8 @@ async fn send(
             x.request.method,
         ),
     }
-    conn.timer.set(worker.config.limits.idle_timeout);
-    let (_, written) = conn.wire.write_all(&conn.timer, &x.reply).await;
-    if written.is_err() {
-        seen.error = Some("client_gone");
+    if let Err(error) = pipeline::write(worker, conn, &x.reply).await {
+        seen.error = Some(pipeline::unwritten(worker, &error));
     }
 }
 

@@ -296,23 +296,25 @@ impl Rescuer<'_, '_, '_> {
         whole: &Whole<'_>,
     ) -> After {
         self.hide(fallback, way, hidden);
-        let keep = refuse::keeps(self.worker, self.x, false);
+        let keep = refuse::keeps(self.worker, self.conn, self.x, false);
         let written = self.send(whole, keep).await;
         self.seen.status = whole.status;
         if self.x.request.method != Method::Head {
             self.seen.bytes_out = whole.body.len() as u64;
         }
-        if !written {
-            self.seen.error = Some("client_gone");
-        } else if keep {
+        if let Err(error) = written {
+            self.seen.error = Some(super::unwritten(self.worker, &error));
+            return After::Cut;
+        }
+        if keep {
             return After::Keep;
         }
         refuse::linger(self.conn).await;
         After::Close
     }
 
-    /// Writes an answer; `false`: the client is gone.
-    async fn send(&mut self, whole: &Whole<'_>, keep: bool) -> bool {
+    /// Writes an answer.
+    async fn send(&mut self, whole: &Whole<'_>, keep: bool) -> std::io::Result<()> {
         let x = &mut *self.x;
         let out = &mut x.reply;
         out.clear();
@@ -336,13 +338,11 @@ impl Rescuer<'_, '_, '_> {
         } else if rest.len() <= TOGETHER {
             out.extend_from_slice(std::mem::take(&mut rest));
         }
-        let conn = &mut *self.conn;
-        conn.timer.set(self.worker.config.limits.idle_timeout);
-        let (_, head) = conn.wire.write_all(&conn.timer, &x.reply).await;
-        if head.is_err() || rest.is_empty() {
-            return head.is_ok();
+        super::write(self.worker, self.conn, &x.reply).await?;
+        if rest.is_empty() {
+            return Ok(());
         }
-        conn.wire.write_all(&conn.timer, rest).await.1.is_ok()
+        super::write(self.worker, self.conn, rest).await
     }
 }
 

@@ -6,7 +6,8 @@ use tokio::net::TcpStream;
 
 use crate::{
     client::Client,
-    pipeline,
+    pipeline::{self, Stage},
+    timer::Timer,
     tls::{self, Failed, Reason, Version},
     wire::Wire,
     worker::Worker,
@@ -15,26 +16,24 @@ use crate::{
 /// Failed handshakes that a worker writes to its log within a second: anybody can cause them.
 const LOGGED: u32 = 10;
 
-/// Agrees with a client on how to speak, and serves it.
-pub(crate) async fn serve(worker: &Rc<Worker>, tcp: TcpStream, client: Client) {
+/// Agrees with a client on how to speak, in the timer's time, and serves it.
+pub(crate) async fn serve(worker: &Rc<Worker>, tcp: TcpStream, client: Client, timer: Timer) {
     let Some(certificates) = worker
         .table()
         .and_then(|table| table.0.certificates.clone())
     else {
         return failed(worker, &client, &Failed::not_ready());
     };
-    let timer = worker.timers.timer().await;
-    timer.set(worker.config.limits.header_timeout);
     // It is over soon, and its state is large.
     let accepted = Box::pin(tls::accept(tcp, &certificates, &timer)).await;
-    drop((timer, certificates));
+    drop(certificates);
     match accepted {
         Ok(stream) => {
             let facts = stream.facts();
             let counts = &worker.metrics.share.tls;
             counts.handshakes[facts.version.index()][usize::from(facts.resumed)].add(1);
             let wire = Wire::Other(Box::new(stream));
-            pipeline::serve(worker, wire, "https", client).await;
+            pipeline::serve(worker, wire, "https", client, timer, Stage::Fresh).await;
         }
         Err(error) => failed(worker, &client, &error),
     }

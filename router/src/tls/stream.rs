@@ -22,7 +22,7 @@ use crate::{
         Facts,
         session::{Driven, Out, Progress, Session, Wish, broken},
     },
-    wire::Duplex,
+    wire::{Duplex, send_now},
 };
 
 /// The most plaintext that is encrypted before the kernel has taken it.
@@ -148,6 +148,13 @@ impl Inner {
     fn flushed(&mut self) {
         self.outgoing = Vec::new();
         self.sent = 0;
+    }
+
+    /// The same, by asking the system itself; gives the number of bytes.
+    fn push(&mut self) -> io::Result<usize> {
+        let n = send_now(&self.tcp, &self.outgoing[self.sent..])?;
+        self.sent += n;
+        Ok(n)
     }
 
     fn has_plain(&self) -> bool {
@@ -454,6 +461,10 @@ impl Duplex for TlsStream {
 
     fn is_silent(&self, surely: bool) -> bool {
         self.inner().is_silent(surely)
+    }
+
+    fn push(&self) -> io::Result<usize> {
+        self.inner().push()
     }
 
     fn cut(&self) {

@@ -2,7 +2,7 @@
 
 use std::{sync::mpsc, time::Duration};
 
-use crate::harness::{GET, OK, Setup, Upstream, Wire, until};
+use crate::harness::{GET, OK, PATIENCE, Setup, Upstream, Wire, until};
 
 #[test]
 fn a_graceful_stop_finishes_what_is_in_flight() {
@@ -43,25 +43,34 @@ fn a_graceful_stop_finishes_what_is_in_flight() {
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
-/// A worker that is at its limit leaves connections where the kernel has put them: all but the first
-/// are in the accept queue for sure when the stop comes.
+/// Where there is no room, some newcomers wait for a place and all the others where the kernel has put
+/// them: in the accept queue, for sure when the stop comes.
 #[test]
 fn connections_in_the_accept_queue_are_answered_at_a_stop() {
     let upstream = Upstream::answering(OK);
     let router = Setup::new(&[&upstream])
-        .config(|c| c.limits.connections = 1)
+        .config(|c| {
+            c.limits.connections = 1;
+            c.limits.queue_timeout = PATIENCE;
+        })
         .start();
+    // It is busy: its request has no end yet.
     let mut first = router.client();
-    first.send(GET);
-    assert_eq!(first.response().status(), 200);
-    let mut queued: Vec<_> = (0..100).map(|_| router.client()).collect();
+    first.send("GET / HTTP/1.1\r\nHost: h\r\n");
+    let open = "cardea_router_active_connections{protocol=\"http1\"}";
+    until("it is accepted", || router.metric(open) == Some(1.0));
+    let mut queued: Vec<_> = (0..200).map(|_| router.client()).collect();
     for client in &mut queued {
         client.send(GET);
     }
+    until("some wait", || router.metric(open) == Some(65.0));
+    assert_eq!(upstream.connections(), 0);
     let stopping = router.stop();
     for mut client in queued {
         assert_eq!(client.response().status(), 200);
     }
+    first.send("\r\n");
+    assert_eq!(first.response().status(), 200);
     stopping.join().unwrap();
 }
 

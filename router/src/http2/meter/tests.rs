@@ -15,6 +15,7 @@ const MOST: u32 = 4000;
 fn fresh() -> Meter {
     let meter = Meter::new(MOST, 0);
     meter.read(super::super::PREFACE, 0);
+    meter.read(&frame(SETTINGS, END_STREAM_OR_ACK, 0), 0);
     meter
 }
 
@@ -51,6 +52,18 @@ fn answers_pay_for_pings_and_for_as_many_resets() {
         meter.answered();
     }
     assert!(!meter.spent());
+}
+
+#[test]
+fn the_first_frame_is_waited_for_as_a_header_block_is() {
+    let meter = Meter::new(MOST, 3);
+    meter.read(super::super::PREFACE, 4);
+    assert_eq!(meter.head_since(), Some(3));
+    let settings = frame(SETTINGS, 0, 6);
+    meter.read(&settings[..12], 5);
+    assert_eq!(meter.head_since(), Some(3));
+    meter.read(&settings[12..], 6);
+    assert_eq!(meter.head_since(), None);
 }
 
 #[test]
@@ -95,7 +108,7 @@ proptest! {
             bytes.extend(frame(*kind, *flags, *len));
         }
         let mut found = Vec::new();
-        let mut parser = Frames::default();
+        let mut parser = Frames::new(0);
         let mut rest = &bytes[..];
         for cut in cuts.iter().cycle() {
             let (piece, after) = rest.split_at((*cut).min(rest.len()));
