@@ -213,24 +213,11 @@ async fn serve_while_busy(worker: &Worker, conn: &mut Connection, x: &mut Exchan
 /// One request, from its first byte to the last of its answer.
 async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange) -> After {
     // Read.
-    let stage = std::mem::replace(&mut conn.stage, Stage::Used);
-    conn.requests += 1;
-    let refused = match receive::head(worker, conn, x).await {
-        Ok(()) => (stage == Stage::Crowded).then_some(refusal::CROWDED),
-        Err(receive::End::Refused(_))
-            if stage != Stage::Used
-                && conn.wire.may_speak_http2()
-                && http2::is_preface(x.inbound.data()) =>
-        {
-            return After::Http2(x.inbound.data().to_vec());
-        }
-        Err(receive::End::Gone) => return After::Close,
-        Err(receive::End::Refused(refusal)) => Some(refusal),
+    let refused = match read(worker, conn, x).await {
+        Ok(refused) => refused,
+        Err(after) => return after,
     };
     let mut seen = Seen::begin(Instant::now());
-    if refused == Some(refusal::HEAD_TIMEOUT) {
-        worker.metrics.share.slow(Slow::Head).add(1);
-    }
     // Whoever answers, and whatever: nothing that was written about another request may join it.
     x.scratch.clear();
     believe(worker, conn, x);
@@ -320,6 +307,32 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
         x.take_back(body);
     }
     after
+}
+
+/// Reads a head; why it is refused, if it is. What comes after it instead: there is no request.
+async fn read(
+    worker: &Worker,
+    conn: &mut Connection,
+    x: &mut Exchange,
+) -> Result<Option<refusal::Refusal>, After> {
+    let stage = std::mem::replace(&mut conn.stage, Stage::Used);
+    conn.requests += 1;
+    let refused = match receive::head(worker, conn, x).await {
+        Ok(()) => (stage == Stage::Crowded).then_some(refusal::CROWDED),
+        Err(receive::End::Refused(_))
+            if stage != Stage::Used
+                && conn.wire.may_speak_http2()
+                && http2::is_preface(x.inbound.data()) =>
+        {
+            return Err(After::Http2(x.inbound.data().to_vec()));
+        }
+        Err(receive::End::Gone) => return Err(After::Close),
+        Err(receive::End::Refused(refusal)) => Some(refusal),
+    };
+    if refused == Some(refusal::HEAD_TIMEOUT) {
+        worker.metrics.share.slow(Slow::Head).add(1);
+    }
+    Ok(refused)
 }
 
 /// Answers what a plugin answers or refuses, or as the route's fallback does instead.
