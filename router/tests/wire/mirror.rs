@@ -253,7 +253,13 @@ fn memory_is_bounded_and_nobody_to_send_to_is_counted() {
     client.send(put(1));
     assert_eq!(client.response().status(), 200);
     copied(&router, "failed", 1.0);
-    router.edit(|text| text.replace("service = \"t\"", "service = \"t\"\ngroup = \"none\""));
+    router.edit(|text| {
+        text.replace("service = \"t\"", "service = \"t\"\ngroup = \"none\"")
+            .replace(
+                "name = \"t\"",
+                "name = \"t\"\ngroups = { none = { version = \"none\" } }",
+            )
+    });
     client.send(put(1));
     assert_eq!(client.response().status(), 200);
     copied(&router, "dropped_no_instance", 1.0);

@@ -140,7 +140,7 @@ fn a_lanes_answers_are_its_own_and_its_tag_goes_on_to_another_service() {
         .service("retries = { attempts = 0 }\nhealth = { max_fails = 0 }")
         .tables(&format!(
             "[[service]]\nname = \"o\"\n[[service.instance]]\naddress = \"{}\"\n\
-             [[plugin]]\nname = \"f\"\n[plugin.fallback]\nservice = \"o\"\n\
+             [[plugin]]\nname = \"f\"\nroute = \"r\"\n[plugin.fallback]\nservice = \"o\"\n\
              [[plugin]]\nname = \"l\"\n[plugin.lanes]\ncallers = [\"127.0.0.0/8\"]\n",
             other.address
         ))
