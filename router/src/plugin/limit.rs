@@ -28,6 +28,9 @@ use crate::{
 
 /// Parts of a nanosecond that time is counted in, so that high rates are exact enough.
 const FINE: u64 = 64;
+/// How far two workers' clocks may be apart when they read and write one number. (They look before they
+/// count, so the later one may be the first.)
+const APART: u64 = 1_000_000_000 * FINE;
 /// Keys that are told apart; of more, those that asked longest ago are forgotten.
 const KEYS: usize = 1 << 16;
 /// Places that a key may have.
@@ -68,8 +71,15 @@ impl Rate {
 
     /// Pure: what the number that is kept becomes when a request comes at `now`; or, if it comes too
     /// early, how long it is too early.
+    ///
+    /// A number that this rate cannot have made is a tighter one's, from before a change. Who waits for
+    /// that goes on as somebody who has just used up the burst.
     fn admit(self, kept: u64, now: u64) -> Result<u64, u64> {
-        let due = kept.max(now);
+        let mut due = kept.max(now);
+        let most = self.ahead.saturating_add(self.every + APART);
+        if due - now > most {
+            due = now.saturating_add(self.ahead);
+        }
         let early = due - now;
         if early > self.ahead {
             Err(early - self.ahead)

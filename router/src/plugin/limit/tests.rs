@@ -15,6 +15,13 @@ fn sharing(toml: &str, share: &Arc<Share>) -> Limiter {
     Limiter::new(&limit, Counts::new(limit.key.is_some()), share).unwrap()
 }
 
+/// The limit after a change: what it counts is kept.
+fn changed(old: &Limiter, toml: &str) -> Limiter {
+    let limit: Limit = toml::from_str(toml).unwrap();
+    limit.check().unwrap();
+    Limiter::new(&limit, Arc::clone(&old.counts), &Arc::default()).unwrap()
+}
+
 fn fine(verdict: &Verdict) -> bool {
     matches!(verdict, Verdict::Fine(_))
 }
@@ -68,6 +75,22 @@ fn a_burst_goes_through_at_once_and_then_the_rate() {
     );
     assert!(fine(&limiter.ask(&asked, SECOND + SECOND / 10, true)));
     assert!(!fine(&limiter.ask(&asked, SECOND + SECOND / 10, true)));
+}
+
+#[test]
+fn who_waited_for_a_tight_limit_goes_on_when_it_is_raised() {
+    for key in ["", "\nkey = \"header:x-user\""] {
+        let tight = limiter(&format!("rate = 1\nper = \"minute\"\nburst = 1{key}"));
+        assert!(fine(&by(&tight, "a", SECOND)));
+        assert!(!fine(&by(&tight, "a", 2 * SECOND)));
+        let raised = changed(&tight, &format!("rate = 10\nburst = 2{key}"));
+        assert!(fine(&by(&raised, "a", 2 * SECOND)), "{key}");
+        // Its burst is taken as used up: from here on the new rate holds, no more and no less.
+        let through = (0..1000)
+            .filter(|n| fine(&by(&raised, "a", 2 * SECOND + n * SECOND / 100)))
+            .count();
+        assert!((98..=100).contains(&through), "{key}: {through}");
+    }
 }
 
 #[test]
