@@ -184,7 +184,7 @@ fn nothing_after_a_refused_request_is_believed() {
 fn a_head_that_does_not_end_is_timed_out() {
     let upstream = Upstream::answering(OK);
     let router = Setup::new(&[&upstream])
-        .config(|c| c.limits.header_timeout = std::time::Duration::from_millis(100))
+        .config(|c| c.limits.header_timeout = std::time::Duration::from_secs(1))
         .start();
     let mut client = router.client();
     client.send("GET / HTTP/1.1\r\nHost: h\r\n");

@@ -68,6 +68,7 @@ fn a_copy_is_the_request_as_the_service_sees_it_without_its_secrets() {
     // Bodies go along, whatever their framing; Expect does not.
     client.send("PUT /shop/a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n");
     assert_eq!(client.response().status(), 200);
+    copied(&router, "answered", 4.0);
     client.send(
         "PUT /shop/b HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\nxyz",
     );

@@ -305,12 +305,8 @@ fn chunks() {
             } else {
                 client.send(&request);
             }
-            assert_eq!(
-                client.response().status(),
-                400,
-                "{:.40}",
-                body.escape_debug()
-            );
+            let answer = client.response();
+            assert_eq!(answer.status(), 400, "slowly: {slowly}: {body:.40?}");
             assert_over(client);
         }
         assert_eq!(upstream.count("smuggled"), 0);

@@ -163,7 +163,7 @@ fn failures_are_counted_by_reason() {
     let authority = Authority::new("ca");
     let router = with_tls(Setup::new(&[&upstream]))
         .tables(&authority.sign(&["h"]).table("h", ""))
-        .config(|c| c.limits.header_timeout = Duration::from_millis(100))
+        .config(|c| c.limits.header_timeout = Duration::from_secs(2))
         .start();
     let stranger = Client::trusting(&Authority::new("other"));
     assert!(stranger.try_connect(router.tls(), "h").is_err());

@@ -30,6 +30,8 @@ fn a_thousand_slow_heads_do_not_disturb_a_client() {
         .config(|c| c.limits.header_timeout = Duration::from_secs(1))
         .start();
     let mut client = router.client();
+    client.send(GET);
+    assert_eq!(client.response().status(), 200);
     let mut slow_heads: Vec<_> = (0..SLOW)
         .map(|_| {
             let mut slow = router.client();
@@ -37,7 +39,7 @@ fn a_thousand_slow_heads_do_not_disturb_a_client() {
             slow
         })
         .collect();
-    let mut served = 0;
+    let mut served = 1;
     until("all of them are given up", || {
         for slow in &mut slow_heads {
             let _ = slow.try_send("x");
@@ -49,7 +51,7 @@ fn a_thousand_slow_heads_do_not_disturb_a_client() {
         }
         slow(&router, "head") == SLOW as u64
     });
-    assert!(served >= 20);
+    assert!(served > 20);
     // Each was told, unless what it sent after its answer overtook that.
     let log = router.log(SLOW + served);
     let told = log.iter().filter(|line| line["status"] == 408).count();
@@ -62,7 +64,7 @@ fn a_thousand_slow_heads_do_not_disturb_a_client() {
 fn a_later_head_has_no_more_time_than_the_first() {
     let upstream = Upstream::answering(OK);
     let router = Setup::new(&[&upstream])
-        .config(|c| c.limits.header_timeout = Duration::from_millis(200))
+        .config(|c| c.limits.header_timeout = Duration::from_secs(1))
         .start();
     let mut client = router.client();
     client.send(GET);
@@ -109,7 +111,7 @@ fn a_body_taken_in_sips_is_not_waited_for() {
 /// The client sends until every buffer on the way is full, and the peer takes nothing for a while.
 #[test]
 fn time_that_the_peer_takes_is_not_the_clients() {
-    let window = Duration::from_millis(500);
+    let window = Duration::from_secs(1);
     let reads = Arc::new(AtomicBool::new(false));
     let waits = Arc::clone(&reads);
     let upstream = Upstream::start(move |mut wire, _| {
@@ -137,7 +139,7 @@ fn time_that_the_peer_takes_is_not_the_clients() {
         client
     });
     let begun = Instant::now();
-    until("several windows are over", || begun.elapsed() > 8 * window);
+    until("several windows are over", || begun.elapsed() > 4 * window);
     reads.store(true, Ordering::SeqCst);
     let mut client = sending.join().unwrap();
     assert_eq!(client.response().status(), 200);
@@ -145,11 +147,11 @@ fn time_that_the_peer_takes_is_not_the_clients() {
 
 #[test]
 fn who_was_not_told_to_send_yet_is_not_slow() {
-    let window = Duration::from_millis(100);
+    let window = Duration::from_secs(1);
     let upstream = Upstream::start(move |mut wire, _| {
         let head = wire.head();
         let begun = Instant::now();
-        until("several windows are over", || begun.elapsed() > 4 * window);
+        until("two windows are over", || begun.elapsed() > 2 * window);
         wire.send("HTTP/1.1 100 Continue\r\n\r\n");
         wire.body(head, false);
         wire.send(OK);

@@ -7,9 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cardea_router::{AccessLog, Config, Router, Source, start};
+use cardea_router::{AccessLog, Config, Limits, Router, Source, start};
 
 use super::{Message, Upstream, Wire, until};
+
+/// Longer than any test.
+const AGES: Duration = Duration::from_mins(10);
 
 /// A router in static mode.
 pub(crate) struct Running {
@@ -33,12 +36,20 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// One worker; one service with these peers, on every host and path.
+    /// One worker; one service with these peers, on every host and path. How slow somebody may be is
+    /// for the tests of just that to say: a busy machine makes all the others' clients slow.
     pub(crate) fn new(peers: &[&Upstream]) -> Self {
         let config = Config {
             listen: Some("127.0.0.1:0".parse().unwrap()),
             admin: "127.0.0.1:0".parse().unwrap(),
             threads: 1,
+            limits: Limits {
+                header_timeout: AGES,
+                idle_timeout: AGES,
+                keepalive: AGES,
+                rate_window: AGES,
+                ..Limits::default()
+            },
             ..Config::default()
         };
         Self {

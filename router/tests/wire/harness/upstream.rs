@@ -40,7 +40,9 @@ impl Upstream {
                 let record = Record::default();
                 records.lock().unwrap().push(record.clone());
                 let mut wire = Wire::new(stream.unwrap());
+                // Whoever tests the router gives up first, never the peer.
                 wire.stream.set_read_timeout(None).unwrap();
+                wire.stream.set_write_timeout(None).unwrap();
                 wire.record = Some(record);
                 let script = script.clone();
                 thread::spawn(move || script(wire, number));

@@ -51,6 +51,15 @@ impl Message {
     }
 }
 
+/// Pieces of one byte, and behind the first [`BY_BYTES`] of a size that fits no line's.
+fn slowly(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let (first, rest) = bytes.split_at(bytes.len().min(BY_BYTES));
+    first.chunks(1).chain(rest.chunks(251))
+}
+
+/// How much of a message is sent byte by byte.
+const BY_BYTES: usize = 512;
+
 impl Wire {
     pub(crate) fn new(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
@@ -113,18 +122,19 @@ impl Wire {
 
     /// As [`Wire::send_slowly`], to somebody who may have closed already.
     pub(crate) fn try_send_slowly(&mut self, bytes: impl AsRef<[u8]>) {
-        for byte in bytes.as_ref() {
-            if self.try_send([*byte]).is_err() {
+        for piece in slowly(bytes.as_ref()) {
+            if self.try_send(piece).is_err() {
                 return;
             }
             thread::yield_now();
         }
     }
 
-    /// As [`Wire::send`], one byte a segment.
+    /// As [`Wire::send`], one byte a segment; of something long only the beginning, since each piece
+    /// costs as much time as others on a busy machine take at a turn.
     pub(crate) fn send_slowly(&mut self, bytes: impl AsRef<[u8]>) {
-        for byte in bytes.as_ref() {
-            self.send([*byte]);
+        for piece in slowly(bytes.as_ref()) {
+            self.send(piece);
             thread::yield_now();
         }
     }

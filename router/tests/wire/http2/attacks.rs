@@ -225,7 +225,7 @@ fn a_silent_client_is_asked_and_then_left() {
     let router = Setup::new(&[&upstream])
         .config(|c| {
             c.http2.ping_interval = Duration::from_millis(100);
-            c.http2.ping_timeout = Duration::from_millis(100);
+            c.http2.ping_timeout = Duration::from_secs(2);
         })
         .start();
     let mut wire = Wire::http2(router.address);

@@ -306,13 +306,13 @@ fn a_deadline_is_passed_on_and_kept_and_marks_nobody() {
     let site = site("");
     let mut client = Client::connect(site.router.address);
     let mut late = call("Never");
-    let deadline = HeaderValue::from_static("300m");
+    let deadline = HeaderValue::from_static("2000m");
     late.headers_mut().insert("grpc-timeout", deadline);
     let begun = Instant::now();
     let answer = client.ask(late, &message(b"x"));
-    assert!(begun.elapsed() >= Duration::from_millis(300));
+    assert!(begun.elapsed() >= Duration::from_secs(2));
     assert_eq!(answer.field("grpc-status"), Some("4"));
-    assert_eq!(site.peer.heads()[0].headers()["grpc-timeout"], "300m");
+    assert_eq!(site.peer.heads()[0].headers()["grpc-timeout"], "2000m");
     until("cancelled", || site.resets.lock().unwrap().len() == 1);
     assert_eq!(
         site.router.metric("cardea_router_upstream_errors_total{"),

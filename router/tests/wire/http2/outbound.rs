@@ -17,7 +17,7 @@ use super::{
     client::{Client, get, read, request, soon},
     peer::Peer,
 };
-use crate::harness::{Running, Setup, until};
+use crate::harness::{PATIENCE, Running, Setup, until};
 
 fn pattern(n: usize) -> Vec<u8> {
     (0..n)
@@ -265,7 +265,7 @@ fn a_client_that_gives_up_cancels_the_stream_and_not_its_neighbours() {
     let given_up = client.open(get("/wait"), true);
     until("asked", || peer.heads().len() == 1);
     drop(given_up);
-    let reason = saw.recv_timeout(Duration::from_secs(10)).unwrap();
+    let reason = saw.recv_timeout(PATIENCE).unwrap();
     assert_eq!(reason, Reason::CANCEL);
     assert_eq!(client.ask(get("/"), b"").body, b"ok");
     assert_eq!(peer.connections(), 1);

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Request};
 use proptest::prelude::*;
 
 use super::client::{Client, get, read, request, send_all, soon};
-use crate::harness::{OK, Setup, Upstream, until};
+use crate::harness::{OK, PATIENCE, Setup, Upstream, until};
 
 fn pattern(n: usize) -> Vec<u8> {
     (0..n)
@@ -216,7 +216,7 @@ fn a_request_that_is_given_up_is_cancelled_at_the_peer_and_marks_nobody() {
         }
         // The upstream reads a request's body as a whole: an unfinished one never is.
         if !body {
-            let head = saw.recv_timeout(Duration::from_secs(10)).unwrap();
+            let head = saw.recv_timeout(PATIENCE).unwrap();
             assert!(head.contains(path), "{head}");
         }
     }
@@ -336,7 +336,9 @@ fn a_stopping_router_finishes_what_it_has_and_takes_what_is_on_its_way() {
         wait.lock().unwrap().recv().unwrap();
         wire.send(OK);
     });
-    let router = Setup::new(&[&upstream]).start();
+    let router = Setup::new(&[&upstream])
+        .config(|c| c.drain = 10 * PATIENCE)
+        .start();
     let mut client = Client::connect(router.address);
     let (answer, _) = client.open(get("/"), true);
     until("asked", || upstream.count("GET") == 1);
@@ -358,14 +360,14 @@ fn a_stopping_router_finishes_what_it_has_and_takes_what_is_on_its_way() {
     client.runtime.block_on(async {
         assert_eq!(soon(read(answer)).await.unwrap().body, b"ok");
     });
-    assert!(stopping.join().unwrap() < Duration::from_secs(10));
+    assert!(stopping.join().unwrap() < PATIENCE);
 }
 
 #[test]
 fn an_idle_connection_is_told_to_go() {
     let upstream = Upstream::answering(OK);
     let router = Setup::new(&[&upstream])
-        .config(|c| c.limits.keepalive = Duration::from_millis(300))
+        .config(|c| c.limits.keepalive = Duration::from_secs(1))
         .start();
     let mut client = Client::connect(router.address);
     assert_eq!(client.ask(get("/"), b"").body, b"ok");

@@ -12,7 +12,7 @@ from concurrent import futures
 
 import grpc
 
-PATIENCE = 30
+PATIENCE = 120
 cancelled = threading.Event()
 deadlines = []
 

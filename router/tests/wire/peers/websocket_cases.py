@@ -15,7 +15,7 @@ import threading
 
 import websockets
 
-PATIENCE = 30
+PATIENCE = 120
 TEXT, BINARY, CLOSE, PING, PONG, FIN = 1, 2, 8, 9, 10, 0x80
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 GOODBYE = struct.pack("!H", 1000)
