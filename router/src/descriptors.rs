@@ -25,14 +25,21 @@ pub(crate) fn raise() -> u64 {
     hard
 }
 
-/// How many client connections there may be with so many descriptors: three of five, because a busy
-/// one needs another to a peer and an idle one does not; and something is always kept for everything
-/// else.
-pub(crate) fn seats(asked: usize, descriptors: u64, workers: usize) -> usize {
-    let besides = BESIDES.saturating_add(EACH_WORKER.saturating_mul(workers as u64));
-    let besides = besides.min(descriptors / 4);
-    let most = usize::try_from((descriptors - besides) / 5 * 3).unwrap_or(usize::MAX);
-    asked.min(most).max(1)
+/// How many client connections there may be with so many descriptors, where each worker may have so
+/// many copies on their way: half of them, because a busy one needs another to a peer, and clients
+/// that took the last would leave none for those; and something is always kept for everything else.
+pub(crate) fn seats(asked: usize, descriptors: u64, workers: usize, copies: usize) -> usize {
+    let most = (descriptors - besides(descriptors, workers, copies)) / 2;
+    asked
+        .min(usize::try_from(most).unwrap_or(usize::MAX))
+        .max(1)
+}
+
+/// How many descriptors are for everything but clients and the connections to peers for them.
+fn besides(descriptors: u64, workers: usize, copies: usize) -> u64 {
+    let each = EACH_WORKER.saturating_add(copies as u64);
+    let all = BESIDES.saturating_add(each.saturating_mul(workers as u64));
+    all.min(descriptors / 4)
 }
 
 #[cfg(test)]
@@ -43,22 +50,25 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_had_where_there_is_plenty() {
-        assert_eq!(seats(65_536, 1 << 20, 16), 65_536);
-        assert_eq!(seats(65_536, u64::MAX, 1), 65_536);
-        assert_eq!(seats(65_536, 1024, 2), 459);
-        assert_eq!(seats(65_536, 20_000, 2), 11_787);
+        assert_eq!(seats(65_536, 1 << 20, 16, 64), 65_536);
+        assert_eq!(seats(65_536, u64::MAX, 1, 64), 65_536);
+        assert_eq!(seats(65_536, 1024, 2, 64), 384);
+        assert_eq!(seats(65_536, 20_000, 2, 64), 9760);
     }
 
     proptest! {
-        /// Two of five are left at least, and with many all that is needed besides.
+        /// Each client's is left another one, and with many all that is needed besides.
         #[test]
-        fn something_is_left(asked in 1..1_000_000_usize, descriptors in 8..10_000_000_u64, workers in 1..64_usize) {
-            let seats = seats(asked, descriptors, workers);
+        fn something_is_left(
+            asked in 1..1_000_000_usize,
+            descriptors in 8..10_000_000_u64,
+            workers in 1..64_usize,
+            copies in 1..=4096_usize,
+        ) {
+            let seats = seats(asked, descriptors, workers, copies);
             prop_assert!((1..=asked).contains(&seats));
-            let left = descriptors - seats as u64;
-            let needed = BESIDES + EACH_WORKER * workers as u64;
-            prop_assert!(left >= needed.min(descriptors / 4));
-            prop_assert!(5 * left >= 2 * descriptors);
+            let needed = BESIDES + (EACH_WORKER + copies as u64) * workers as u64;
+            prop_assert!(descriptors >= 2 * seats as u64 + needed.min(descriptors / 4));
         }
     }
 }

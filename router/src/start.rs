@@ -210,7 +210,12 @@ pub(crate) fn prepare(
 fn seats(config: &Config) -> Seats {
     let (limits, workers) = (&config.limits, config.worker_count());
     let descriptors = descriptors::raise();
-    let connections = descriptors::seats(limits.connections, descriptors, workers);
+    let connections = descriptors::seats(
+        limits.connections,
+        descriptors,
+        workers,
+        config.mirror.at_once,
+    );
     if connections < limits.connections {
         tracing::warn!(
             connections,

@@ -1,5 +1,5 @@
-//! A router that is out of file descriptors pauses, lets idle connections go, and serves again. The
-//! limit is a process's, so that the router has one of its own: this program again, told what to do
+//! A router that is out of file descriptors pauses, lets idle connections go, and serves again; and it
+//! lets in no more clients than it has descriptors for, with one to a peer for each. The limit is a process's, so that the router has one of its own: this program again, told what to do
 //! on its input.
 
 #![allow(
@@ -13,6 +13,10 @@ use std::{
     net::SocketAddr,
     os::fd::AsRawFd as _,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -77,6 +81,12 @@ fn router() {
                 let soft = highest + 1 + more.parse::<u64>().unwrap();
                 setrlimit(Resource::RLIMIT_NOFILE, soft, HARD).unwrap();
             }
+            // So many in all, with what is open now.
+            (Some("hold"), Some(all)) => {
+                let open = std::fs::read_dir("/proc/self/fd").unwrap().count();
+                let more = all.parse::<usize>().unwrap().saturating_sub(open);
+                fillers.extend((0..more).map(|_| File::open("/dev/null").unwrap()));
+            }
             _ => break,
         }
         println!("\nDONE");
@@ -118,8 +128,8 @@ impl Other {
         }
     }
 
-    fn leave(&mut self, more: u64) {
-        writeln!(self.input, "leave {more}").unwrap();
+    fn told(&mut self, what: &str, n: u64) {
+        writeln!(self.input, "{what} {n}").unwrap();
         line_of(&mut self.output, "DONE");
     }
 
@@ -159,11 +169,11 @@ fn without_descriptors_accepting_pauses_and_goes_on_with_them() {
     let mut router = Other::start(&upstream);
     assert_eq!(router.limits, (HARD, HARD), "the limit is raised");
     let most = router.metric("cardea_router_connections_limit ");
-    assert!(most < HARD * 3 / 5, "{most}");
+    assert!(most < HARD / 2, "{most}");
     let mut idle = router.client();
     idle.send(GET);
     assert_eq!(idle.response().status(), 200);
-    router.leave(MORE);
+    router.told("leave", MORE);
     // Busy ones, more than there can be: what they say has no end.
     let mut busy: Vec<_> = (0..3 * MORE)
         .map(|_| {
@@ -193,4 +203,31 @@ fn without_descriptors_accepting_pauses_and_goes_on_with_them() {
     client.send(GET);
     assert_eq!(client.response().status(), 200);
     assert_eq!(upstream.count("GET / "), 1 + 5 + 1);
+}
+
+/// As many clients as there may be, all of them busy, beside what is set aside for other things.
+#[test]
+fn every_client_that_is_let_in_finds_a_descriptor_for_its_peer() {
+    let answers = Arc::new(AtomicBool::new(false));
+    let gate = Arc::clone(&answers);
+    let upstream = Upstream::start(move |mut wire, _| {
+        wire.request();
+        until("it may answer", || gate.load(Ordering::SeqCst));
+        wire.send(OK);
+    });
+    let mut router = Other::start(&upstream);
+    let most = router.metric("cardea_router_connections_limit ");
+    router.told("hold", HARD / 4 - 10);
+    let mut clients: Vec<_> = (0..most).map(|_| router.client()).collect();
+    for client in &mut clients {
+        client.send(GET);
+    }
+    until("each is at the peer", || {
+        upstream.count("GET / ") as u64 == most
+    });
+    answers.store(true, Ordering::SeqCst);
+    for client in &mut clients {
+        assert_eq!(client.response().status(), 200);
+    }
+    assert_eq!(router.pauses(), 0);
 }
