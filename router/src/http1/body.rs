@@ -98,6 +98,8 @@ pub(crate) struct Patience {
     pub(crate) rate: Rate,
     /// It need not be told to begin.
     pub(crate) invited: bool,
+    /// Bytes that the client has moved the other way, and which count for it.
+    pub(crate) beside: u64,
 }
 
 impl Body {
@@ -293,6 +295,11 @@ impl Body {
         self.armed = false;
     }
 
+    /// Bytes that the side it goes to has taken.
+    pub(crate) const fn written(&self) -> u64 {
+        self.written
+    }
+
     /// Bytes that have come and gone.
     pub(crate) fn moved(&self) -> u64 {
         self.bytes.wrapping_add(self.written)
@@ -309,6 +316,7 @@ impl Body {
             Side::From => self.bytes,
             Side::To => self.written,
         };
+        let moved = moved.wrapping_add(patience.beside);
         self.pace.waits(now, moved, patience.rate)
     }
 

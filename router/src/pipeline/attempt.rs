@@ -505,6 +505,7 @@ async fn read_while_uploading(
         client: Side::From,
         rate: pipeline::rate(x, worker.rates.inward),
         invited: !x.request.expects_continue,
+        beside: 0,
     };
     let timer: &Timer = &conn.timer;
     let (mut from_client, _) = conn.wire.split();

@@ -22,6 +22,7 @@ use crate::{
     switches::{Feature, on},
     timer::millis,
     tunnel,
+    upstream::Policy,
     worker::Worker,
 };
 
@@ -101,7 +102,7 @@ pub(crate) async fn answer<'w>(
     }
     let moved = match pipeline::write(worker, conn, &x.reply).await {
         Ok(()) => relay(worker, conn, x, answered, body).await,
-        Err(error) if error.kind() == std::io::ErrorKind::TimedOut => Err(Broken::Slow),
+        Err(error) if pipeline::unwritten(worker, &error) == CLIENT_SLOW => Err(Broken::Slow),
         Err(_) => Err(Broken::To),
     };
     seen.bytes_out = x.download.bytes;
@@ -118,7 +119,6 @@ pub(crate) async fn answer<'w>(
             After::Cut
         }
         Err(Broken::Slow) => {
-            worker.metrics.share.slow(Slow::Answer).add(1);
             seen.error = Some(CLIENT_SLOW);
             After::Cut
         }
@@ -143,11 +143,7 @@ async fn relay<'w>(
     answered: &mut Answered,
     body: &mut Option<Lent<'w, Buffer>>,
 ) -> Result<bool, Broken> {
-    let policy = answered.picked.upstream().policy();
-    let client = millis(worker.config.limits.idle_timeout);
-    let calls = pipeline::is_call(x);
-    let outward = pipeline::rate(x, worker.rates.outward);
-    let peer = policy.timeouts.idle.as_millis();
+    let (up, down) = patience(worker, x, answered.picked.upstream().policy());
     let Some(peer_stream) = answered.answer.upstream.as_mut() else {
         return Err(Broken::From);
     };
@@ -172,15 +168,14 @@ async fn relay<'w>(
     let (mut from_peer, mut to_peer) = peer_stream.split();
     let mut uploading = body.as_mut().filter(|_| !upload.done());
     let mut watched = true;
+    let mut slow = Slow::Answer;
     let moved = poll_fn(|cx| {
         if let Some(body) = &mut uploading {
-            // The answer has begun: as long as anything moves, the request may take its time.
+            // The answer has begun. Both sides may take turns, so that what is taken of it counts for
+            // the request's pace.
             let patience = Patience {
-                from: if calls { u64::MAX } else { client },
-                to: peer,
-                client: Side::From,
-                rate: Rate::ANY,
-                invited: true,
+                beside: download.written(),
+                ..up
             };
             let before = upload.moved();
             let moved = upload.poll_move(
@@ -198,7 +193,8 @@ async fn relay<'w>(
             }
             match moved {
                 // The peer may be waiting for the rest: that it does not go on is not its fault.
-                Poll::Ready(Err(Broken::Idle(Side::From))) => {
+                Poll::Ready(Err(Broken::Slow | Broken::Idle(Side::From))) => {
+                    slow = Slow::Body;
                     return Poll::Ready(Err(Broken::Slow));
                 }
                 // However else it ended: the answer is what counts now.
@@ -209,13 +205,6 @@ async fn relay<'w>(
         if from_client.gave_up(cx) {
             return Poll::Ready(Err(Broken::To));
         }
-        let patience = Patience {
-            from: peer,
-            to: client,
-            client: Side::To,
-            rate: outward,
-            invited: true,
-        };
         let before = download.moved();
         let moved = download.poll_move(
             cx,
@@ -223,7 +212,7 @@ async fn relay<'w>(
             &mut to_client,
             buffer,
             timer,
-            patience,
+            down,
             &mut None,
             0,
         );
@@ -244,7 +233,35 @@ async fn relay<'w>(
         moved
     })
     .await;
+    if matches!(moved, Err(Broken::Slow)) {
+        worker.metrics.share.slow(slow).add(1);
+    }
     moved.map(|()| buffer.is_empty())
+}
+
+/// How much time the rest of the request has, and the answer.
+fn patience(worker: &Worker, x: &Exchange, policy: &Policy) -> (Patience, Patience) {
+    let client = millis(worker.config.limits.idle_timeout);
+    let peer = policy.timeouts.idle.as_millis();
+    let calls = pipeline::is_call(x);
+    let rate = |rate| if calls { Rate::ANY } else { rate };
+    let up = Patience {
+        from: if calls { u64::MAX } else { client },
+        to: peer,
+        client: Side::From,
+        rate: rate(worker.rates.inward),
+        invited: !x.request.expects_continue,
+        beside: 0,
+    };
+    let down = Patience {
+        from: peer,
+        to: client,
+        client: Side::To,
+        rate: rate(worker.rates.outward),
+        invited: true,
+        beside: 0,
+    };
+    (up, down)
 }
 
 /// The answer is complete: the peer did well, and its connection may be used again if the request

@@ -272,6 +272,99 @@ fn who_stops_in_the_middle_of_both_is_given_up_and_nobody_marked() {
     nobody_is_marked(&router);
 }
 
+/// A peer that answers at once, and goes on when the request does.
+fn in_turns() -> Upstream {
+    Upstream::start(|mut wire, _| {
+        wire.head();
+        wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        while wire.fill() && wire.try_send("1\r\na\r\n").is_ok() {}
+    })
+}
+
+const UPLOAD: &str = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000000\r\n\r\n";
+
+#[test]
+fn a_body_in_sips_is_not_waited_for_after_the_answer_has_begun_either() {
+    let upstream = in_turns();
+    let router = Setup::new(&[&upstream])
+        .config(|c| {
+            c.limits.min_rate_in = FASTEST;
+            c.limits.rate_window = Duration::from_millis(200);
+        })
+        .start();
+    let mut client = router.client();
+    client.send(UPLOAD);
+    assert!(client.head().starts_with("HTTP/1.1 200 "));
+    until("it is given up", || {
+        // Something moves both ways all the time.
+        let _ = client.try_send("b");
+        slow(&router, "body") == 1
+    });
+    // The reset may have been told to what was sent last; but there is no last chunk.
+    let (rest, _) = client.rest();
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "{}", rest.escape_ascii());
+    let log = router.log(1);
+    assert_eq!(log[0]["status"], 200);
+    assert_eq!(log[0]["error"], "client_slow");
+    assert_eq!(slow(&router, "answer"), 0);
+    nobody_is_marked(&router);
+}
+
+/// Who takes an answer is at it, even if the rest of the request has to wait.
+#[test]
+fn who_takes_the_answer_may_stop_sending_meanwhile() {
+    const RATE: u64 = 1000;
+    let window = Duration::from_secs(1);
+    let upstream = Upstream::start(move |mut wire, _| {
+        wire.head();
+        wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let begun = Instant::now();
+        until("several windows are over", || {
+            wire.send(format!("1000\r\n{}\r\n", "x".repeat(0x1000)));
+            begun.elapsed() > 3 * window
+        });
+        wire.take(3);
+        wire.send("0\r\n\r\n");
+        wire.peek();
+    });
+    let router = Setup::new(&[&upstream])
+        .config(|c| {
+            c.limits.min_rate_in = RATE;
+            c.limits.rate_window = window;
+        })
+        .start();
+    let mut client = router.client();
+    client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\nabc");
+    let head = client.head();
+    client.body(head, true);
+    assert_eq!(slow(&router, "body"), 0);
+    nobody_is_marked(&router);
+}
+
+/// It waits to be told, and takes an answer instead.
+#[test]
+fn who_was_never_told_to_send_is_not_slow_while_it_is_answered() {
+    let window = Duration::from_millis(100);
+    let upstream = Upstream::start(move |mut wire, _| {
+        wire.head();
+        wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let begun = Instant::now();
+        until("several windows are over", || begun.elapsed() > 4 * window);
+        wire.send("2\r\nok\r\n0\r\n\r\n");
+        wire.peek();
+    });
+    let router = Setup::new(&[&upstream])
+        .config(|c| {
+            c.limits.min_rate_in = FASTEST;
+            c.limits.rate_window = window;
+        })
+        .start();
+    let mut client = router.client();
+    client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(client.response().body, b"ok");
+    assert_eq!(slow(&router, "body"), 0);
+}
+
 #[test]
 fn any_pace_will_do_where_none_is_asked_for() {
     let upstream = Upstream::answering(OK);
