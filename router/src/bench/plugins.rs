@@ -86,7 +86,7 @@ fn one(title: &str, policy: &str) {
     let plugin: Plugin =
         serde_json::from_str(&format!(r#"{{"name":"p",{policy}}}"#)).expect("a plugin");
     plugin.check().expect("a sound one");
-    tables.set(Object::Plugin(Arc::new(plugin)));
+    tables.set(Object::Plugin(Arc::new(plugin), None));
     let table = tables.publish();
     let entry = table.route(b"h", b"/shop").expect("a route");
     let chain = entry.chain.as_ref().expect("a chain");
