@@ -74,7 +74,7 @@ fn one(title: &str, policy: &str) {
     tables.set(Object::Service(Arc::new(service)));
     for number in 0..8 {
         let mut one = instance("s", number);
-        one.version = ["blue", "green"][number % 2].to_owned();
+        ["blue", "green"][number % 2].clone_into(&mut one.version);
         tables.set(Object::Instance(Arc::new(one)));
     }
     tables.set(Object::Route(Arc::new(Route {
