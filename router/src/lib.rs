@@ -41,6 +41,7 @@ pub mod proxy_protocol;
 mod refusal;
 mod request_id;
 mod resolve;
+mod room;
 mod running;
 mod seats;
 mod seldom;

@@ -25,7 +25,7 @@
 //! What happens on the wire is the engine's business ([`crate::http1`]); what is decided is decided
 //! by pure functions over values (`plan`, `retry`).
 
-use std::{future::poll_fn, rc::Rc, task::Poll, time::Instant};
+use std::{convert::Infallible, future::poll_fn, rc::Rc, task::Poll, time::Instant};
 
 use crate::{
     client::Client,
@@ -44,6 +44,7 @@ use crate::{
     peer::Picked,
     plugin::{Decision, Own, Permit},
     refusal,
+    room::{Desk, Room},
     switches::{Feature, on},
     table::Table,
     timer::Timer,
@@ -141,9 +142,11 @@ pub(crate) async fn serve(
     let mut fresh = true;
     while has_spoken(worker, &mut conn, fresh).await {
         fresh = false;
-        let after = {
-            let mut exchange = worker.exchanges.lend();
-            serve_while_busy(worker, &mut conn, &mut exchange).await
+        let after;
+        (conn, after) = {
+            let mut room = worker.rooms.lend();
+            room.begin((Rc::clone(worker), conn));
+            poll_fn(|cx| room.poll(cx)).await
         };
         match after {
             After::Keep => conn.timer.set_idle(worker.config.limits.keepalive),
@@ -200,13 +203,29 @@ async fn has_spoken(worker: &Worker, conn: &mut Connection, fresh: bool) -> bool
     .await
 }
 
-/// Serves requests for as long as there are bytes of another one.
-async fn serve_while_busy(worker: &Worker, conn: &mut Connection, x: &mut Exchange) -> After {
+/// Room for a connection while it is busy.
+pub(crate) type Busy = Room<(Rc<Worker>, Connection), (Connection, After)>;
+
+/// An empty one.
+pub(crate) fn room() -> Busy {
+    Room::new(serve_while_busy)
+}
+
+/// Serves requests for as long as there are bytes of another one, of one connection after another.
+async fn serve_while_busy(desk: Desk<(Rc<Worker>, Connection), (Connection, After)>) -> Infallible {
     loop {
-        let after = serve_request(worker, conn, x).await;
-        if !matches!(after, After::Keep) || x.inbound.is_empty() {
-            return after;
-        }
+        let (worker, mut conn) = desk.next().await;
+        let after = {
+            let mut exchange = worker.exchanges.lend();
+            loop {
+                let after = serve_request(&worker, &mut conn, &mut exchange).await;
+                if !matches!(after, After::Keep) || exchange.inbound.is_empty() {
+                    break after;
+                }
+            }
+        };
+        drop(worker);
+        desk.done((conn, after));
     }
 }
 

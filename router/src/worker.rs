@@ -30,8 +30,10 @@ use crate::{
     http2::links::Links,
     metrics::{IdleClosed, LocalMetrics},
     mirror::Mirrors,
+    pipeline,
     pool::Pool,
     request_id::Generator,
+    room::Room,
     seats::Seats,
     seldom::Seldom,
     shared::Shared,
@@ -91,6 +93,8 @@ pub(crate) struct Worker {
     pub(crate) timers: Rc<Timers>,
     pub(crate) mirrors: Rc<Mirrors>,
     pub(crate) exchanges: Lender<Box<Exchange>>,
+    /// For connections while they are busy.
+    pub(crate) rooms: Lender<pipeline::Busy>,
     pub(crate) large: Lender<Buffer>,
     pub(crate) metrics: LocalMetrics,
     pub(crate) log: AccessLog,
@@ -152,6 +156,7 @@ impl Worker {
             timers,
             mirrors,
             exchanges: Lender::new(Exchange::new, |exchange| exchange.reset()),
+            rooms: Lender::new(pipeline::room, Room::clear),
             large: Lender::new(|| Buffer::new(LARGE), Buffer::clear),
             metrics: parts.metrics,
             log: parts.log,
@@ -328,6 +333,7 @@ async fn keep_house(worker: &Worker) {
         if now.duration_since(trimmed) >= TRIM_EVERY {
             trimmed = now;
             worker.exchanges.trim();
+            worker.rooms.trim();
             worker.large.trim();
         }
         // A worker without clients sleeps once its log is written and its pools are empty.
@@ -336,6 +342,7 @@ async fn keep_house(worker: &Worker) {
             || !worker.mirrors.is_idle()
             || !worker.log.is_empty()
             || worker.exchanges.holds_some()
+            || worker.rooms.holds_some()
     };
     worker.timers.run(each_tick).await;
 }
