@@ -208,18 +208,28 @@ fn trace_id(parent: &[u8]) -> Option<&[u8]> {
         .then_some(id)
 }
 
+/// Not 0: it cannot stand in a JSON string as it is.
+const SPECIAL: [u8; 256] = {
+    let mut special = [1; 256];
+    let mut byte = 0x20;
+    while byte < 0x7f {
+        special[byte] = (byte == b'"' as usize || byte == b'\\' as usize) as u8;
+        byte += 1;
+    }
+    special
+};
+
 /// Appends text as it stands within a JSON string. What is not ASCII was sent by a client, perhaps
 /// in no known encoding: each such byte becomes one character.
 fn escape(out: &mut Vec<u8>, text: &[u8]) {
-    let special =
-        |b: &u8| u8::from(!matches!(b, 0x20..=0x7e)) | u8::from(*b == b'"') | u8::from(*b == b'\\');
-    // Nearly everything is plain, and that is known soonest by looking at all of it at once.
-    if text.iter().fold(0, |any, b| any | special(b)) == 0 {
+    // Nearly everything is plain, and that is known soonest without a way out of the loop.
+    let any = |any, b: &u8| any | SPECIAL[usize::from(*b)];
+    if text.iter().fold(0, any) == 0 {
         out.extend_from_slice(text);
         return;
     }
     let mut rest = text;
-    while let Some(at) = rest.iter().position(|b| special(b) != 0) {
+    while let Some(at) = rest.iter().position(|b| SPECIAL[usize::from(*b)] != 0) {
         out.extend_from_slice(&rest[..at]);
         let hex = |n: u8| b"0123456789abcdef"[usize::from(n & 15)];
         let byte = rest[at];

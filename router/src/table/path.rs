@@ -12,10 +12,34 @@
 //!
 //! The query, from the first `?`, is not looked at.
 
-use memchr::{memchr, memchr_iter, memchr3};
-
 /// A longer prefix than any that can be configured.
 const MAX_SEGMENT: usize = 1024;
+
+/// A dot, which is looked at more closely where it begins a segment.
+const DOT: u8 = 1;
+/// Means more than itself.
+const TRICKY: u8 = 2;
+/// A control character.
+const CONTROL: u8 = 4;
+/// What parts the segments of a plain path. No class is above it.
+const SEPARATOR: u8 = 8;
+
+/// What a byte is at the first look.
+const CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        classes[byte as usize] = match byte {
+            b'%' | b'\\' | b';' => TRICKY,
+            0..0x20 | 0x7f => CONTROL,
+            b'.' => DOT,
+            b'/' => SEPARATOR,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    classes
+};
 
 /// Why a path is refused (400).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -41,13 +65,22 @@ pub(crate) struct Path<'a> {
 impl<'a> Path<'a> {
     /// Takes the path off a request target in origin form and checks it.
     pub(crate) fn parse(target: &'a [u8]) -> Result<Self, BadPath> {
-        let bytes = &target[..memchr(b'?', target).unwrap_or(target.len())];
-        if bytes.iter().any(|b| *b < 0x20 || *b == 0x7f) {
+        let (mut end, mut seen, mut dotted, mut before) = (target.len(), 0, 0, SEPARATOR);
+        for (at, byte) in target.iter().enumerate() {
+            if *byte == b'?' {
+                end = at;
+                break;
+            }
+            let class = CLASSES[usize::from(*byte)];
+            seen |= class;
+            dotted |= class & DOT & (before / SEPARATOR);
+            before = class;
+        }
+        if seen & CONTROL != 0 {
             return Err(BadPath::Control);
         }
-        let plain = memchr3(b'%', b'\\', b';', bytes).is_none()
-            && bytes.first() != Some(&b'.')
-            && !memchr_iter(b'/', bytes).any(|at| bytes.get(at + 1) == Some(&b'.'));
+        let bytes = &target[..end];
+        let plain = seen & TRICKY == 0 && dotted == 0;
         let path = Self { bytes, plain };
         if !plain {
             path.refuse_tricks()?;
@@ -58,13 +91,8 @@ impl<'a> Path<'a> {
     /// Calls `see` for each segment until it says stop.
     pub(crate) fn segments(self, mut see: impl FnMut(&[u8]) -> bool) {
         if self.plain {
-            let mut from = 0;
-            for at in memchr_iter(b'/', self.bytes).chain([self.bytes.len()]) {
-                if at > from && !see(&self.bytes[from..at]) {
-                    return;
-                }
-                from = at + 1;
-            }
+            let mut segments = self.bytes.split(|byte| *byte == b'/');
+            segments.all(|segment| segment.is_empty() || see(segment));
         } else {
             let mut segment = Segment::default();
             let mut decoder = Decoder(self.bytes);
