@@ -394,12 +394,17 @@ fn rate(x: &Exchange, rate: Rate) -> Rate {
     if is_call(x) { Rate::ANY } else { rate }
 }
 
-/// Writes to the client, as long as its pace allows.
-async fn write(worker: &Worker, conn: &mut Connection, data: &[u8]) -> std::io::Result<()> {
+/// Writes to the client, as long as its pace allows; `true`: without having to wait for it.
+async fn write(worker: &Worker, conn: &mut Connection, data: &[u8]) -> std::io::Result<bool> {
     let rate = worker.rates.outward;
     if rate.least == 0 {
         conn.timer.set(worker.config.limits.idle_timeout);
-        return conn.wire.write_all(&conn.timer, data).await.1;
+        return conn
+            .wire
+            .write_all(&conn.timer, data)
+            .await
+            .1
+            .map(|()| false);
     }
     conn.timer.set_millis(rate.time_for(data.len()));
     conn.wire.write_in_time(&conn.timer, data).await

@@ -139,17 +139,39 @@ impl Wire {
         timer: &Timer,
         data: &[u8],
     ) -> (usize, io::Result<()>) {
-        self.write(timer, data, true).await
+        match self.at_once(data) {
+            Ok(n) if n == data.len() => (n, Ok(())),
+            Ok(n) => self.write(timer, data, n, true).await,
+            Err(error) => (0, Err(error)),
+        }
     }
 
-    /// The same, but the timer's time is for all of it, however it moves on.
-    pub(crate) async fn write_in_time(&mut self, timer: &Timer, data: &[u8]) -> io::Result<()> {
-        self.write(timer, data, false).await.1
+    /// The same, but the timer's time is for all of it, however it moves on. `true`: nothing had to be
+    /// waited for.
+    pub(crate) async fn write_in_time(&mut self, timer: &Timer, data: &[u8]) -> io::Result<bool> {
+        match self.at_once(data)? {
+            n if n == data.len() => Ok(true),
+            n => self.write(timer, data, n, false).await.1.map(|()| false),
+        }
     }
 
-    async fn write(&mut self, timer: &Timer, data: &[u8], anew: bool) -> (usize, io::Result<()>) {
+    /// Writes what the system takes when it is asked itself: nearly always all, and then the event loop
+    /// has nothing to do with it.
+    fn at_once(&self, data: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) if !data.is_empty() => send_now(stream, data),
+            _ => Ok(0),
+        }
+    }
+
+    async fn write(
+        &mut self,
+        timer: &Timer,
+        data: &[u8],
+        mut written: usize,
+        anew: bool,
+    ) -> (usize, io::Result<()>) {
         let (_, mut half) = self.split();
-        let mut written = 0;
         let result = poll_fn(|cx| {
             while written < data.len() {
                 match half.poll_write(cx, &data[written..]) {
@@ -274,7 +296,7 @@ pub(crate) struct Pushed {
 
 /// Writes at once what fits, by asking the system, whatever the event loop has heard.
 pub(crate) fn send_now(stream: &TcpStream, data: &[u8]) -> io::Result<usize> {
-    match socket2::SockRef::from(stream).send(data) {
+    match socket2::SockRef::from(stream).send_with_flags(data, nix::libc::MSG_NOSIGNAL) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
         result => result,
     }

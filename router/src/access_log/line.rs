@@ -61,13 +61,17 @@ pub(crate) struct TimeText {
 }
 
 impl TimeText {
-    /// `2026-01-02T03:04:05` of a Unix second.
+    /// The beginning of a line of this Unix second: `{"time":"2026-01-02T03:04:05.`
     fn second(&mut self, second: i64) -> &str {
         if self.of != Some(second) {
             self.of = Some(second);
             self.text.clear();
             let time = jiff::Timestamp::from_second(second).unwrap_or_default();
-            let _ = write!(self.text, "{}", time.strftime("%Y-%m-%dT%H:%M:%S"));
+            let _ = write!(
+                self.text,
+                "{}",
+                time.strftime("{\"time\":\"%Y-%m-%dT%H:%M:%S.")
+            );
         }
         &self.text
     }
@@ -77,9 +81,7 @@ impl Entry<'_> {
     /// Appends the line. Only what a client wrote freely can need escaping: ids have been checked, and
     /// names are made of letters, digits and a few marks.
     pub(crate) fn append(&self, out: &mut Vec<u8>, time: &mut TimeText) {
-        out.extend_from_slice(b"{\"time\":\"");
         out.extend_from_slice(time.second(self.at.div_euclid(1000)).as_bytes());
-        out.push(b'.');
         digits3(out, self.at.rem_euclid(1000).unsigned_abs());
         out.extend_from_slice(b"Z\",\"request_id\":\"");
         out.extend_from_slice(self.request_id);
@@ -154,11 +156,15 @@ impl Entry<'_> {
             out.extend_from_slice(b",\"upstream_duration_ms\":");
             millis(out, took);
         }
-        out.extend_from_slice(b",\"retries\":");
-        number(out, self.retries);
-        out.extend_from_slice(b",\"bytes_in\":");
-        number(out, self.bytes_in);
-        out.extend_from_slice(b",\"bytes_out\":");
+        if self.retries == 0 && self.bytes_in == 0 {
+            out.extend_from_slice(b",\"retries\":0,\"bytes_in\":0,\"bytes_out\":");
+        } else {
+            out.extend_from_slice(b",\"retries\":");
+            number(out, self.retries);
+            out.extend_from_slice(b",\"bytes_in\":");
+            number(out, self.bytes_in);
+            out.extend_from_slice(b",\"bytes_out\":");
+        }
         number(out, self.bytes_out);
         out.extend_from_slice(b"}\n");
     }

@@ -94,14 +94,13 @@ pub(crate) async fn answer<'w>(
         }
         let written = pipeline::write(worker, conn, &x.reply).await;
         seen.bytes_out = x.download.bytes;
-        if let Err(error) = written {
-            seen.error = Some(pipeline::unwritten(worker, &error));
+        if !is_sent(worker, answered, seen, written) {
             return After::Cut;
         }
         return finish(conn, x, keep, uploaded).await;
     }
     let moved = match pipeline::write(worker, conn, &x.reply).await {
-        Ok(()) => relay(worker, conn, x, answered, body).await,
+        Ok(_) => relay(worker, conn, x, answered, body).await,
         Err(error) if pipeline::unwritten(worker, &error) == CLIENT_SLOW => Err(Broken::Slow),
         Err(_) => Err(Broken::To),
     };
@@ -132,6 +131,25 @@ pub(crate) async fn answer<'w>(
             After::Cut
         }
     }
+}
+
+/// Whether an answer that was here as a whole is with the client.
+fn is_sent(
+    worker: &Worker,
+    answered: &Answered,
+    seen: &mut Seen,
+    written: std::io::Result<bool>,
+) -> bool {
+    match written {
+        // Nothing but this write lies between; a look at the clock costs more than it is off by.
+        Ok(true) => seen.ended = Some(answered.answer.asked_at + answered.answer.took),
+        Ok(false) => {}
+        Err(error) => {
+            seen.error = Some(pipeline::unwritten(worker, &error));
+            return false;
+        }
+    }
+    true
 }
 
 /// The rest of the body, as fast as the slower side; beside it, the rest of the request, if the
@@ -349,7 +367,7 @@ async fn upgrade(
     seen.status = x.response.status;
     seen.tunnel = true;
     let written = pipeline::write(worker, conn, &x.reply).await;
-    let (Ok(()), Some(upstream)) = (written, answered.answer.upstream.take()) else {
+    let (Ok(_), Some(upstream)) = (written, answered.answer.upstream.take()) else {
         seen.error = Some("client_gone");
         return After::Close;
     };

@@ -29,6 +29,8 @@ pub(crate) struct Seen {
     pub(crate) bytes_out: u64,
     /// Why it did not go as it should, if so.
     pub(crate) error: Option<&'static str>,
+    /// When it ended, where that is known already.
+    pub(crate) ended: Option<Instant>,
     /// It became a tunnel.
     pub(crate) tunnel: bool,
     /// The failure that a fallback's answer hides from the client.
@@ -57,6 +59,7 @@ impl Seen {
             retries: 0,
             bytes_out: 0,
             error: None,
+            ended: None,
             tunnel: false,
             hidden: None,
         }
@@ -105,7 +108,7 @@ pub(crate) fn request(
     forwarded: Option<(&Plan<'_>, Option<&Picked>)>,
     seen: &Seen,
 ) {
-    let now = Instant::now();
+    let now = seen.ended.unwrap_or_else(Instant::now);
     let took = now.saturating_duration_since(seen.started);
     let status = if seen.status == 0 {
         CLIENT_GONE

@@ -342,7 +342,7 @@ impl Rescuer<'_, '_, '_> {
         if rest.is_empty() {
             return Ok(());
         }
-        super::write(self.worker, self.conn, rest).await
+        super::write(self.worker, self.conn, rest).await.map(drop)
     }
 }
 

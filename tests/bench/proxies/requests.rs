@@ -7,8 +7,8 @@ use super::{
     wrk::{self, Rounds},
 };
 
-const ROUNDS: usize = 6;
-const SECONDS: u64 = 2;
+const ROUNDS: usize = 12;
+const SECONDS: u64 = 1;
 const PEERS: usize = 4;
 
 /// 10 routes and 10,000, interleaved.
@@ -43,7 +43,7 @@ pub(super) async fn peers() {
     let few = stand.proxies(10, 2).await;
     let many = stand.proxies(10, 200).await;
     let script = wrk::script(stand.dir(), 10);
-    let (first, second) = both([&few, &many], [&script, &script], 4, SECONDS);
+    let (first, second) = both([&few, &many], [&script, &script], 10, SECONDS);
     println!("### More peers\n");
     println!("As above, 10 routes, weights 4/3/2/1 in turn.\n");
     wrk::growth(
