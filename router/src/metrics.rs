@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use cardea_registry_api::Name;
+
 use crate::{
     arrival::Reason,
     http1::request::Method,
@@ -264,6 +266,8 @@ pub(crate) struct LocalMetrics {
 
 #[derive(Debug)]
 struct LocalRoute {
+    /// Whose requests are counted; none: of no service.
+    service: Option<Name>,
     series: Arc<RouteSeries>,
     requests: Vec<(RequestLabels, Arc<Counter>)>,
 }
@@ -272,8 +276,8 @@ struct LocalRoute {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RouteLabels<'a> {
     pub(crate) index: u32,
-    pub(crate) route: &'a str,
-    pub(crate) service: &'a str,
+    pub(crate) route: &'a Name,
+    pub(crate) service: &'a Name,
 }
 
 /// A finished request, for counting.
@@ -326,7 +330,7 @@ impl LocalMetrics {
     fn with(&self, route: Option<RouteLabels<'_>>, act: impl FnOnce(&mut LocalRoute)) {
         let Some(labels) = route else {
             let mut none = self.none.borrow_mut();
-            act(none.get_or_insert_with(|| self.register(NONE, NONE)));
+            act(none.get_or_insert_with(|| self.register(None)));
             return;
         };
         let mut routes = self.routes.borrow_mut();
@@ -338,14 +342,16 @@ impl LocalMetrics {
         // A route may be given to another service.
         if place
             .as_ref()
-            .is_some_and(|local| *local.series.service != *labels.service)
+            .is_some_and(|local| local.service.as_ref() != Some(labels.service))
         {
             *place = None;
         }
-        act(place.get_or_insert_with(|| self.register(labels.route, labels.service)));
+        act(place.get_or_insert_with(|| self.register(Some(labels))));
     }
 
-    fn register(&self, route: &str, service: &str) -> LocalRoute {
+    fn register(&self, of: Option<RouteLabels<'_>>) -> LocalRoute {
+        let (route, service) =
+            of.map_or((NONE, NONE), |of| (of.route.as_str(), of.service.as_str()));
         let series = Arc::new(RouteSeries {
             route: route.into(),
             service: service.into(),
@@ -358,6 +364,7 @@ impl LocalMetrics {
         });
         lock(&self.share.routes).push(Arc::clone(&series));
         LocalRoute {
+            service: of.map(|of| of.service.clone()),
             series,
             requests: Vec::new(),
         }

@@ -16,10 +16,11 @@ fn counted(code: u16, took: Option<Duration>) -> Counted {
 #[test]
 fn workers_are_added_up() {
     let metrics = Metrics::new("default", 2, 10);
+    let [id, service] = ["r", "s"].map(|name| name.parse::<Name>().unwrap());
     let route = RouteLabels {
         index: 3,
-        route: "r",
-        service: "s",
+        route: &id,
+        service: &service,
     };
     for worker in 0..2 {
         let local = LocalMetrics::new(metrics.of_worker(worker));
@@ -49,11 +50,12 @@ fn workers_are_added_up() {
 fn a_route_given_to_another_service_counts_anew() {
     let metrics = Metrics::new("default", 1, 10);
     let local = LocalMetrics::new(metrics.of_worker(0));
+    let id: Name = "r".parse().unwrap();
     for service in ["a", "b"] {
         let route = RouteLabels {
             index: 0,
-            route: "r",
-            service,
+            route: &id,
+            service: &service.parse().unwrap(),
         };
         local.request(Some(route), counted(200, None));
     }

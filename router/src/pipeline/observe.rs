@@ -162,8 +162,8 @@ pub(crate) fn request(
             "HTTP/1.0"
         },
         tls: conn.wire.tls().map(|facts| facts.version.as_str()),
-        route: labels.map_or(NONE, |labels| labels.route),
-        service: labels.map_or(NONE, |labels| labels.service),
+        route: labels.map_or(NONE, |labels| labels.route.as_str()),
+        service: labels.map_or(NONE, |labels| labels.service.as_str()),
         peer: forwarded
             .and_then(|(_, picked)| picked)
             .map(|picked| picked.peer().authority()),

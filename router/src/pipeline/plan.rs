@@ -51,9 +51,9 @@ impl Plan<'_> {
     pub(crate) fn labels(&self) -> RouteLabels<'_> {
         RouteLabels {
             index: self.route.index,
-            route: self.route.id.as_str(),
+            route: &self.route.id,
             // Also while another service is asked instead.
-            service: self.route.route.service.as_str(),
+            service: &self.route.route.service,
         }
     }
 }

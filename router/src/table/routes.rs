@@ -1,7 +1,10 @@
 //! The index over routes: a hash on the host, then a trie over path segments in one hash map, so
 //! that a lookup costs what the path is long, however many routes there are.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet, hash_map::Entry},
+    sync::Arc,
+};
 
 use cardea_registry_api::{Name, Route, route::HostPattern};
 use hashbrown::HashTable;
@@ -31,14 +34,25 @@ pub(crate) struct Routes {
 
 #[derive(Debug, Default)]
 struct Node {
-    entry: Option<usize>,
-    has_children: bool,
+    entry: Option<u32>,
+    children: Children,
+}
+
+/// Nearly every node has one child at most. It lies in the node itself: with thousands of routes each
+/// place in memory that a lookup visits is a wait.
+#[derive(Debug, Default)]
+enum Children {
+    #[default]
+    None,
+    One(Arc<[u8]>, usize),
+    /// They are found by their edges.
+    Many,
 }
 
 #[derive(Debug)]
 struct Edge {
     parent: usize,
-    segment: Box<[u8]>,
+    segment: Arc<[u8]>,
     child: usize,
 }
 
@@ -81,8 +95,11 @@ impl Routes {
         let mut refused = Vec::new();
         let mut edges = HashMap::new();
         let mut hosts = HashMap::new();
+        // What many routes have in common is in memory once, and so in a cache sooner.
+        let mut known = HashSet::<Arc<[u8]>>::new();
+        let mut services = HashSet::<Name>::new();
         for route in routes {
-            let mut segments: Vec<Box<[u8]>> = Vec::new();
+            let mut segments: Vec<Arc<[u8]>> = Vec::new();
             let path = match Path::parse(route.prefix.as_str().as_bytes()) {
                 Ok(path) => path,
                 Err(bad) => {
@@ -92,30 +109,49 @@ impl Routes {
                 }
             };
             path.segments(|segment| {
-                segments.push(segment.into());
+                let shared = known.get(segment).cloned();
+                segments.push(shared.unwrap_or_else(|| {
+                    let segment = Arc::from(segment);
+                    known.insert(Arc::clone(&segment));
+                    segment
+                }));
                 true
             });
             let root = *hosts.entry(&route.host).or_insert_with(|| all.node());
             let mut node = root;
             for segment in segments {
-                let next = *edges.entry((node, segment)).or_insert_with(|| all.node());
-                all.nodes[node].has_children = true;
-                node = next;
+                node = match edges.entry((node, segment)) {
+                    Entry::Occupied(edge) => *edge.get(),
+                    Entry::Vacant(edge) => {
+                        let child = all.node();
+                        let children = &mut all.nodes[node].children;
+                        *children = match children {
+                            Children::None => Children::One(Arc::clone(&edge.key().1), child),
+                            _ => Children::Many,
+                        };
+                        *edge.insert(child)
+                    }
+                };
             }
             if let Some(taken) = all.nodes[node].entry {
                 let why = format!(
                     "prefix: route `{}` takes host `{}` and prefix `{}` already",
-                    all.entries[taken].id, route.host, route.prefix
+                    all.entries[taken as usize].id, route.host, route.prefix
                 );
                 refused.push((route.id.clone(), why));
                 continue;
             }
             let Place { index, slot, chain } = number(route);
-            all.nodes[node].entry = Some(all.entries.len());
+            all.nodes[node].entry = u32::try_from(all.entries.len()).ok();
+            let mut route = route.clone();
+            match services.get(&route.service) {
+                Some(service) => route.service = service.clone(),
+                None => _ = services.insert(route.service.clone()),
+            }
             all.entries.push(RouteEntry {
                 id: route.id.clone(),
                 index,
-                route: route.clone(),
+                route,
                 slot,
                 chain,
             });
@@ -123,8 +159,10 @@ impl Routes {
         for (host, root) in hosts {
             all.add_host(host, root);
         }
-        all.edges = HashTable::with_capacity(edges.len());
         for ((parent, segment), child) in edges {
+            if !matches!(all.nodes[parent].children, Children::Many) {
+                continue;
+            }
             let edge = Edge {
                 parent,
                 segment,
@@ -166,7 +204,7 @@ impl Routes {
         let host = canonical_host(host, &mut buffer);
         self.roots(host)
             .find_map(|root| self.longest_prefix(root, path))
-            .map(|at| &self.entries[at])
+            .map(|at| &self.entries[at as usize])
             .ok_or(NoRoute::NotFound)
     }
 
@@ -211,24 +249,28 @@ impl Routes {
         exact.into_iter().chain(suffixes).chain(self.any)
     }
 
-    fn longest_prefix(&self, root: usize, path: Path<'_>) -> Option<usize> {
-        let mut best = self.nodes[root].entry;
-        if self.nodes[root].has_children {
-            let mut at = root;
+    fn longest_prefix(&self, root: usize, path: Path<'_>) -> Option<u32> {
+        let mut node = &self.nodes[root];
+        let (mut best, mut at) = (node.entry, root);
+        if !matches!(node.children, Children::None) {
             path.segments(|segment| {
-                let edge = self
-                    .edges
-                    .find(edge_hash(at, segment), |e| {
-                        e.parent == at && *e.segment == *segment
-                    })
-                    .map(|e| e.child);
-                let Some(child) = edge else {
+                let child = match &node.children {
+                    Children::None => None,
+                    Children::One(only, child) => (**only == *segment).then_some(*child),
+                    Children::Many => self
+                        .edges
+                        .find(edge_hash(at, segment), |e| {
+                            e.parent == at && *e.segment == *segment
+                        })
+                        .map(|e| e.child),
+                };
+                let Some(child) = child else {
                     return false;
                 };
-                let node = &self.nodes[child];
+                node = &self.nodes[child];
                 best = node.entry.or(best);
                 at = child;
-                node.has_children
+                !matches!(node.children, Children::None)
             });
         }
         best
