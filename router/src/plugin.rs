@@ -125,6 +125,15 @@ impl Chain {
         self.stages.iter().map(Stage::head)
     }
 
+    /// Names of fields of answers that do not go on.
+    pub(crate) fn reply_gone(&self) -> &[Box<[u8]>] {
+        let rewriting = self.stages.iter().find_map(|stage| match stage {
+            Stage::Rewrite(bound) if !bound.head.shadow => Some(bound),
+            _ => None,
+        });
+        rewriting.map_or(&[], |bound| bound.policy.reply_gone())
+    }
+
     /// Writes a request's path with another prefix than the route's.
     pub(crate) fn write_prefix(&self, prefix: &str, asked: &Asked<'_>, out: &mut Vec<u8>) {
         let about = About {

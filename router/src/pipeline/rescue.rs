@@ -5,9 +5,10 @@
 //! is what it is. Another service is asked once, and only where the request may be sent again; its
 //! own failure leaves the error as it was.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use crate::{
+    clock,
     exchange::Exchange,
     grpc,
     http1::{
@@ -25,8 +26,9 @@ use crate::{
         refuse, remember,
     },
     plugin::{
-        Decision, Mode, Own, Token,
-        fallback::{Fallback, HEADER, Trigger, Way, memory::Kept},
+        Decision, Mode, Own, Scratch, Token,
+        asked::Asked,
+        fallback::{Elsewhere, Fallback, HEADER, Trigger, Way, memory::Kept},
     },
     table::Table,
     worker::Worker,
@@ -95,12 +97,13 @@ impl Rescuer<'_, '_, '_> {
             .and_then(|memory| remember::last_good(self.worker, self.conn, self.x, memory));
         let elsewhere = fallback
             .elsewhere
+            .as_ref()
             .filter(|_| again && !self.asked_already());
         let stored = fallback.stored.as_ref().filter(|_| whole_fits);
         if fallback.bound.head.shadow {
             let way = match (&kept, elsewhere, stored) {
                 (Some(_), _, _) => Way::LastGood,
-                (None, Some(_), _) => Way::Elsewhere,
+                (None, Some(to), _) => to.way(),
                 (None, None, Some(_)) => Way::Stored,
                 (None, None, None) => Way::Failed,
             };
@@ -115,10 +118,10 @@ impl Rescuer<'_, '_, '_> {
                 self.answer(fallback, Way::LastGood, status, &whole).await,
             ));
         }
-        if let Some(slot) = elsewhere {
+        if let Some(to) = elsewhere {
             // What has been read of the first answer goes out if this fails.
             let aside = matches!(end, End::Answered(_)).then(|| self.put_aside());
-            if let Some(done) = self.ask(fallback, slot, status).await {
+            if let Some(done) = self.ask(fallback, to, status).await {
                 if let Some(aside) = aside {
                     (self.x.upstream, self.x.response) = aside;
                     drop(self.discard(end));
@@ -203,13 +206,20 @@ impl Rescuer<'_, '_, '_> {
         (buffer, std::mem::take(&mut self.x.response))
     }
 
-    /// Asks what is in a slot, and passes its answer on; none: there was none that is any better.
-    async fn ask(&mut self, fallback: &Fallback, slot: usize, status: u16) -> Option<Done> {
-        let upstream = self.table.upstream_at(slot)?;
-        let prefix = fallback.bound.policy.prefix.as_deref();
-        if !self.write_again(prefix) {
-            return None;
+    /// Asks somebody else, and passes the answer on; none: there was none that is any better.
+    async fn ask(&mut self, fallback: &Fallback, to: &Elsewhere, status: u16) -> Option<Done> {
+        let lines = self.x.scratch.reply.len();
+        let done = self.ask_once(fallback, to, status).await;
+        if done.is_none() {
+            // What another route writes is not true of the error.
+            self.x.scratch.reply.truncate(lines);
         }
+        done
+    }
+
+    async fn ask_once(&mut self, fallback: &Fallback, to: &Elsewhere, status: u16) -> Option<Done> {
+        let slot = self.write_again(fallback, to)?;
+        let upstream = self.table.upstream_at(slot)?;
         let gone: &[Box<[u8]>] = &fallback.gone;
         let plan = Plan {
             route: self.plan.route,
@@ -232,7 +242,7 @@ impl Rescuer<'_, '_, '_> {
         match end {
             End::Answered(mut answered) if fine(self.x.response.status) => {
                 self.seen.error = error;
-                self.hide(fallback, Way::Elsewhere, status);
+                self.hide(fallback, to.way(), status);
                 let reason = self.trigger.as_str().as_bytes();
                 line(&mut self.x.scratch.reply, HEADER.as_bytes(), reason);
                 let after = self.deliver(&plan, &mut answered).await;
@@ -252,39 +262,81 @@ impl Rescuer<'_, '_, '_> {
         deliver::answer(worker, conn, x, plan, answered, self.body, self.seen).await
     }
 
-    /// Writes the request as it came, but for the route's prefix, with the reason why somebody else
-    /// is asked. `false`: it cannot be sent.
-    fn write_again(&mut self, prefix: Option<&str>) -> bool {
-        let x = &mut *self.x;
-        let mut scratch = std::mem::take(&mut x.scratch);
+    /// Writes the request as it came, but for the route's prefix and for what another route makes of it,
+    /// with the reason why somebody else is asked. The slot that is asked; none: it cannot be sent.
+    fn write_again(&mut self, fallback: &Fallback, to: &Elsewhere) -> Option<usize> {
+        let mut scratch = std::mem::take(&mut self.x.scratch);
         scratch.path.clear();
         scratch.host.clear();
         scratch.request.clear();
         // A lane's tag goes on, and one that is not believed stays behind, whoever is asked.
         scratch.request.extend_from_slice(&scratch.tag);
-        if let (Some(prefix), Some(chain)) = (prefix, &self.plan.route.chain) {
-            let token = Token::default();
-            let asked = Read::of(x).asked(self.conn, self.worker, &token);
-            chain.write_prefix(prefix, &asked, &mut scratch.path);
-        }
+        let led = self.lead(fallback, to, &mut scratch);
         let reason = self.trigger.as_str().as_bytes();
         line(&mut scratch.request, HEADER.as_bytes(), reason);
+        let x = &mut *self.x;
         x.scratch = scratch;
+        let (slot, gone) = led?;
         let decision = Decision {
             body: self.plan.decision.body,
-            request_gone: [self.plan.decision.request_gone[0], &[]],
+            request_gone: [self.plan.decision.request_gone[0], gone],
             ..Decision::default()
         };
         if x.outbound.is_empty() {
-            return super::prepare(self.worker, self.conn, x, &decision).is_ok();
+            let prepared = super::prepare(self.worker, self.conn, x, &decision);
+            return prepared.is_ok().then_some(slot);
         }
-        let Some(end) = memchr::memmem::find(&x.outbound, b"\r\n\r\n") else {
-            return false;
-        };
+        let end = memchr::memmem::find(&x.outbound, b"\r\n\r\n")?;
         let body = x.outbound.split_off(end + 4);
         super::write_head(self.worker, self.conn, x, &decision);
         x.outbound.extend_from_slice(&body);
-        true
+        Some(slot)
+    }
+
+    /// Writes path, host and fields as they are where somebody else is asked: the slot, and fields that
+    /// do not go there. None: another route refuses.
+    fn lead<'f>(
+        &self,
+        fallback: &Fallback,
+        to: &'f Elsewhere,
+        scratch: &mut Scratch,
+    ) -> Option<(usize, &'f [Box<[u8]>])> {
+        let token = Token::default();
+        let asked = Read::of(self.x).asked(self.conn, self.worker, &token);
+        let other = to.route.as_ref();
+        let own = fallback.bound.policy.prefix.as_deref();
+        let prefix = own.or_else(|| other.map(|route| &*route.prefix));
+        if let (Some(prefix), Some(chain)) = (prefix, &self.plan.route.chain) {
+            chain.write_prefix(prefix, &asked, &mut scratch.path);
+        }
+        let host = other.and_then(|route| route.host.as_deref());
+        scratch
+            .host
+            .extend_from_slice(host.unwrap_or_default().as_bytes());
+        let Some(chain) = other.and_then(|route| route.chain.as_deref()) else {
+            return Some((to.slot, &[]));
+        };
+        // Its plugins see a request of its own.
+        let path = std::mem::take(&mut scratch.path);
+        let host = std::mem::take(&mut scratch.host);
+        let own = Asked {
+            path: if path.is_empty() { asked.path } else { &path },
+            host: if host.is_empty() { asked.host } else { &host },
+            ..asked
+        };
+        let now = clock::nanos(Instant::now());
+        let decision = chain.decide(&own, self.table, now, scratch, Mode::Real);
+        if scratch.path.is_empty() {
+            scratch.path = path;
+        }
+        if scratch.host.is_empty() {
+            scratch.host = host;
+        }
+        let slot = decision.slot.unwrap_or(to.slot);
+        decision
+            .own
+            .is_none()
+            .then_some((slot, decision.request_gone[1]))
     }
 
     /// Answers with what is at hand.

@@ -8,7 +8,7 @@ use std::{
 use cardea_registry_api::{
     Fallback as Body, Invalid, Name, Plugin, Route,
     plugin::{Breadth, Kind, LastGood, Override},
-    service::BASELINE,
+    route::HostPattern,
 };
 
 use super::{
@@ -16,13 +16,17 @@ use super::{
     ab::trials,
     blue_green::{AtService, InUse, Sides},
     breaker::{self, Breaking},
-    fallback::{COVERED, Fallback, Rescue, Way, memory::Memory},
+    fallback::{COVERED, Elsewhere, Fallback, OtherRoute, Rescue, Way, memory::Memory},
     lanes::{self, Tagging},
     limit::{Counts, Limiter},
     mirror::{Copying, Mirror},
     said::{Head, Tally},
 };
-use crate::table::{Path, views::Want};
+use crate::table::views::Want;
+
+mod chain;
+
+use chain::{Views, find, put_together};
 
 /// A plugin, made ready.
 #[derive(Debug, Clone)]
@@ -135,7 +139,10 @@ impl Plugins {
             let mut head = head(&Way::VERDICTS[..COVERED]);
             // It is said where somebody asks, and is no event.
             let covered = Tally {
-                verdict: Way::VERDICTS[COVERED].into(),
+                verdict: match &fallback.route {
+                    Some(route) => format!("{} (route {route})", Way::VERDICTS[COVERED]).into(),
+                    None => Way::VERDICTS[COVERED].into(),
+                },
                 count: Arc::default(),
             };
             head.tallies = head.tallies.into_iter().chain([covered]).collect();
@@ -230,92 +237,102 @@ impl Plugins {
     }
 
     /// The plugins of a route: of each kind the narrowest. `slot` gives the table's slot of a view of
-    /// a service; `body` a stored body.
+    /// a service; `body` a stored body, `other` another route.
     pub(crate) fn of_route<'o>(
         &mut self,
         cluster: &Name,
         route: &Route,
         body: impl Fn(&Name) -> Option<&'o Arc<Body>>,
-        mut slot: impl FnMut(Want<'_>) -> usize,
+        other: impl Fn(&Name) -> Option<&'o Arc<Route>>,
+        slot: &mut dyn FnMut(Want<'_>) -> usize,
     ) -> Made {
         let (chosen, unknown) = self.narrowest(cluster, route);
-        let mut overrides = None;
-        let mut label = None;
-        let mut groups: Vec<Name> = Vec::new();
-        let mut baseline = false;
-        let mut stages = Vec::with_capacity(chosen.len());
-        for Ready { plugin, policy } in &chosen {
-            if let Policy::Override(policy) = policy {
-                overrides = Some((plugin.name.clone(), Arc::clone(policy)));
+        let asked = chosen.iter().find_map(|ready| match &ready.policy {
+            Policy::Stage(Stage::Fallback(fallback)) => fallback.bound.policy.route.as_ref(),
+            _ => None,
+        });
+        // No route stands in for itself.
+        let asked = asked.filter(|id| **id != route.id).and_then(&other);
+        let instead = asked.and_then(|asked| self.other_route(cluster, asked, slot));
+        let (mut stages, views) = self.stages(&chosen, &route.service);
+        find(&mut stages, route, &views, body, instead.as_ref(), slot);
+        put_together(route, stages, &views, unknown, slot)
+    }
+
+    /// A route as which a fallback answers: of its plugins only those count that say how a request goes
+    /// on. None: it would refuse.
+    fn other_route(
+        &mut self,
+        cluster: &Name,
+        route: &Route,
+        slot: &mut dyn FnMut(Want<'_>) -> usize,
+    ) -> Option<Elsewhere> {
+        let (mut chosen, unknown) = self.narrowest(cluster, route);
+        if unknown.is_some() {
+            return None;
+        }
+        chosen.retain(|ready| {
+            use Stage::{Gray, Lanes, Rewrite};
+            match &ready.policy {
+                Policy::BlueGreen(_) | Policy::Override(_) => true,
+                Policy::Stage(stage) => matches!(stage, Gray(_) | Lanes(_) | Rewrite(_)),
+                Policy::Break(_) | Policy::Unknown => false,
             }
-            let Some(stage) = self.stage(&plugin.name, policy, &route.service) else {
+        });
+        let (mut stages, views) = self.stages(&chosen, &route.service);
+        // Whoever is in a lane is led back to it on the next hop.
+        stages.retain(|stage| !matches!(stage, Stage::Lanes(_)));
+        let made = put_together(route, stages, &views, None, slot);
+        let whole = Want {
+            service: Some(&route.service),
+            ..Want::default()
+        };
+        Some(Elsewhere {
+            slot: made.slot.unwrap_or_else(|| slot(whole)),
+            route: Some(OtherRoute {
+                host: match &route.host {
+                    HostPattern::Exact(name) => Some(name.as_str().into()),
+                    HostPattern::Suffix(_) | HostPattern::Any => None,
+                },
+                prefix: route.prefix.as_str().into(),
+                chain: made.chain,
+            }),
+        })
+    }
+
+    /// The stages of plugins at a service, and the views of it that they need.
+    fn stages(&mut self, chosen: &[Ready], service: &Name) -> (Vec<Stage>, Views) {
+        let mut views = Views::default();
+        let mut stages = Vec::with_capacity(chosen.len());
+        for Ready { plugin, policy } in chosen {
+            if let Policy::Override(policy) = policy {
+                views.overrides = Some((plugin.name.clone(), Arc::clone(policy)));
+            }
+            let Some(stage) = self.stage(&plugin.name, policy, service) else {
                 continue;
             };
             match &stage {
                 Stage::Lanes(bound) => {
-                    label = Some((bound.policy.label.clone(), bound.head.shadow));
+                    views.label = Some((bound.policy.label.clone(), bound.head.shadow));
                 }
                 Stage::Ab(bound) => {
                     let variants = bound.policy.iter().flat_map(|trial| &trial.variants);
-                    groups.extend(variants.filter_map(|variant| variant.group.clone()));
+                    let groups = variants.filter_map(|variant| variant.group.clone());
+                    views.groups.extend(groups);
                 }
-                Stage::BlueGreen(at) => groups.extend(at.bound.policy.groups.iter().cloned()),
+                Stage::BlueGreen(at) => views.groups.extend(at.bound.policy.groups.iter().cloned()),
                 Stage::Gray(bound) => {
                     let rules = bound.policy.rules.iter();
-                    groups.extend(rules.map(|(_, group, _)| group.clone()));
-                    baseline = true;
+                    views
+                        .groups
+                        .extend(rules.map(|(_, group, _)| group.clone()));
+                    views.baseline = true;
                 }
                 _ => {}
             }
             stages.push(stage);
         }
-        // Lanes in shadow keep nobody out.
-        let outside = label.as_ref().filter(|(_, shadow)| !shadow);
-        let all = Want {
-            service: None,
-            address: None,
-            group: None,
-            outside: outside.map(|(label, _)| &**label),
-            overrides: overrides.as_ref(),
-        };
-        let plain = all.outside.is_none() && all.overrides.is_none();
-        let mut made = Made {
-            chain: None,
-            slot: (!plain).then(|| slot(all)),
-        };
-        let looks = unknown.is_some() || !stages.is_empty();
-        let mut chain = Chain {
-            unknown,
-            stages: stages.into(),
-            route: route.id.as_str().into(),
-            service: route.service.as_str().into(),
-            segments: segments(route),
-            ..Chain::default()
-        };
-        chain.slots.lanes = label.as_ref().map(|(label, _)| {
-            slot(Want {
-                outside: Some(label),
-                ..all
-            })
-        });
-        let mut group = |group: &str| {
-            slot(Want {
-                group: Some(group),
-                ..all
-            })
-        };
-        if baseline || !groups.is_empty() {
-            chain.slots.baseline = Some(group(BASELINE));
-        }
-        for name in groups {
-            if !chain.slots.named.contains_key(&name) {
-                let at = group(name.as_str());
-                chain.slots.named.insert(name, at);
-            }
-        }
-        find(&mut chain, all, body, slot);
-        made.chain = looks.then(|| Arc::new(chain));
-        made
+        (stages, views)
     }
 
     /// Of each kind the narrowest, in the order of the kinds, which is that of the stages; and one that
@@ -346,62 +363,6 @@ impl Plugins {
     }
 }
 
-/// Gives a chain's fallback and mirror what they name: `all` is the route's own view.
-fn find<'o>(
-    chain: &mut Chain,
-    all: Want<'_>,
-    body: impl Fn(&Name) -> Option<&'o Arc<Body>>,
-    mut slot: impl FnMut(Want<'_>) -> usize,
-) {
-    let rewriting = chain.stages.iter().find_map(|stage| match stage {
-        Stage::Rewrite(bound) if !bound.head.shadow => Some(Arc::clone(bound)),
-        _ => None,
-    });
-    let gone = rewriting
-        .as_ref()
-        .map_or(&[][..], |bound| bound.policy.reply_gone());
-    let not_sent = rewriting
-        .as_ref()
-        .map_or(&[][..], |bound| bound.policy.request_gone());
-    for stage in &mut chain.stages {
-        if let Stage::Mirror(mirror) = stage {
-            let policy = &mirror.bound.policy;
-            let at = slot(Want {
-                service: policy.service.as_ref(),
-                group: policy.group.as_ref().map(Name::as_str),
-                outside: all.outside,
-                overrides: None,
-                address: policy.address.as_ref(),
-            });
-            mirror.find(at, not_sent);
-        }
-        if let Stage::Fallback(fallback) = stage {
-            let policy = &fallback.bound.policy;
-            let want = Want {
-                address: None,
-                service: policy.service.as_ref(),
-                group: policy.group.as_ref().map(Name::as_str),
-                outside: all.outside,
-                overrides: all.overrides.filter(|_| policy.service.is_none()),
-            };
-            let asks = want.service.is_some() || want.group.is_some();
-            let elsewhere = asks.then(|| slot(want));
-            fallback.find(policy.body.as_ref().and_then(&body), elsewhere, gone);
-        }
-    }
-}
-
 fn bound<T>(head: Head, policy: T) -> Arc<Bound<T>> {
     Arc::new(Bound { head, policy })
-}
-
-fn segments(route: &Route) -> usize {
-    let mut count = 0;
-    if let Ok(path) = Path::parse(route.prefix.as_str().as_bytes()) {
-        path.segments(|_| {
-            count += 1;
-            true
-        });
-    }
-    count
 }

@@ -11,7 +11,7 @@ use cardea_registry_api::{
     plugin::{FallbackCause, FallbackPolicy},
 };
 
-use super::{Bound, Mode, condition::Condition, decision::Case};
+use super::{Bound, Chain, Mode, condition::Condition, decision::Case};
 use crate::{
     grpc,
     plugin::asked::Asked,
@@ -62,7 +62,9 @@ pub(crate) enum Way {
     /// What the service last answered well.
     LastGood,
     /// Another service, or a group.
-    Elsewhere,
+    Service,
+    /// Another route.
+    Route,
     /// A stored body.
     Stored,
     /// Nowhere: the error went out.
@@ -70,11 +72,18 @@ pub(crate) enum Way {
 }
 
 /// What a fallback says while nothing has gone wrong yet.
-pub(crate) const COVERED: usize = 4;
+pub(crate) const COVERED: usize = 5;
 
 impl Way {
     /// By index, with [`COVERED`] behind them.
-    pub(crate) const VERDICTS: [&str; 5] = ["last_good", "service", "stored", "failed", "covered"];
+    pub(crate) const VERDICTS: [&str; 6] = [
+        "last_good",
+        "service",
+        "route",
+        "stored",
+        "failed",
+        "covered",
+    ];
 
     /// For logs and labels: a closed set.
     pub(crate) const fn as_str(self) -> &'static str {
@@ -93,8 +102,9 @@ pub(crate) struct Rescue {
     pub(crate) body: Option<Name>,
     status: Option<u16>,
     pub(crate) memory: Option<Arc<Memory>>,
-    /// Stands in for the route's prefix at another service.
+    /// Stands in for the route's prefix where somebody else is asked.
     pub(crate) prefix: Option<Box<str>>,
+    pub(crate) route: Option<Name>,
     pub(crate) service: Option<Name>,
     pub(crate) group: Option<Name>,
 }
@@ -115,6 +125,7 @@ impl Rescue {
             status: policy.status,
             memory,
             prefix: policy.prefix.as_ref().map(|p| p.as_str().into()),
+            route: policy.route.clone(),
             service: policy.service.clone(),
             group: policy.group.clone(),
         })
@@ -126,10 +137,37 @@ impl Rescue {
 pub(crate) struct Fallback {
     pub(crate) bound: Arc<Bound<Rescue>>,
     pub(crate) stored: Option<Stored>,
-    /// The slot of another service, or of a group.
-    pub(crate) elsewhere: Option<usize>,
+    pub(crate) elsewhere: Option<Elsewhere>,
     /// Fields of another service's answer that do not go on.
     pub(crate) gone: Box<[Box<[u8]>]>,
+}
+
+/// Who is asked instead.
+#[derive(Debug, Clone)]
+pub(crate) struct Elsewhere {
+    /// The slot of another service, or of a group.
+    pub(crate) slot: usize,
+    pub(crate) route: Option<OtherRoute>,
+}
+
+/// The route as which is answered.
+#[derive(Debug, Clone)]
+pub(crate) struct OtherRoute {
+    /// What a request of its own has as its host; none: it takes more than one.
+    pub(crate) host: Option<Box<str>>,
+    pub(crate) prefix: Box<str>,
+    /// Those of its plugins that say how a request goes on; none: there are none.
+    pub(crate) chain: Option<Arc<Chain>>,
+}
+
+impl Elsewhere {
+    /// How an answer from there is called.
+    pub(crate) fn way(&self) -> Way {
+        match self.route {
+            Some(_) => Way::Route,
+            None => Way::Service,
+        }
+    }
 }
 
 /// A stored body, as it is answered.
@@ -155,7 +193,7 @@ impl Fallback {
     pub(super) fn find(
         &mut self,
         body: Option<&Arc<cardea_registry_api::Fallback>>,
-        elsewhere: Option<usize>,
+        elsewhere: Option<Elsewhere>,
         gone: &[Box<[u8]>],
     ) {
         self.stored = body.map(|body| Stored {
@@ -163,9 +201,12 @@ impl Fallback {
             content_type: body.content_type.as_str().into(),
             body: body.body.clone(),
         });
-        self.elsewhere = elsewhere;
+        let other = elsewhere.as_ref().and_then(|to| to.route.as_ref());
+        let chain = other.and_then(|route| route.chain.as_deref());
+        let theirs = chain.map_or(&[][..], Chain::reply_gone);
         let own: Box<[u8]> = HEADER.as_bytes().into();
-        self.gone = gone.iter().cloned().chain([own]).collect();
+        self.gone = gone.iter().chain(theirs).cloned().chain([own]).collect();
+        self.elsewhere = elsewhere;
     }
 
     /// The stage: stands ready for the requests it covers.

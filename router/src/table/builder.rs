@@ -237,7 +237,8 @@ impl Builder {
             let next = u32::try_from(route_indexes.len()).unwrap_or(u32::MAX);
             let index = *route_indexes.entry(route.id.clone()).or_insert(next);
             let body = |name: &Name| objects.fallback(name);
-            let made = plugins.of_route(cluster, route, body, |want| {
+            let other = |id: &Name| objects.route(id);
+            let made = plugins.of_route(cluster, route, body, other, &mut |want| {
                 if let Some(address) = want.address {
                     return addresses.slot(address, cluster, upstreams, next_peer);
                 }

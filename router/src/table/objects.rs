@@ -367,6 +367,10 @@ impl Objects {
         self.plugins.values().map(|(plugin, _)| plugin)
     }
 
+    pub(crate) fn route(&self, id: &Name) -> Option<&Arc<Route>> {
+        self.routes.get(id)
+    }
+
     pub(crate) fn fallback(&self, name: &Name) -> Option<&Arc<Fallback>> {
         self.fallbacks.get(name)
     }

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{Invalid, Name, Span, invalid::Check, route::PathPrefix};
 
-/// What is answered in place of an error: the last good answer, another service's, or a stored body,
-/// in this order of those that are given. Where none of them is to be had, the error goes out.
+/// What is answered in place of an error: the last good answer, another service's or route's, or a stored
+/// body, in this order of those that are given. Where none of them is to be had, the error goes out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
@@ -29,13 +29,16 @@ pub struct FallbackPolicy {
     pub service: Option<Name>,
     /// The group of `service` (or of the route's own service) that is asked.
     pub group: Option<Name>,
-    /// Stands in for the route's prefix when `service` is asked; `/` takes it away.
+    /// Answer as this route would: its service, its rewriting, its time-outs. It is asked once.
+    pub route: Option<Name>,
+    /// Stands in for the route's prefix when somebody else is asked; `/` takes it away. Default: the
+    /// prefix of `route`, or none.
     pub prefix: Option<PathPrefix>,
     /// Answer with this stored body (an object of kind `fallback`).
     pub body: Option<Name>,
     /// The status of the stored body. Default: the one that is stored with it, or 200.
     pub status: Option<u16>,
-    /// Calls of gRPC, too: only `service` and `group` can answer them. Default false.
+    /// Calls of gRPC, too: only `service`, `group` and `route` can answer them. Default false.
     pub grpc: bool,
 }
 
@@ -91,6 +94,7 @@ impl Default for FallbackPolicy {
             last_good: None,
             service: None,
             group: None,
+            route: None,
             prefix: None,
             body: None,
             status: None,
@@ -113,9 +117,9 @@ impl Default for LastGood {
 }
 
 impl FallbackPolicy {
-    /// Whether another service, or another part of the same one, is asked.
+    /// Whether another service or route, or another part of the same one, is asked.
     pub fn asks_elsewhere(&self) -> bool {
-        self.service.is_some() || self.group.is_some()
+        self.service.is_some() || self.group.is_some() || self.route.is_some()
     }
 
     /// Checks what the types alone cannot.
@@ -126,7 +130,12 @@ impl FallbackPolicy {
         check.ensure(
             self.body.is_some() || self.last_good.is_some() || self.asks_elsewhere(),
             "",
-            "say what is answered: `body`, `last_good`, `service` or `group`",
+            "say what is answered: `body`, `last_good`, `service`, `group` or `route`",
+        );
+        check.ensure(
+            self.route.is_none() || (self.service.is_none() && self.group.is_none()),
+            "route",
+            "a route has its own service and groups: leave `service` and `group` out",
         );
         check.ensure(
             !self.statuses.is_empty() || !self.causes.is_empty(),
@@ -146,7 +155,7 @@ impl FallbackPolicy {
         check.ensure(
             self.prefix.is_none() || self.asks_elsewhere(),
             "prefix",
-            "only a request to `service` or `group` has one",
+            "only a request to a `service`, `group` or `route` has one",
         );
         check.ensure(
             self.status.is_none() || self.body.is_some(),
@@ -162,7 +171,7 @@ impl FallbackPolicy {
         check.ensure(
             !self.grpc || self.asks_elsewhere(),
             "grpc",
-            "a call of gRPC can only be answered by a `service` or `group`",
+            "a call of gRPC can only be answered by a `service`, `group` or `route`",
         );
         if let Some(last_good) = &self.last_good {
             check.merge("last_good", last_good.check());
@@ -227,6 +236,7 @@ mod tests {
         assert_eq!(policy.causes, FallbackCause::ALL);
         let policy = read("causes = [\"limit\"]\nstatuses = []\n[last_good]\n").unwrap();
         assert_eq!(policy.last_good, Some(LastGood::default()));
+        read("route = \"r\"\nprefix = \"/\"\ngrpc = true").unwrap();
     }
 
     #[test]
@@ -244,6 +254,11 @@ mod tests {
             ("service = \"s\"\nstatus = 200", "status: it is the status"),
             ("body = \"b\"\nprefix = \"/x\"", "prefix: only a request"),
             ("body = \"b\"\ngrpc = true", "grpc: a call of gRPC"),
+            (
+                "route = \"r\"\nservice = \"s\"",
+                "route: a route has its own",
+            ),
+            ("route = \"r\"\ngroup = \"g\"", "route: a route has its own"),
             ("[last_good]\nttl = \"0s\"", "last_good.ttl: between"),
             ("[last_good]\nsize = 0", "last_good.size: between"),
             ("[last_good]\nmemory = 1", "last_good.memory: between"),

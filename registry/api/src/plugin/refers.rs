@@ -143,6 +143,10 @@ impl Plugin {
                 fallback.service.as_ref(),
                 fallback.group.as_ref(),
             ));
+            all.extend(fallback.route.as_ref().map(|route| Reference {
+                at: At::new("fallback.route", [0, 0]),
+                to: To::Route(route),
+            }));
         }
         if let Some(mirror) = &self.mirror {
             all.extend(elsewhere(
@@ -365,6 +369,9 @@ impl<'s, 'a, W: World> Search<'s, 'a, W> {
         self.way.push(place);
         for one in self.at(place) {
             for (field, next) in &one.leads {
+                if self.is_left_out(one, place, *next) {
+                    continue;
+                }
                 if let Some(at) = self.way.iter().position(|before| before == next) {
                     let way: Vec<String> = self.way[at..]
                         .iter()
@@ -388,6 +395,21 @@ impl<'s, 'a, W: World> Search<'s, 'a, W> {
         self.way.pop();
         self.done.insert(place);
         None
+    }
+
+    /// Whether a plugin does not lead from here on to there, since that is where it leads all others: a
+    /// fallback that is bound to more than a service does not rescue whom it asks.
+    fn is_left_out(&self, one: &Leading<'_>, from: Place<'_>, to: Place<'_>) -> bool {
+        let wide = one.plugin.breadth() < Breadth::Service;
+        let same = from == to
+            || match (from, to) {
+                (Place::Route(id), Place::Service(name)) => {
+                    let route = self.world.route(id);
+                    route.is_some_and(|route| route.service == *name)
+                }
+                _ => false,
+            };
+        one.kind == Kind::Fallback && wide && same
     }
 
     /// The plugins that lead on from a place. A service is entered by any of its routes.

@@ -121,6 +121,39 @@ fn what_a_plugin_names_stays() {
 }
 
 #[test]
+fn a_route_that_rescues_another_stays_and_is_not_rescued_by_it() {
+    let mut state = site();
+    let rescue = |on: &str, to: &str| {
+        plugin(serde_json::json!({"name": on, "route": on, "fallback": {"route": to}}))
+    };
+    let (_, why) = refused(&mut state, &[rescue("search", "shp")]);
+    assert!(
+        why.starts_with("fallback.route: there is no route `shp`"),
+        "{why}"
+    );
+    let spare = || put_route("spare", "s", "shop");
+    let both = [rescue("search", "spare"), spare()];
+    state.apply_all(&both, 1).unwrap();
+    let delete = Change::DeleteRoute {
+        id: name("spare"),
+        expected: ANY,
+    };
+    let (_, why) = refused(&mut state, &[delete]);
+    assert_eq!(
+        why,
+        "plugin `search` names route `spare` in `fallback.route`: change or delete it first"
+    );
+    let (_, why) = refused(&mut state, &[rescue("spare", "search")]);
+    assert!(
+        why.starts_with("fallback.route: leads back to where it began: route"),
+        "{why}"
+    );
+    // For everything but itself.
+    let all = serde_json::json!({"name": "all", "fallback": {"service": "shop"}});
+    state.apply_all(&[plugin(all)], 1).unwrap();
+}
+
+#[test]
 fn stored_bodies_have_a_bound_together() {
     let mut state = fresh();
     let body = |n: usize, size: usize| Change::PutFallback {

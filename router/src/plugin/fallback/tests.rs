@@ -67,6 +67,66 @@ fn covered<T>(
     decision.fallback.map(see)
 }
 
+/// Another route comes with its service, its policy and those plugins that say how a request goes on.
+#[test]
+fn another_route_follows_its_object_and_its_plugins() {
+    let rescue = "name = \"f\"\nroute = \"shop\"\n[fallback]\nroute = \"other\"\n";
+    let mut world = world(&[
+        rescue,
+        "name = \"w\"\nroute = \"other\"\n[rewrite.response]\nremove = [\"x-theirs\"]\n",
+        "name = \"o\"\nroute = \"other\"\n[override]\nattempts = 0\n",
+        "name = \"r\"\nroute = \"other\"\n[respond]\nstatus = 418\n",
+        "name = \"g\"\nroute = \"other\"\n[fallback]\nroute = \"shop\"\n",
+    ]);
+    let see = |world: &World| {
+        let table = world.shared.table_full().unwrap();
+        let chain = table.route(b"h", b"/shop/x").unwrap().chain.clone();
+        let Stage::Fallback(fallback) = &chain.unwrap().stages[0] else {
+            panic!("it is the first stage");
+        };
+        fallback.clone()
+    };
+    assert!(see(&world).elsewhere.is_none(), "it is not there");
+    world.route(route("other", "other.test", "/spare", "spare"));
+    world.publish(Instant::now());
+    let fallback = see(&world);
+    let gone = [&b"x-theirs"[..], HEADER.as_bytes()].map(Box::from).into();
+    assert_eq!(fallback.gone, gone);
+    let to = fallback.elsewhere.unwrap();
+    assert_eq!(to.way(), Way::Route);
+    let table = world.shared.table_full().unwrap();
+    let upstream = table.upstream_at(to.slot).unwrap();
+    assert_eq!(upstream.service().as_str(), "spare");
+    assert_eq!(upstream.policy().retries.attempts, 0);
+    let other = to.route.unwrap();
+    assert_eq!(
+        (other.host.as_deref(), &*other.prefix),
+        (Some("other.test"), "/spare")
+    );
+    let chain = other.chain.unwrap();
+    assert_eq!(chain.stages.len(), 1, "it rewrites");
+
+    world.route(route("other", "*.test", "/", "cart"));
+    world.publish(Instant::now());
+    let to = see(&world).elsewhere.unwrap();
+    let table = world.shared.table_full().unwrap();
+    let upstream = table.upstream_at(to.slot).unwrap();
+    assert_eq!(upstream.service().as_str(), "cart");
+    assert_eq!(to.route.unwrap().host, None);
+    // A plugin that has to be there, and that nobody here knows: the route would refuse.
+    let later = "name = \"x\"\nroute = \"other\"\nrequired = true\n[later]\n";
+    world.plugin(toml::from_str(later).unwrap());
+    world.publish(Instant::now());
+    assert!(see(&world).elsewhere.is_none());
+    // No route stands in for itself.
+    let own = rescue
+        .replace("route = \"shop\"\n", "")
+        .replace("other", "shop");
+    world.plugin(plugin(&own));
+    world.publish(Instant::now());
+    assert!(see(&world).elsewhere.is_none());
+}
+
 #[test]
 fn requests_are_covered_by_method_condition_and_protocol() {
     let method = |method: &'static [u8]| Asked {
@@ -164,7 +224,11 @@ fn a_stored_body_follows_its_object_and_a_target_its_service() {
         };
         let stored = fallback.stored.clone();
         let stored = stored.map(|s| (s.status, s.body.as_bytes().to_vec()));
-        (stored, fallback.elsewhere.unwrap(), fallback.gone.clone())
+        (
+            stored,
+            fallback.elsewhere.as_ref().unwrap().slot,
+            fallback.gone.clone(),
+        )
     };
     let (stored, slot, gone) = see(&world);
     assert_eq!(stored, None);

@@ -113,6 +113,58 @@ fn two_services_do_not_rescue_each_other() {
     assert!(error.message.starts_with("leads back"), "{}", error.message);
 }
 
+#[test]
+fn a_route_that_rescues_is_there_and_is_not_rescued_by_whom_it_rescues() {
+    assert_eq!(
+        said("route = \"search\"\n[plugin.fallback]\nroute = \"shp\""),
+        "fallback.route: there is no route `shp`; did you mean `shop`?"
+    );
+    let rescue = |from: &str, to: &str| {
+        format!(
+            "[[plugin]]\nname = \"{from}\"\nroute = \"{from}\"\n[plugin.fallback]\nroute = \"{to}\"\n"
+        )
+    };
+    let one = rescue("search", "shop");
+    let world = site(&one);
+    world.check_complete().unwrap();
+    let (shop, plugin) = ("shop".parse().unwrap(), &world.plugins[0]);
+    let at = plugin.names(Thing::Route, &shop);
+    assert_eq!(at.as_deref(), Some("fallback.route"));
+    let line = format!("{one}{}", rescue("shop", "shop-2"));
+    site(&line).check_complete().unwrap();
+    for back in ["shop", "search"] {
+        let both = site(&format!("{one}{}", rescue("shop", back)));
+        let error = both.check_complete().unwrap_err().errors.remove(0);
+        assert!(error.message.starts_with("leads back"), "{}", error.message);
+        assert_eq!(error.field, "plugin[1].fallback.route");
+    }
+}
+
+/// What rescues all others is not rescued by itself; what it rescues does not rescue it.
+#[test]
+fn a_fallback_of_everything_leaves_out_whom_it_asks() {
+    let globe = |to: &str| format!("[[plugin]]\nname = \"all\"\n[plugin.fallback]\n{to}\n");
+    let narrow = |bound: &str, to: &str| {
+        format!("[[plugin]]\nname = \"own\"\n{bound}\n[plugin.fallback]\n{to}\n")
+    };
+    let looped = |plugins: &str| site(plugins).check_complete().is_err();
+    let (to_shop, as_shop) = ("service = \"shop\"", "route = \"shop\"");
+    for to in [to_shop, as_shop] {
+        assert!(!looped(&globe(to)), "{to}");
+        // Bound to whom it asks, it can only be a mistake.
+        assert!(looped(&narrow("service = \"shop\"", to)), "{to}");
+        // Two that rescue each other, by whatever binding.
+        let back = narrow("service = \"shop\"", "service = \"search\"");
+        assert!(looped(&format!("{}{back}", globe(to))), "{to}");
+    }
+    let aside = narrow("service = \"search\"", as_shop);
+    assert!(!looped(&format!("{}{aside}", globe(to_shop))));
+    // A copy of everything to one service is a copy of its own requests, too.
+    assert!(looped(
+        "[[plugin]]\nname = \"m\"\n[plugin.mirror]\nservice = \"shop\"\n"
+    ));
+}
+
 /// What leads on is handed in, so that this holds whichever kinds do.
 fn around(plugins: &str, leads: &[(&str, Place<'_>)]) -> Option<(String, String)> {
     let world = site(plugins);
