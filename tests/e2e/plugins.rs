@@ -3,7 +3,6 @@
 use std::{
     fmt::Write,
     process::{Command, Output},
-    time::{Duration, Instant},
 };
 
 use cardea_registry_api::{
@@ -15,7 +14,6 @@ use cardea_tests::{
     backend::Backend,
     binary,
     http1::{self, Connection, Response},
-    load::{Plan, percentile},
     process,
     site::{CLUSTER, SOON, Site, Token, address_of, key, name},
     wait,
@@ -24,6 +22,8 @@ use serde_json::{Value, json};
 
 use crate::gate;
 
+mod change;
+mod commands;
 mod examples;
 mod unknown;
 
@@ -48,6 +48,11 @@ impl Shop {
         for (backend, version) in backends.iter().zip(["1", "2"]) {
             let registration = Registration {
                 version: version.to_owned(),
+                // Counts only where a plugin of lanes does.
+                labels: (version == "2")
+                    .then(|| ("lane".to_owned(), "b".to_owned()))
+                    .into_iter()
+                    .collect(),
                 source: cardea_registry_api::Source::Manual,
                 lease: None,
                 ..Registration::at(address_of(backend.address()))
@@ -248,158 +253,6 @@ async fn kinds_that_choose_and_change_do_what_they_say() {
     assert_eq!(shop.ask("GET", "/slow?ms=100", "").await.status, 200);
 }
 
-/// Two forms of a policy between which a request can tell: its header lines, and what shows which form
-/// holds.
-struct Toggle {
-    kind: &'static str,
-    forms: [Value; 2],
-    headers: &'static str,
-    path: &'static str,
-    shows: fn(&Response) -> String,
-    signs: [&'static str; 2],
-}
-
-/// Policies whose every change can be seen with a request that the load does not make.
-fn toggles() -> Vec<Toggle> {
-    let header = |answer: &Response| answer.header("x-mark").unwrap_or_default().to_owned();
-    let status: fn(&Response) -> String = |answer| answer.status.to_string();
-    let who: fn(&Response) -> String = |answer| answer.text().split(' ').next().unwrap().to_owned();
-    let only = json!({"key": "header:x-probe", "present": true});
-    let mark = |text: &str| json!({"rewrite": {"response": {"set": {"X-Mark": text}}}});
-    let variant = |text: &str| {
-        json!({"ab": {"experiments": [{"name": "e", "key": "header:x-probe",
-            "response_header": "X-Mark", "variants": [{"name": text}]}]}})
-    };
-    let toggle = |kind, forms, shows, signs| Toggle {
-        kind,
-        forms,
-        headers: "X-Probe: 1\r\n",
-        path: "/echo",
-        shows,
-        signs,
-    };
-    vec![
-        toggle(
-            "restrict",
-            [
-                json!({"restrict": {"head": 4096}}),
-                json!({"restrict": {"head": 2000}}),
-            ],
-            status,
-            ["200", "431"],
-        ),
-        toggle(
-            "limit",
-            [
-                json!({"limit": {"rate": 1, "per": "minute", "key": "header:x-nobody"}}),
-                json!({"limit": {"rate": 1, "per": "minute", "burst": 1, "key": "header:x-probe"}}),
-            ],
-            status,
-            ["200", "429"],
-        ),
-        toggle(
-            "redirect",
-            [301, 302].map(|s| json!({"redirect": {"to": "/x", "status": s, "when": only}})),
-            status,
-            ["301", "302"],
-        ),
-        toggle(
-            "respond",
-            [201, 202].map(|s| json!({"respond": {"status": s, "when": only}})),
-            status,
-            ["201", "202"],
-        ),
-        toggle("ab", [variant("a"), variant("b")], header, ["e=a", "e=b"]),
-        toggle(
-            "gray",
-            ["new", "baseline"].map(|g| json!({"gray": {"rules": [{"group": g, "when": only}]}})),
-            who,
-            ["new", "old"],
-        ),
-        toggle(
-            "rewrite",
-            [mark("one"), mark("two")],
-            header,
-            ["one", "two"],
-        ),
-        Toggle {
-            kind: "override",
-            forms: [
-                json!({"override": {"first_byte": "10s", "attempts": 0}}),
-                json!({"override": {"first_byte": "40ms", "attempts": 0}}),
-            ],
-            headers: "",
-            path: "/slow?ms=80",
-            shows: status,
-            signs: ["200", "504"],
-        },
-    ]
-}
-
-/// Waits until a request shows that a form holds; how long after `since`.
-async fn changed(shop: &Shop, toggle: &Toggle, form: usize, since: Instant) -> Duration {
-    let mut headers = toggle.headers.to_owned();
-    if toggle.kind == "restrict" {
-        write!(headers, "X-Long: {}\r\n", "x".repeat(3000)).unwrap();
-    }
-    let request = format!(
-        "GET {} HTTP/1.1\r\nHost: {HOST}\r\n{headers}\r\n",
-        toggle.path
-    );
-    let router = shop.site.routers[0].traffic();
-    let limit = Instant::now() + SOON;
-    loop {
-        let asked = Instant::now();
-        let mut connection = Connection::open(router, SOON).await.unwrap();
-        let answer = connection.exchange(request.as_bytes(), SOON).await.unwrap();
-        let sign = (toggle.shows)(&answer);
-        // What was asked once the change held shows it; how long the answer took is not its delay.
-        if sign == toggle.signs[form] {
-            return asked.saturating_duration_since(since);
-        }
-        assert!(Instant::now() < limit, "{}: still {sign}", toggle.kind);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn changes_under_load_fail_no_request_and_hold_within_milliseconds() {
-    let _machine = gate::alone().await;
-    let shop = Shop::start("plugin-changes").await;
-    let router = shop.site.routers[0].traffic();
-    let client = shop.site.client();
-    for toggle in toggles() {
-        shop.put(toggle.forms[0].clone()).await;
-        let load = Plan::new(router, HOST, 300.0)
-            .connections(8)
-            .label(toggle.kind)
-            .start();
-        load.pass(50, SOON).await;
-        let rounds = if toggle.kind == "rewrite" { 100 } else { 10 };
-        let mut delays = Vec::new();
-        for round in 1..=rounds {
-            let form = round % 2;
-            let plugin = plugin(&toggle.forms[form]);
-            client.put_plugin(&plugin, Precondition::Any).await.unwrap();
-            let answered = Instant::now();
-            let delay = changed(&shop, &toggle, form, answered).await;
-            delays.push(u32::try_from(delay.as_micros()).unwrap());
-        }
-        load.pass(100, SOON).await;
-        let report = load.stop().await;
-        delays.sort_unstable();
-        println!(
-            "{:9} {rounds:3} changes: the API's answer → the changed behaviour p50 {:.2} ms, \
-             p99 {:.2} ms (aim 20); {} requests, {} failed",
-            toggle.kind,
-            percentile(&delays, 500) / 1000.0,
-            percentile(&delays, 990) / 1000.0,
-            report.sent,
-            report.failed
-        );
-        report.assert_clean();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_policy_is_refused_by_name_and_a_good_one_is_taken_back() {
     let _machine = gate::shared().await;
@@ -551,122 +404,4 @@ async fn a_file_means_the_same_with_and_without_a_registry() {
         );
     }
     drop(alone);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ctl_shows_and_changes_plugins() {
-    let _machine = gate::shared().await;
-    let shop = Shop::start("plugin-ctl").await;
-    let site = &shop.site;
-    let gray = json!({"gray": {"rules": [
-        {"group": "new", "when": {"key": "header:x-user", "is": ["u1"]}}]}});
-    shop.put(gray).await;
-    let table = ok(site, &["plugins", "list"]);
-    for word in ["PLUGIN", "p ", "gray", "route shop.test", " on "] {
-        assert!(table.contains(word), "{word}: {table}");
-    }
-    let why = ok(
-        site,
-        &["explain", "GET", "http://shop.test/", "-H", "X-User: u1"],
-    );
-    assert!(why.contains('p') && why.contains("new"), "{why}");
-
-    let settle = || async {
-        site.settled().await;
-        shop.who("/", "X-User: u1\r\n").await
-    };
-    assert_eq!(settle().await, "new");
-    ok(site, &["plugins", "shadow", "p", "--dry-run"]);
-    assert!(!ok(site, &["plugins", "list"]).contains("shadow"));
-    ok(site, &["plugins", "shadow", "p"]);
-    let log = site.routers[0]
-        .data_dir()
-        .with_file_name("router-1-access.log");
-    settle().await;
-    wait::until("the log has the shadow's verdict", SOON, || async {
-        let text = std::fs::read_to_string(&log).ok()?;
-        text.contains("\"p~new\"").then_some(())
-    })
-    .await;
-    ok(site, &["plugins", "shadow", "p", "--off"]);
-    assert_eq!(settle().await, "new");
-    ok(site, &["plugins", "disable", "p"]);
-    assert!(ok(site, &["plugins", "list"]).contains(" off "));
-    ok(site, &["plugins", "unbind", "p"]);
-    assert!(ok(site, &["plugins", "list"]).contains("everything"));
-    let nowhere = ctl(site, &["plugins", "bind", "p", "--service", "shpo"]);
-    let words = String::from_utf8_lossy(&nowhere.stderr).into_owned();
-    assert!(
-        words.contains("service: there is no service `shpo`; did you mean `shop`?"),
-        "{words}"
-    );
-    ok(site, &["plugins", "bind", "p", "--service", "shop"]);
-    assert_eq!(settle().await, "new");
-    let one: Value = serde_json::from_str(&ok(site, &["plugins", "get", "p", "--json"])).unwrap();
-    assert_eq!(
-        (&one["service"], &one["enabled"]),
-        (&json!("shop"), &json!(true))
-    );
-    let kinds = ok(site, &["plugins", "schema"]);
-    assert!(
-        kinds.contains("restrict") && kinds.contains("override"),
-        "{kinds}"
-    );
-    let schema: Value = serde_json::from_str(&ok(site, &["plugins", "schema", "gray"])).unwrap();
-    assert_eq!(schema["required"], json!(["name", "gray"]));
-    let missing = ctl(site, &["plugins", "schema", "grey"]);
-    assert!(String::from_utf8_lossy(&missing.stderr).contains("did you mean `gray`"));
-    ok(site, &["plugins", "delete", "p", "--yes"]);
-    assert_eq!(ok(site, &["get", "plugins"]).lines().count(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ctl_shows_and_changes_groups_and_bodies() {
-    let _machine = gate::shared().await;
-    let shop = Shop::start("plugin-groups").await;
-    let site = &shop.site;
-    shop.put(json!({"gray": {"rules": [{"group": "new"}]}}))
-        .await;
-    let groups = ok(site, &["groups", "list"]);
-    assert!(
-        groups.contains("version=2") && groups.contains("baseline"),
-        "{groups}"
-    );
-    ok(
-        site,
-        &["groups", "set", "shop", "blue", "zone=a", "version=3"],
-    );
-    let out = ctl(site, &["groups", "unset", "shop", "new"]);
-    let words = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert!(
-        !out.status.success() && words.contains("plugin `p`"),
-        "{words}"
-    );
-    ok(site, &["groups", "unset", "shop", "blue", "--dry-run"]);
-    ok(site, &["groups", "unset", "shop", "blue"]);
-    assert!(!ok(site, &["groups", "list", "shop"]).contains("blue"));
-
-    let body = "<p>later \u{2603}</p>";
-    site.scratch.write("sorry.html", body);
-    ok(
-        site,
-        &["fallback", "put", "sorry", "sorry.html", "--dry-run"],
-    );
-    assert!(!ok(site, &["fallback", "list"]).contains("sorry"));
-    ok(
-        site,
-        &["fallback", "put", "sorry", "sorry.html", "--status", "503"],
-    );
-    ok(site, &["fallback", "put", "sorry", "sorry.html"]);
-    assert_eq!(ok(site, &["fallback", "get", "sorry"]), body);
-    let list = ok(site, &["get", "fallbacks"]);
-    assert!(
-        list.contains("text/html; charset=utf-8") && list.contains("16 B"),
-        "{list}"
-    );
-    assert!(
-        !ctl(site, &["fallback", "delete", "sorry"]).status.success(),
-        "it asks"
-    );
-    ok(site, &["fallback", "delete", "sorry", "--yes"]);
 }
