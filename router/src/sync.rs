@@ -127,6 +127,7 @@ impl Sync {
             settings,
             shared,
         };
+        sync.recall_share();
         if !handed.is_some_and(|table| sync.take_handed(table)) {
             sync.restore();
         }
@@ -159,6 +160,31 @@ impl Sync {
                 tracing::warn!(%error, "the running router's table is not taken over");
                 false
             }
+        }
+    }
+
+    /// Takes this router's share of divided limits to be what it last was: with the whole of them, a
+    /// restart while the registry is away would let through what all routers together may.
+    fn recall_share(&self) {
+        let Some(dir) = &self.settings.state_dir else {
+            return;
+        };
+        if let Some(routers) = disk::read_routers(dir, &self.settings.cluster) {
+            let now = clock::millis(Instant::now());
+            self.shared.plugins.share.routers(routers, now);
+        }
+    }
+
+    /// Keeps the number of routers for the next start.
+    async fn keep_share(&self, routers: u64) {
+        let Some(dir) = self.settings.state_dir.clone() else {
+            return;
+        };
+        let cluster = self.settings.cluster.clone();
+        let write = move || disk::write_routers(&dir, &cluster, routers);
+        let written = tokio::task::spawn_blocking(write).await;
+        if let Ok(Err(error)) = written {
+            tracing::warn!(%error, "the next start will not know how many routers there are");
         }
     }
 
@@ -232,13 +258,15 @@ impl Sync {
                 pulled = self.client.pull(&pull) => pulled,
                 _ = names.changed() => continue,
             };
+            let mut news = None;
             if let Ok(Pulled::NotModified { routers, .. } | Pulled::Update { routers, .. }) =
                 &pulled
             {
                 self.identity.heard.send_replace(id);
                 if let Some(routers) = routers {
                     let now = clock::millis(Instant::now());
-                    self.shared.plugins.share.routers(*routers, now);
+                    let share = &self.shared.plugins.share;
+                    news = share.routers(*routers, now).then_some(*routers);
                 }
             }
             let pause = match pulled {
@@ -255,6 +283,9 @@ impl Sync {
                 Ok(Pulled::Update { update, .. }) => self.take(&update),
                 Err(error) => Some(self.failed(&error)),
             };
+            if let Some(routers) = news {
+                self.keep_share(routers).await;
+            }
             match pause {
                 None => self.backoff.reset(),
                 Some(at_least) => tokio::select! {

@@ -18,12 +18,12 @@ const UNIT: u64 = 64;
 const TIME: u64 = 1 << 28;
 
 impl Share {
-    /// So many routers are live at `now`, in milliseconds.
-    pub(crate) fn routers(&self, count: u64, now: u64) {
+    /// So many routers are live at `now`, in milliseconds; whether that is news.
+    pub(crate) fn routers(&self, count: u64, now: u64) -> bool {
         let count = count.clamp(1, MOST);
         let word = self.0.load(Relaxed);
         if word & MOST == count {
-            return;
+            return false;
         }
         // The first number counts at once: there is nothing that it could differ from.
         let before = if word == 0 {
@@ -33,6 +33,7 @@ impl Share {
         };
         let next = count | before << 14 | (now / UNIT % TIME) << 36;
         self.0.store(next, Relaxed);
+        true
     }
 
     /// How many routers share, in parts of [`WHOLE`], at `now`; never less than one.
@@ -70,7 +71,8 @@ mod tests {
     #[test]
     fn the_first_number_counts_at_once_and_changes_come_smoothly() {
         let share = Share::default();
-        share.routers(4, START);
+        assert!(share.routers(4, START));
+        assert!(!share.routers(4, START + 1), "it is no news");
         assert_eq!(share.parts(START), 4 * WHOLE);
         share.routers(8, START);
         let seen: Vec<u64> = (0..=11).map(|s| share.parts(START + s * 1000)).collect();

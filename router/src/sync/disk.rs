@@ -26,6 +26,8 @@ use crate::{
 
 const NEWEST: &str = "table.ndjson";
 const BEFORE: &str = "table.1.ndjson";
+/// How many routers were live, as the registry last said.
+const ROUTERS: &str = "routers";
 /// Put before the kind of objects that are retained from an earlier history.
 const RETAINED: &str = "retained-";
 
@@ -152,6 +154,23 @@ fn put(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, dir.join(name))
+}
+
+/// Writes how many routers of the cluster are live, for a start at which no registry says it. Blocks.
+pub(crate) fn write_routers(dir: &Path, cluster: &Name, routers: u64) -> Result<(), DiskError> {
+    let line = format!("{cluster} {routers}\n");
+    let written = fs::create_dir_all(dir).and_then(|()| put(dir, ROUTERS, line.as_bytes()));
+    written.map_err(|source| DiskError::Io {
+        path: dir.join(ROUTERS),
+        source,
+    })
+}
+
+/// How many routers there were, if that is known. Blocks.
+pub(crate) fn read_routers(dir: &Path, cluster: &Name) -> Option<u64> {
+    let text = fs::read_to_string(dir.join(ROUTERS)).ok()?;
+    let (of, routers) = text.trim_end().split_once(' ')?;
+    (of == cluster.as_str()).then(|| routers.parse().ok())?
 }
 
 /// What was found on disk.

@@ -395,6 +395,9 @@ async fn starts_from_disk_without_a_registry() {
         panic!("not ready");
     };
     assert_eq!(reasons[0].code, "disk_copy");
+    // Nor does it take all of what is divided among four.
+    let now = clock::millis(Instant::now());
+    assert_eq!(shared.plugins.share.parts(now), 4 * WHOLE);
     drop(sync);
 }
 

@@ -53,6 +53,21 @@ fn comes_back_whole() {
 }
 
 #[test]
+fn the_number_of_routers_comes_back_to_its_cluster() {
+    let dir = TempDir::new().unwrap();
+    assert_eq!(read_routers(dir.path(), &name("dc")), None);
+    for routers in [4, 12] {
+        write_routers(dir.path(), &name("dc"), routers).unwrap();
+        assert_eq!(read_routers(dir.path(), &name("dc")), Some(routers));
+    }
+    assert_eq!(read_routers(dir.path(), &name("dc-2")), None);
+    for damaged in ["", "dc", "dc \n", "dc x\n", "dc -1\n", "\u{0}\u{0}"] {
+        fs::write(dir.path().join(ROUTERS), damaged).unwrap();
+        assert_eq!(read_routers(dir.path(), &name("dc")), None, "{damaged:?}");
+    }
+}
+
+#[test]
 fn nothing_on_disk_is_no_problem() {
     let dir = TempDir::new().unwrap();
     let restored = read(dir.path(), &name("dc"));
