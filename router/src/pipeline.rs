@@ -284,7 +284,7 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
     let mut body: Option<Lent<'_, Buffer>> = None;
     let end = forward::forward(worker, conn, x, &plan, &mut body, &mut seen).await;
     if let Some(ticket) = &mut ticket {
-        observe::tell(ticket, &end, &seen);
+        observe::tell(ticket, &end, x, &seen);
     }
     let end = match rescue::trigger(&plan, x, &end) {
         None => Err(end),
@@ -320,7 +320,9 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
     // Observe.
     observe::request(worker, conn, x, Some((&plan, picked.as_ref())), &seen);
     copy::end(worker, x, draft, seen.original(x.download.bytes));
-    drop(ticket);
+    if let Some(mut ticket) = ticket {
+        observe::tell_end(&mut ticket, x, &seen);
+    }
     let after = tunnel_if_asked(after, picked, permit);
     if let Some(body) = body.as_mut().filter(|body| !body.is_empty()) {
         x.take_back(body);

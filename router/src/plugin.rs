@@ -36,7 +36,7 @@ mod scratch;
 mod share;
 mod token;
 
-pub(crate) use breaker::Ticket;
+pub(crate) use breaker::{Call, Ticket};
 pub(crate) use decision::{Decision, Own};
 pub(crate) use lanes::is_lane;
 pub(crate) use lasting::Lasting;

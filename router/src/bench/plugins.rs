@@ -133,7 +133,12 @@ fn one(title: &str, policy: &str) {
         let now = 3_600_000_000_000 + u64::from(number) * 1000;
         let mut decision = chain.decide(black_box(&asked), &table, now, &mut scratch, Mode::Real);
         if let Some(ticket) = &mut decision.ticket {
-            ticket.answered(200, std::time::Duration::from_millis(1), now);
+            ticket.answered(
+                200,
+                crate::plugin::Call::No,
+                std::time::Duration::from_millis(1),
+                now,
+            );
         }
         black_box(decision.slot);
     }

@@ -6,11 +6,12 @@ use crate::{
     access_log::{Entry, Logged},
     clock,
     exchange::Exchange,
+    grpc,
     metrics::{Counted, NONE, Protocol, RequestLabels},
     mirror::Original,
     peer::Picked,
-    pipeline::{Connection, forward::End, plan::Plan},
-    plugin::Ticket,
+    pipeline::{self, Connection, forward::End, plan::Plan},
+    plugin::{Call, Ticket},
     switches::{Feature, on},
     worker::{Worker, dropped},
 };
@@ -84,16 +85,36 @@ impl Seen {
 }
 
 /// Tells a breaker how a request went; what is the client's doing says nothing about the service.
-pub(crate) fn tell(ticket: &mut Ticket, end: &End, seen: &Seen) {
+pub(crate) fn tell(ticket: &mut Ticket, end: &End, x: &Exchange, seen: &Seen) {
     let now = clock::nanos(Instant::now());
     match end {
         End::Answered(answered) => {
-            ticket.answered(seen.upstream_status, answered.answer.took, now);
+            let call = if ticket.heeds_calls() && pipeline::is_call(x) {
+                let status = grpc::status_of(x.upstream.raw(), &x.response);
+                status.map_or(Call::Running, Call::Ended)
+            } else {
+                Call::No
+            };
+            ticket.answered(seen.upstream_status, call, answered.answer.took, now);
         }
         End::Refused { refusal, .. } if seen.error != Some("local") && refusal.status >= 500 => {
             ticket.failed(now);
         }
         End::Refused { .. } | End::ClientGone(_) => {}
+    }
+}
+
+/// Tells it how the answer ended, if that says something more: a call of gRPC has its status there.
+pub(crate) fn tell_end(ticket: &mut Ticket, x: &Exchange, seen: &Seen) {
+    if !ticket.heeds_calls() {
+        return;
+    }
+    let now = clock::nanos(Instant::now());
+    match seen.error {
+        // What a fallback's service says is not this one's.
+        None if seen.hidden.is_none() => ticket.ended(grpc::status_in(x.download.trailer()), now),
+        None => ticket.ended(None, now),
+        Some(error) => ticket.broke_off(matches!(error, "client_gone" | "client_slow"), now),
     }
 }
 

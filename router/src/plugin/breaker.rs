@@ -19,6 +19,7 @@ use crate::{http1::render::line, refusal};
 pub(super) struct Breaking {
     rules: Rules,
     statuses: Box<[u16]>,
+    grpc_statuses: Box<[u8]>,
     slow: Option<Duration>,
     adaptive: Option<Adaptive>,
 }
@@ -58,6 +59,19 @@ pub(crate) struct Ticket {
     probe: Option<u8>,
     entered: bool,
     heard: bool,
+    /// What came of it unless the trailer says otherwise, which has not come yet.
+    awaits: Option<Outcome>,
+}
+
+/// What an answer's head says about a call of gRPC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// It is none.
+    No,
+    /// Its status is in the trailer.
+    Running,
+    /// Its status.
+    Ended(u8),
 }
 
 /// The states, as they are written.
@@ -82,6 +96,7 @@ impl From<&Break> for Breaking {
                 probes: u8::try_from(policy.probes).unwrap_or(u8::MAX),
             },
             statuses: policy.statuses.as_slice().into(),
+            grpc_statuses: policy.grpc_statuses.as_slice().into(),
             slow: policy.slow.map(cardea_registry_api::Span::duration),
             adaptive: policy.adaptive.clone(),
         }
@@ -142,6 +157,7 @@ impl Guarded {
             probe: probe.filter(|_| real),
             entered: false,
             heard: false,
+            awaits: None,
         };
         let room = match &breaking.adaptive {
             None => true,
@@ -166,11 +182,20 @@ impl Guarded {
 }
 
 impl Ticket {
+    /// Whether it matters how calls of gRPC end.
+    pub(crate) fn heeds_calls(&self) -> bool {
+        !self.guarded.bound.policy.grpc_statuses.is_empty()
+    }
+
     /// A peer answered with this status, so long after it was asked.
-    pub(crate) fn answered(&mut self, status: u16, took: Duration, now: u64) {
+    pub(crate) fn answered(&mut self, status: u16, call: Call, took: Duration, now: u64) {
         let breaking = &self.guarded.bound.policy;
+        let broken = match call {
+            Call::Ended(status) => breaking.grpc_statuses.contains(&status),
+            Call::No | Call::Running => false,
+        };
         let outcome = Outcome {
-            failed: breaking.statuses.contains(&status),
+            failed: breaking.statuses.contains(&status) || broken,
             slow: breaking.slow.is_some_and(|slow| took >= slow),
         };
         if let Some(adaptive) = &breaking.adaptive
@@ -180,7 +205,27 @@ impl Ticket {
             let gradient = &self.guarded.standing.gradient;
             gradient.answered(micros, now / 1_000_000, adaptive);
         }
-        self.hear(outcome, now);
+        if call == Call::Running && !outcome.failed {
+            self.awaits = Some(outcome);
+        } else {
+            self.hear(outcome, now);
+        }
+    }
+
+    /// The answer has come to its end, with this status of gRPC in its trailer.
+    pub(crate) fn ended(&mut self, status: Option<u8>, now: u64) {
+        if let Some(mut outcome) = self.awaits.take() {
+            let statuses = &self.guarded.bound.policy.grpc_statuses;
+            outcome.failed = status.is_some_and(|status| statuses.contains(&status));
+            self.hear(outcome, now);
+        }
+    }
+
+    /// The answer broke off; `by_client`: its reader went away.
+    pub(crate) fn broke_off(&mut self, by_client: bool, now: u64) {
+        if self.awaits.take().is_some() && !by_client {
+            self.failed(now);
+        }
     }
 
     /// No peer answered as it should.

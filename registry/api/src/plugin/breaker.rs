@@ -20,6 +20,9 @@ pub struct Break {
     pub errors: Percent,
     /// Statuses that are failures, besides no answer at all. Default 500, 502, 503, 504.
     pub statuses: Vec<u16>,
+    /// Statuses of gRPC that are failures, such as 14 (UNAVAILABLE). Default: none: they come from the
+    /// application, which may say so about what is behind it.
+    pub grpc_statuses: Vec<u8>,
     /// From here on an answer is slow, counted to its head. Default: none is.
     pub slow: Option<Span>,
     /// This share of slow ones opens it, in percent. Default 100.
@@ -59,6 +62,7 @@ impl Default for Break {
             min_requests: 20,
             errors: percent(50),
             statuses: vec![500, 502, 503, 504],
+            grpc_statuses: Vec::new(),
             slow: None,
             slow_calls: percent(100),
             open: Span::secs(5),
@@ -102,6 +106,12 @@ impl Break {
             self.statuses.len() <= 64 && self.statuses.iter().all(|s| (200..=599).contains(s)),
             "statuses",
             "at most 64 HTTP statuses, 200 to 599",
+        );
+        check.ensure(
+            self.grpc_statuses.len() <= 16
+                && self.grpc_statuses.iter().all(|s| (1..=16).contains(s)),
+            "grpc_statuses",
+            "at most 16 gRPC statuses, 1 to 16",
         );
         let hour = Span::secs(3600);
         check.ensure(

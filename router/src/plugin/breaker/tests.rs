@@ -94,9 +94,48 @@ fn a_service_in_trouble_is_left_alone_and_tried_again() {
     let (again, ..) = real(&world, "cart", later);
     probes.push(again.unwrap().unwrap());
     for mut probe in probes {
-        probe.answered(200, Duration::from_millis(5), later);
+        probe.answered(200, Call::No, Duration::from_millis(5), later);
     }
     assert_eq!(said(&world, "cart", later), "passed");
+}
+
+#[test]
+fn calls_of_grpc_count_by_their_status_where_it_is_named() {
+    let named = "name = \"b\"\n[break]\nmin_requests = 4\ngrpc_statuses = [14]\n";
+    let took = Duration::from_millis(1);
+    for (policy, call, trailer, open) in [
+        (named, Call::Ended(14), None, true),
+        (named, Call::Ended(5), None, false),
+        (named, Call::Running, Some(14), true),
+        (named, Call::Running, Some(0), false),
+        (named, Call::Running, None, false),
+        (named, Call::No, Some(14), false),
+        (BREAK, Call::Ended(14), None, false),
+        (BREAK, Call::Running, Some(14), false),
+    ] {
+        let world = world(policy);
+        for _ in 0..4 {
+            let (ticket, ..) = real(&world, "cart", START);
+            let mut ticket = ticket.unwrap().unwrap();
+            assert_eq!(ticket.heeds_calls(), policy == named);
+            ticket.answered(200, call, took, START);
+            ticket.ended(trailer, START);
+        }
+        let wanted = if open { "open" } else { "passed" };
+        assert_eq!(said(&world, "cart", START), wanted, "{call:?} {trailer:?}");
+    }
+    // A stream that breaks off is a failure, unless its reader left; so is a status of HTTP at once.
+    for (status, by_client, open) in [(200, false, true), (200, true, false), (503, true, true)] {
+        let world = world(named);
+        for _ in 0..4 {
+            let (ticket, ..) = real(&world, "cart", START);
+            let mut ticket = ticket.unwrap().unwrap();
+            ticket.answered(status, Call::Running, took, START);
+            ticket.broke_off(by_client, START);
+        }
+        let wanted = if open { "open" } else { "passed" };
+        assert_eq!(said(&world, "cart", START), wanted, "{status} {by_client}");
+    }
 }
 
 #[test]
@@ -112,7 +151,7 @@ fn statuses_and_slowness_count_as_configured() {
         for _ in 0..4 {
             let (ticket, ..) = real(&world, "cart", START);
             let mut ticket = ticket.unwrap().unwrap();
-            ticket.answered(status, Duration::from_millis(took), START);
+            ticket.answered(status, Call::No, Duration::from_millis(took), START);
         }
         let wanted = if open { "open" } else { "passed" };
         assert_eq!(said(&world, "cart", START), wanted, "{status} {took}");

@@ -392,6 +392,46 @@ fn statuses_mark_a_peer_if_the_policy_says_so() {
     assert!(peers.contains("\"failures\":2"), "{peers}");
 }
 
+/// Both kinds of errors, in the head and in the trailer, open a breaker that names their statuses.
+#[test]
+fn statuses_open_a_breaker_if_it_says_so() {
+    let peer = Peer::start(|call| Box::pin(serve(call, Arc::default())));
+    let router = |named: &str| {
+        Setup::new(&[])
+            .service("protocol = \"h2c\"\nhealth = { max_fails = 0 }")
+            .peer(peer.address)
+            .tables(&format!(
+                "[[plugin]]\nname = \"b\"\nservice = \"s\"\n[plugin.break]\nmin_requests = 4\n\
+                 errors = 100\nopen = \"1h\"\n{named}\n"
+            ))
+            .start()
+    };
+    let opened = |router: &Running| {
+        router
+            .metric("cardea_router_breaker_opened_total{")
+            .unwrap_or_default()
+    };
+    let calls = ["Unavailable", "Fails", "Unavailable", "Fails"];
+    let quiet = router("");
+    let mut client = Client::connect(quiet.address);
+    for method in calls {
+        client.ask(call(method), &message(b"x"));
+    }
+    assert_eq!(client.ask(call("Unary"), &message(b"x")).status(), 200);
+    assert!(opened(&quiet) < 0.5, "{}", quiet.metrics());
+
+    let named = router("grpc_statuses = [5, 14]");
+    let mut client = Client::connect(named.address);
+    for method in calls {
+        client.ask(call(method), &message(b"x"));
+    }
+    until("it opens", || opened(&named) > 0.5);
+    let asked = peer.heads().len();
+    let refused = client.ask(call("Unary"), &message(b"x"));
+    assert_eq!(refused.field("grpc-status"), Some("14"));
+    assert_eq!(peer.heads().len(), asked, "nobody was asked");
+}
+
 #[test]
 fn a_stream_that_breaks_off_is_no_success() {
     let peer = Peer::start(|mut call| {
