@@ -87,3 +87,6 @@ impl Bound<Groups> {
         case.decision.slot = slot;
     }
 }
+
+#[cfg(test)]
+mod tests;
