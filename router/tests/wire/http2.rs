@@ -7,6 +7,8 @@ pub(crate) mod frames;
 
 #[path = "http2/attacks.rs"]
 mod attacks;
+#[path = "http2/beside.rs"]
+mod beside;
 #[path = "http2/conformance.rs"]
 mod conformance;
 #[path = "http2/grpc.rs"]
