@@ -162,6 +162,13 @@ fn bind(pid: u32, core: &str) {
 }
 
 async fn fill(client: &Client, upstreams: &[u16]) {
+    let mut hashed = cardea_registry_api::Service::named(name("hashed"));
+    hashed.balance = Balance::Hash(HashKey::Client);
+    let request = ApplyRequest {
+        services: vec![hashed, cardea_registry_api::Service::named(name("search"))],
+        ..ApplyRequest::default()
+    };
+    client.apply(&request, false).await.expect("services");
     for first in (0..ROUTES).step_by(1000) {
         let request = ApplyRequest {
             routes: (first..first + 1000)
@@ -171,13 +178,6 @@ async fn fill(client: &Client, upstreams: &[u16]) {
         };
         client.apply(&request, false).await.expect("routes");
     }
-    let mut hashed = cardea_registry_api::Service::named(name("hashed"));
-    hashed.balance = Balance::Hash(HashKey::Client);
-    let request = ApplyRequest {
-        services: vec![hashed],
-        ..ApplyRequest::default()
-    };
-    client.apply(&request, false).await.expect("a service");
     for (at, port) in upstreams.iter().enumerate() {
         let address = SocketAddr::from(([127, 0, 0, 1], *port));
         register(client, "search", at, address, 4).await;
