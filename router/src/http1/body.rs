@@ -156,6 +156,11 @@ impl Body {
         self.done && self.pending.is_empty() && (!self.chunks || self.tail_sent == self.tail.len())
     }
 
+    /// Whether nothing that was taken waits to be written.
+    pub(crate) fn holds_nothing(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     /// Everything taken so far goes out again to another peer, from where it was kept: nothing is
     /// pending.
     pub(crate) fn begin_again(&mut self) {

@@ -165,7 +165,9 @@ async fn relay<'w>(
     let Some(peer_stream) = answered.answer.upstream.as_mut() else {
         return Err(Broken::From);
     };
-    let mut lent = None;
+    // Lent anew for each run of bytes: a peer that is silent for long holds none meanwhile, and those
+    // that are not share the few that are warm.
+    let mut lent: Option<Lent<'_, Buffer>> = None;
     let small = x
         .download
         .left()
@@ -176,17 +178,13 @@ async fn relay<'w>(
         upstream: buffer,
         ..
     } = x;
-    let buffer: &mut Buffer = if small {
-        buffer
-    } else {
-        &mut *lent.insert(worker.large.lend())
-    };
     let timer = &conn.timer;
     let (mut from_client, mut to_client) = conn.wire.split();
     let (mut from_peer, mut to_peer) = peer_stream.split();
     let mut uploading = body.as_mut().filter(|_| !upload.done());
     let mut watched = true;
     let mut slow = Slow::Answer;
+    let mut exact = true;
     let moved = poll_fn(|cx| {
         if let Some(body) = &mut uploading {
             // The answer has begun. Both sides may take turns, so that what is taken of it counts for
@@ -224,16 +222,25 @@ async fn relay<'w>(
             return Poll::Ready(Err(Broken::To));
         }
         let before = download.moved();
+        let input: &mut Buffer = if small {
+            buffer
+        } else {
+            lent.get_or_insert_with(|| worker.large.lend())
+        };
         let moved = download.poll_move(
             cx,
             &mut from_peer,
             &mut to_client,
-            buffer,
+            input,
             timer,
             down,
             &mut None,
             0,
         );
+        exact = input.is_empty();
+        if moved.is_pending() && exact && download.holds_nothing() {
+            lent = None;
+        }
         if download.moved() != before {
             upload.not_alone();
         }
@@ -254,7 +261,7 @@ async fn relay<'w>(
     if matches!(moved, Err(Broken::Slow)) {
         worker.metrics.share.slow(slow).add(1);
     }
-    moved.map(|()| buffer.is_empty())
+    moved.map(|()| exact)
 }
 
 /// How much time the rest of the request has, and the answer.
