@@ -1,5 +1,5 @@
-//! The index over routes: a hash on the host, then a trie over path segments in one hash map, so
-//! that a lookup costs what the path is long, however many routes there are.
+//! The index over routes: a hash on the host, then a trie over path segments, whose branches are in one
+//! hash map, so that a lookup costs what the path is long, however many routes there are.
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
