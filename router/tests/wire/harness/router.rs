@@ -185,13 +185,15 @@ impl Running {
         client.response()
     }
 
-    /// The access log's lines, once there are at least so many.
+    /// The access log's lines, once there are at least so many whole ones: the file may be read
+    /// in the middle of a write.
     pub(crate) fn log(&self, lines: usize) -> Vec<serde_json::Value> {
         let mut log = Vec::new();
         until("access log", || {
             let text = std::fs::read_to_string(self.dir.path().join("access.log")).unwrap();
             log = text
-                .lines()
+                .split_inclusive('\n')
+                .filter(|l| l.ends_with('\n'))
                 .map(|l| serde_json::from_str(l).unwrap())
                 .collect();
             log.len() >= lines
