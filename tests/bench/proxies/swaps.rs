@@ -11,7 +11,7 @@ use std::{
 };
 
 use cardea_registry_api::{
-    Address, Route,
+    Address, Cluster, Route,
     api::{ApplyRequest, KeyedRegistration, Registration},
     client::Client,
     policy::{Balance, HashKey},
@@ -32,7 +32,7 @@ use crate::{
 
 const ROUTES: usize = 10_000;
 const HASHED: usize = 10_000;
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 6;
 const SECONDS: u64 = 2;
 const EVERY: Duration = Duration::from_millis(100);
 
@@ -40,6 +40,8 @@ const EVERY: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Changes {
     Nothing,
+    /// The weight of an instance of another cluster: the registry works, the router hears nothing.
+    Elsewhere,
     /// The weight of an instance that takes the requests.
     Instance,
     /// A route.
@@ -48,8 +50,13 @@ enum Changes {
     Hashed,
 }
 
-const ALL: [(Changes, &str); 4] = [
+const ALL: [(Changes, &str); 6] = [
     (Changes::Nothing, "nothing"),
+    (Changes::Nothing, "nothing, once more"),
+    (
+        Changes::Elsewhere,
+        "an instance of another cluster: the registry's share",
+    ),
     (
         Changes::Instance,
         "an instance of the service that is asked",
@@ -79,6 +86,7 @@ pub(super) async fn run() {
         }
     })
     .await;
+    let mut turn = 0;
     let mut all: Vec<(Paced, Vec<f64>)> =
         ALL.iter().map(|_| (Paced::default(), Vec::new())).collect();
     for round in 0..=ROUNDS {
@@ -88,6 +96,7 @@ pub(super) async fn run() {
                 client.clone(),
                 *changes,
                 stand.upstreams[0],
+                turn,
                 stop.clone(),
             ));
             let (before, worker) = (cpu_ns(pid), worker_ns(pid));
@@ -104,7 +113,7 @@ pub(super) async fn run() {
                 control.push(others as f64 / 1e6 / (SECONDS as f64 / EVERY.as_secs_f64()));
             }
             stop.store(true, Ordering::Relaxed);
-            writer.await.expect("the writer ends");
+            turn = writer.await.expect("the writer ends");
         }
     }
     println!("### Tables that change\n");
@@ -127,7 +136,7 @@ pub(super) async fn run() {
             seen.latency(0),
             seen.latency(1),
             seen.latency(2),
-            if *changes == Changes::Nothing {
+            if matches!(changes, Changes::Nothing | Changes::Elsewhere) {
                 "–".to_owned()
             } else {
                 format!("{:.1}", spread(control).0)
@@ -165,6 +174,10 @@ async fn fill(client: &Client, upstreams: &[u16]) {
     let mut hashed = cardea_registry_api::Service::named(name("hashed"));
     hashed.balance = Balance::Hash(HashKey::Client);
     let request = ApplyRequest {
+        clusters: vec![Cluster {
+            name: name("elsewhere"),
+            description: String::new(),
+        }],
         services: vec![hashed, cardea_registry_api::Service::named(name("search"))],
         ..ApplyRequest::default()
     };
@@ -229,16 +242,32 @@ async fn register(client: &Client, service: &str, at: usize, address: SocketAddr
         .expect("a registration");
 }
 
-/// Ten changes a second until it is told to stop.
-async fn change(client: Client, changes: Changes, upstream: u16, stop: Arc<AtomicBool>) {
+/// Ten changes a second until it is told to stop, counted on from `turn`: each is one.
+async fn change(
+    client: Client,
+    changes: Changes,
+    upstream: u16,
+    turn: usize,
+    stop: Arc<AtomicBool>,
+) -> usize {
     let mut ticks = tokio::time::interval(EVERY);
-    let mut count = 0usize;
+    let mut count = turn;
     while changes != Changes::Nothing && !stop.load(Ordering::Relaxed) {
         ticks.tick().await;
         count += 1;
-        let weight = 100 + u16::from(count.is_multiple_of(2));
+        // Another one than this instance ever had.
+        let weight = u16::try_from(1 + count % 1000).expect("a weight");
         match changes {
             Changes::Nothing => {}
+            Changes::Elsewhere => {
+                let address = SocketAddr::from(([127, 0, 0, 1], upstream));
+                let key = key("elsewhere", "search", "i0");
+                let registration = registration(address, weight);
+                client
+                    .register(&key, &registration)
+                    .await
+                    .expect("a registration");
+            }
             Changes::Instance => {
                 let address = SocketAddr::from(([127, 0, 0, 1], upstream));
                 register(&client, "search", 0, address, weight).await;
@@ -257,8 +286,10 @@ async fn change(client: Client, changes: Changes, upstream: u16, stop: Arc<Atomi
             }
             Changes::Hashed => {
                 let at = count % HASHED;
+                let weight = 101 + weight % 50;
                 register(&client, "hashed", at, hashed_address(at), weight).await;
             }
         }
     }
+    count
 }
