@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use cardea_registry_api::{Invalid, Name, Problem, problem};
+use cardea_registry_api::{Invalid, Name, Problem, Route, problem};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -172,7 +172,7 @@ struct TableView<'a> {
     source: Origin,
     built_at: i64,
     confirmed_at: i64,
-    routes: Vec<&'a cardea_registry_api::Route>,
+    routes: Vec<&'a Route>,
     services: Vec<ServiceView<'a>>,
     breakers: Vec<BreakerView>,
     degraded: Vec<Concern>,
@@ -218,7 +218,7 @@ async fn table(State(admin): State<Admin>) -> Result<Response, Refused> {
         source: table.origin,
         built_at: table.built_at,
         confirmed_at: admin.shared.confirmed_at(),
-        routes: table.routes().iter().map(|entry| &entry.route).collect(),
+        routes: in_order(&table),
         services: services.collect(),
         breakers: breakers
             .map(|(plugin, service, report)| BreakerView {
@@ -231,6 +231,13 @@ async fn table(State(admin): State<Admin>) -> Result<Response, Refused> {
         alarms: admin.shared.alarms(),
     };
     Ok(Json(view).into_response())
+}
+
+/// The table's routes by their ids.
+fn in_order(table: &Table) -> Vec<&Route> {
+    let mut routes: Vec<&Route> = table.routes().map(|entry| &*entry.route).collect();
+    routes.sort_by(|one, two| one.id.cmp(&two.id));
+    routes
 }
 
 async fn explain(

@@ -8,7 +8,7 @@ use crate::{
     check::Checks,
     config::{Config, Source},
     phase::Phase,
-    resolve,
+    resolve, retired,
     shared::Shared,
     static_file::StaticFile,
     stopping::Stopping,
@@ -164,6 +164,7 @@ impl Control {
                 tokio::select! {
                     () = Checks::new(Arc::clone(&shared)).run() => {}
                     () = resolve::run(Arc::clone(&shared)) => {}
+                    () = retired::run(Arc::clone(&shared)) => {}
                     () = expiry::run(Arc::clone(&shared)) => {}
                     () = stopping.end.cancelled() => {}
                 }

@@ -160,7 +160,7 @@ pub fn explain(table: &Table, question: &Question, now: Instant) -> Explanation 
     match chosen {
         Ok(entry) => {
             explanation.route = Some(ChosenRoute {
-                route: entry.route.clone(),
+                route: (*entry.route).clone(),
                 reason: format!(
                     "{}; its prefix `{}` is the longest that fits",
                     host_reason(&entry.route.host),
@@ -268,7 +268,7 @@ fn lost(table: &Table, host: &[u8], target: &[u8], chosen: Option<&RouteEntry>) 
         .take(MAX_LOST)
         .map(|c| LostRoute {
             reason: reason(c.host_fits, c.path_fits, &c.entry.route),
-            route: c.entry.route.clone(),
+            route: (*c.entry.route).clone(),
         })
         .collect()
 }

@@ -11,6 +11,7 @@ mod arrival;
 mod balance;
 #[cfg(feature = "bench")]
 pub mod bench;
+mod breather;
 mod budget;
 mod check;
 mod client;
@@ -41,6 +42,7 @@ pub mod proxy_protocol;
 mod refusal;
 mod request_id;
 mod resolve;
+mod retired;
 mod room;
 mod running;
 mod seats;

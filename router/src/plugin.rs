@@ -121,6 +121,16 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
+    /// How many stages there are, and the slots of views that they choose from, by their names.
+    #[cfg(test)]
+    pub(crate) fn told(&self) -> (usize, Vec<usize>) {
+        let mut named: Vec<_> = self.slots.named.iter().collect();
+        named.sort();
+        let named = named.into_iter().map(|(_, slot)| *slot);
+        let slots = named.chain(self.slots.baseline).chain(self.slots.lanes);
+        (self.stages.len(), slots.collect())
+    }
+
     fn heads(&self) -> impl Iterator<Item = &Head> {
         self.stages.iter().map(Stage::head)
     }

@@ -24,6 +24,7 @@ use crate::{
     metrics::Histogram,
     phase::Tenure,
     plugin::Lasting,
+    retired::Retired,
     table::{Origin, Table},
     tls::Tickets,
 };
@@ -38,6 +39,8 @@ pub struct Shared {
     /// When the table was last known to be the newest, Unix ms.
     confirmed_at: AtomicI64,
     pub(crate) counts: Counts,
+    /// What tables before this one leave behind.
+    pub(crate) retired: Retired,
     /// How far this process has come in taking over from another, or giving over to one.
     pub(crate) tenure: Tenure,
     /// Told when the source says that the table is the newest.
@@ -134,8 +137,10 @@ impl Shared {
         }
     }
 
-    pub(crate) fn publish(&self, table: Arc<Table>) {
-        self.table.store(Some(table));
+    pub(crate) fn publish(&self, table: &Arc<Table>) {
+        if let Some(old) = self.table.swap(Some(Arc::clone(table))) {
+            self.retired.keep(old, table);
+        }
         self.versions.send_modify(|version| *version += 1);
         self.news.notify_waiters();
     }

@@ -9,7 +9,8 @@
 //!
 //! Routes and upstreams change at different paces: ten thousand routes stay as they are while
 //! instances come and go. So a route entry names its upstream by a slot, and a table is two shared
-//! parts: [`routes`](crate::table) and the slots.
+//! parts: [`routes`](crate::table) and the slots. The routes of two tables share all that is the same in
+//! both, so that a changed route costs what one route costs.
 
 use std::sync::Arc;
 
@@ -18,14 +19,16 @@ use cardea_registry_api::{Name, Route};
 use crate::{plugin::Chain, tls::Certificates, upstream::Upstream};
 
 pub(crate) mod builder;
+mod index;
 pub(crate) mod objects;
 mod path;
 mod routes;
+mod shards;
 pub(crate) mod views;
 
 pub use path::BadPath;
 pub(crate) use path::Path;
-pub(crate) use routes::{Place, Routes};
+pub(crate) use routes::Routes;
 
 #[cfg(test)]
 mod tests;
@@ -38,11 +41,28 @@ pub struct RouteEntry {
     /// A small number that is this id's for the process's life: for arrays of counters.
     pub index: u32,
     /// The route as configured.
-    pub route: Route,
+    pub route: Arc<Route>,
+    /// Its service's name: one for all routes of the service, and so sooner in a cache.
+    pub(crate) service: Name,
     /// Which of the table's upstreams; see [`Table::upstream`].
     pub(crate) slot: usize,
     /// The plugins that look at its requests; none: there are none.
     pub(crate) chain: Option<Arc<Chain>>,
+    /// Its host and prefix, to compare requests with.
+    pub(crate) key: routes::Key,
+}
+
+/// What belongs to a route besides itself.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// Its number.
+    pub(crate) index: u32,
+    /// The slot of its upstream.
+    pub(crate) slot: usize,
+    /// Its plugins.
+    pub(crate) chain: Option<Arc<Chain>>,
+    /// Its service's name, one for all routes.
+    pub(crate) service: Name,
 }
 
 /// Why a request has no route.
@@ -118,9 +138,9 @@ impl Table {
         self.slots.get(slot)?.as_ref()
     }
 
-    /// All routes.
-    pub fn routes(&self) -> &[RouteEntry] {
-        self.routes.entries()
+    /// All routes, in no order.
+    pub fn routes(&self) -> impl Iterator<Item = &RouteEntry> {
+        self.routes.iter()
     }
 
     /// The services' upstreams.

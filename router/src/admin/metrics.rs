@@ -82,7 +82,7 @@ pub(super) fn render(admin: &Admin, out: &mut String) {
             out,
             "cardea_router_routes",
             "Routes in the table.",
-            table.routes().len() as f64,
+            table.routes.len() as f64,
         );
         let now = clock::unix_millis();
         let certificates = table.certificates.iter().flat_map(|set| set.validities());

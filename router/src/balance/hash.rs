@@ -29,16 +29,18 @@ pub(crate) enum Chooser {
 
 impl Chooser {
     pub(crate) fn new(members: &[Member]) -> Self {
-        let mut takers: Vec<u32> = (0u32..)
+        let takers = (0u32..)
             .zip(members)
             .filter(|(_, member)| member.takes_requests())
-            .map(|(at, _)| at)
-            .collect();
+            .map(|(at, _)| at);
         // By key and not by number, which is another in each router.
-        takers.sort_by_cached_key(|at| {
-            let peer = &members[*at as usize].peer;
-            (peer.hash(), peer.key().clone())
+        let peer = |at: u32| &members[at as usize].peer;
+        let mut hashed: Vec<(u64, u32)> = takers.map(|at| (peer(at).hash(), at)).collect();
+        hashed.sort_unstable_by(|(hash, at), (other, than)| {
+            let keys = || peer(*at).key().cmp(peer(*than).key());
+            hash.cmp(other).then_with(keys)
         });
+        let takers: Vec<u32> = hashed.into_iter().map(|(_, at)| at).collect();
         if takers.len() <= FEW {
             Self::Rendezvous(takers.into())
         } else {

@@ -53,7 +53,7 @@ impl Plan<'_> {
             index: self.route.index,
             route: &self.route.id,
             // Also while another service is asked instead.
-            service: &self.route.route.service,
+            service: &self.route.service,
         }
     }
 }

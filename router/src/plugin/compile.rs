@@ -236,6 +236,16 @@ impl Plugins {
         })
     }
 
+    /// Whether what a route is tells how other routes' requests are answered.
+    pub(crate) fn asks_route(&self, id: &Name) -> bool {
+        self.ready.values().any(|ready| match &ready.policy {
+            Policy::Stage(Stage::Fallback(fallback)) => {
+                fallback.bound.policy.route.as_ref() == Some(id)
+            }
+            _ => false,
+        })
+    }
+
     /// The plugins of a route: of each kind the narrowest. `slot` gives the table's slot of a view of
     /// a service; `body` a stored body, `other` another route.
     pub(crate) fn of_route<'o>(

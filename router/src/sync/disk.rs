@@ -19,6 +19,7 @@ use cardea_registry_api::{
 use serde_json::value::RawValue;
 
 use crate::{
+    breather::Breather,
     clock,
     sync::replica::{Position, Replica},
     table::objects::{Dirty, Key, Object, Objects},
@@ -70,7 +71,10 @@ impl Image {
     pub(crate) fn encode(&self) -> Result<Vec<u8>, FeedError> {
         let mut checksum = SetChecksum::default();
         let mut lines = Vec::with_capacity(self.objects.len());
+        // Of a large set this takes many milliseconds, as often as once a second.
+        let mut breather = Breather::default();
         for object in &self.objects {
+            breather.step();
             let retained = self.retained.contains(&object.key());
             let prefix = if retained { RETAINED } else { "" };
             let kind = format!("{prefix}{}", object.kind());
@@ -100,7 +104,10 @@ impl Image {
             accepted: false,
             degraded: false,
         })?;
-        lines.iter().for_each(|line| encoder.set(line));
+        for line in &lines {
+            breather.step();
+            encoder.set(line);
+        }
         Ok(encoder.finish())
     }
 

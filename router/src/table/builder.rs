@@ -25,7 +25,7 @@ use crate::{
     plugin::compile::Plugins,
     shared::Shared,
     table::{
-        self, Origin, Routes, Table,
+        Origin, Routes, Table,
         objects::{Dirty, Objects},
         views::View,
     },
@@ -34,28 +34,27 @@ use crate::{
 };
 
 mod addresses;
+mod routing;
 
 use addresses::Addresses;
+use routing::Routing;
 
 /// Makes tables and keeps what outlives them.
 #[derive(Debug)]
 pub(crate) struct Builder {
     cluster: Name,
     plugins: Plugins,
-    route_indexes: HashMap<Name, u32>,
+    routing: Routing,
     /// Where services are among `places`.
     by_name: HashMap<Name, usize>,
     places: Vec<Place>,
     /// By slot.
     upstreams: Vec<Option<Arc<Upstream>>>,
     routes: Arc<Routes>,
-    refused: Vec<(Name, String)>,
     maker: Maker,
     certificates: Option<Arc<Certificates>>,
     refused_certificates: Vec<(Name, String)>,
     refused_plugins: Vec<(Name, String)>,
-    /// Services that routes name.
-    routed: BTreeSet<Name>,
     next_peer: PeerNumber,
     addresses: Addresses,
     version: u64,
@@ -113,7 +112,7 @@ impl Built {
     /// Swaps the table in. From here on no new request reaches a peer that left: the order matters,
     /// see `shared.rs`.
     pub(crate) fn publish(self, shared: &Shared) {
-        shared.publish(self.table);
+        shared.publish(&self.table);
         for peer in self.leavers {
             peer.set_takes(false);
         }
@@ -127,17 +126,15 @@ impl Builder {
         Self {
             cluster,
             plugins: Plugins::new(Arc::clone(&shared.plugins)),
-            route_indexes: HashMap::new(),
+            routing: Routing::default(),
             by_name: HashMap::new(),
             places: Vec::new(),
             upstreams: Vec::new(),
             routes: Arc::default(),
-            refused: Vec::new(),
             maker: Maker::new(lowest, Arc::clone(&shared.tickets)),
             certificates: None,
             refused_certificates: Vec::new(),
             refused_plugins: Vec::new(),
-            routed: BTreeSet::new(),
             next_peer: 0,
             addresses: Addresses::default(),
             version: 0,
@@ -154,9 +151,7 @@ impl Builder {
     ) -> Built {
         let mut touched: BTreeSet<Name> = dirty.policies.clone();
         touched.extend(dirty.instances.keys().cloned());
-        if dirty.routes || dirty.plugins || dirty.fallbacks {
-            touched.extend(self.index_routes(objects));
-        }
+        touched.extend(self.route(objects, dirty));
         if dirty.certificates || self.certificates.is_none() {
             self.make_certificates(objects);
         }
@@ -183,17 +178,17 @@ impl Builder {
 
     /// Objects that cannot be served as they are, and why.
     pub(crate) fn refused(&self) -> impl Iterator<Item = (String, String)> {
-        let named = |kind: &'static str| {
-            move |(name, why): &(Name, String)| (format!("{kind} {name}"), why.clone())
-        };
-        let certificates = self.refused_certificates.iter().map(named("certificate"));
+        let named =
+            |kind: &'static str| move |(name, why): (Name, String)| (format!("{kind} {name}"), why);
+        let certificates = self.refused_certificates.iter().cloned();
+        let certificates = certificates.map(named("certificate"));
         let broken = self.places.iter().filter_map(|place| {
             let why = place.broken.as_ref()?;
             Some((format!("service {}", place.name), format!("tls: {why}")))
         });
-        let plugins = self.refused_plugins.iter().map(named("plugin"));
-        self.refused
-            .iter()
+        let plugins = self.refused_plugins.iter().cloned().map(named("plugin"));
+        let routes = self.routing.index.refused();
+        routes
             .map(named("route"))
             .chain(plugins)
             .chain(certificates)
@@ -208,64 +203,6 @@ impl Builder {
             }
             Err(error) => tracing::error!(%error, "the certificates in use are kept"),
         }
-    }
-
-    /// Services that routes began or ceased to name, and those that plugins look at.
-    fn index_routes(&mut self, objects: &Objects) -> BTreeSet<Name> {
-        let bad_plugins = self.plugins.update(objects.plugins());
-        let routed: BTreeSet<Name> = objects.routes().map(|r| r.service.clone()).collect();
-        let asked: Vec<Name> = self.plugins.services().cloned().collect();
-        for service in routed.iter().chain(&asked) {
-            self.place(service);
-        }
-        for view in self.places.iter_mut().flat_map(|place| &mut place.views) {
-            view.wanted = false;
-        }
-        let Self {
-            cluster,
-            plugins,
-            route_indexes,
-            by_name,
-            places,
-            upstreams,
-            next_peer,
-            addresses,
-            ..
-        } = self;
-        addresses.begin();
-        let (routes, refused) = Routes::build(objects.routes().map(Arc::as_ref), |route| {
-            let next = u32::try_from(route_indexes.len()).unwrap_or(u32::MAX);
-            let index = *route_indexes.entry(route.id.clone()).or_insert(next);
-            let body = |name: &Name| objects.fallback(name);
-            let other = |id: &Name| objects.route(id);
-            let made = plugins.of_route(cluster, route, body, other, &mut |want| {
-                if let Some(address) = want.address {
-                    return addresses.slot(address, cluster, upstreams, next_peer);
-                }
-                let service = want.service.unwrap_or(&route.service);
-                let place = &mut places[by_name[service]];
-                if want.is_plain() {
-                    return place.slot;
-                }
-                View::slot(&mut place.views, want, upstreams)
-            });
-            let slot = made.slot.unwrap_or(places[by_name[&route.service]].slot);
-            table::Place {
-                index,
-                slot,
-                chain: made.chain,
-            }
-        });
-        addresses.end(upstreams);
-        self.routes = Arc::new(routes);
-        self.refused = refused;
-        self.refused_plugins = bad_plugins;
-        let before = std::mem::replace(&mut self.routed, routed);
-        let mut touched: BTreeSet<Name> =
-            before.symmetric_difference(&self.routed).cloned().collect();
-        let viewed = self.places.iter().filter(|place| !place.views.is_empty());
-        touched.extend(viewed.map(|place| place.name.clone()));
-        touched
     }
 
     /// Where a service is among the places.
@@ -301,6 +238,7 @@ impl Builder {
         now: Instant,
         leavers: &mut Vec<Arc<Peer>>,
     ) {
+        let wanted = self.is_wanted(service, objects);
         let at = self.place(service);
         let place = &mut self.places[at];
         let configured = match objects.service(service) {
@@ -335,13 +273,10 @@ impl Builder {
                     .map_or(0, |instance| place.groups.groups_of(instance));
             }
         }
-        let wanted = self.routed.contains(service)
-            || objects.service(service).is_some()
-            || objects.has_instances(service);
         leavers.extend(edits.leavers);
         let mut views = std::mem::take(&mut place.views);
         for view in &mut views {
-            if wanted && view.wanted {
+            if wanted && view.users > 0 {
                 view.build(place, &members, objects, self.version, &mut self.upstreams);
             } else {
                 view.clear(&mut self.upstreams);
@@ -485,3 +420,6 @@ impl Place {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

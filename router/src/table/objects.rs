@@ -33,7 +33,7 @@ type OtherKey = (Box<str>, Box<str>);
 #[derive(Debug, Default)]
 #[cfg_attr(test, derive(PartialEq))]
 pub(crate) struct Dirty {
-    pub(crate) routes: bool,
+    pub(crate) routes: BTreeSet<Name>,
     pub(crate) certificates: bool,
     pub(crate) plugins: bool,
     pub(crate) fallbacks: bool,
@@ -184,7 +184,9 @@ impl Dirty {
             Key::Service(name) => {
                 self.policies.insert(name);
             }
-            Key::Route(_) => self.routes = true,
+            Key::Route(id) => {
+                self.routes.insert(id);
+            }
             Key::Certificate(_) => self.certificates = true,
             Key::Plugin(_) => self.plugins = true,
             Key::Fallback(_) => self.fallbacks = true,
@@ -197,7 +199,7 @@ impl Dirty {
 
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
-        !self.routes
+        self.routes.is_empty()
             && !self.certificates
             && !self.plugins
             && !self.fallbacks

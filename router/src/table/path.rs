@@ -112,6 +112,30 @@ impl<'a> Path<'a> {
         }
     }
 
+    /// Whether its first segments are those of `prefix`: decoded, each behind a slash.
+    pub(crate) fn is_under(self, prefix: &[u8]) -> bool {
+        if self.plain
+            && let Some(rest) = self.bytes.strip_prefix(prefix)
+            && (rest.is_empty() || rest[0] == b'/')
+        {
+            return true;
+        }
+        let mut left = prefix;
+        self.segments(|segment| {
+            let rest = left.strip_prefix(b"/");
+            let Some(rest) = rest.and_then(|rest| rest.strip_prefix(segment)) else {
+                return false;
+            };
+            // A part of a segment is none.
+            if !(rest.is_empty() || rest[0] == b'/') {
+                return false;
+            }
+            left = rest;
+            !left.is_empty()
+        });
+        left.is_empty()
+    }
+
     /// Where the path goes on behind its first `count` segments: at the separator, or at its end.
     pub(crate) fn behind(self, count: usize) -> usize {
         let mut decoder = Decoder(self.bytes);

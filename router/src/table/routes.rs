@@ -1,65 +1,57 @@
-//! The index over routes: a hash on the host, then a trie over path segments, whose branches are in one
-//! hash map, so that a lookup costs what the path is long, however many routes there are.
+//! The index over routes: one hash map by host and prefix, and one that says for each host how long
+//! its prefixes are. A lookup hashes the path segment by segment and asks only where the host has a
+//! prefix that ends there; so it costs what the path is long, however many routes there are.
+//!
+//! Both maps share with their copies what is the same ([`Shards`]): another table, in which one route
+//! is another, costs what one route costs. Who changes them is `index.rs`.
 
-use std::{
-    collections::{HashMap, HashSet, hash_map::Entry},
-    sync::Arc,
-};
+use std::{num::NonZeroU64, sync::Arc};
 
-use cardea_registry_api::{Name, Route, route::HostPattern};
-use hashbrown::HashTable;
+use cardea_registry_api::route::HostPattern;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::{
-    plugin::Chain,
-    table::{
-        NoRoute, RouteEntry,
-        path::{BadPath, Path},
-    },
+use crate::table::{
+    NoRoute, RouteEntry,
+    path::{BadPath, Path},
+    shards::Shards,
 };
 
 /// The longest host that can be configured; a longer one only matches `*`.
 const MAX_HOST: usize = 253;
+/// The bit of all prefixes that have as many segments or more.
+const DEEP: u32 = 63;
 
 /// Routes, indexed.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Routes {
-    entries: Vec<RouteEntry>,
-    nodes: Vec<Node>,
-    edges: HashTable<Edge>,
-    exact: HashTable<Host>,
-    suffixes: HashTable<Host>,
-    any: Option<usize>,
+    /// By host and prefix.
+    entries: Shards<Arc<RouteEntry>>,
+    /// By host: a bit for each number of segments that some prefix has.
+    depths: Shards<Depths>,
 }
 
-#[derive(Debug, Default)]
-struct Node {
-    entry: Option<u32>,
-    children: Children,
+/// Of the host with this hash. Two hosts may share it: then there are bits of both, and a lookup
+/// looks where it finds nothing.
+#[derive(Debug, Clone, Copy)]
+struct Depths(NonZeroU64);
+
+/// Which hosts a pattern takes, as a number beside its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Takes {
+    Exactly,
+    Below,
+    All,
 }
 
-/// Nearly every node has one child at most. It lies in the node itself: with thousands of routes each
-/// place in memory that a lookup visits is a wait.
-#[derive(Debug, Default)]
-enum Children {
-    #[default]
-    None,
-    One(Arc<[u8]>, usize),
-    /// They are found by their edges.
-    Many,
-}
-
-#[derive(Debug)]
-struct Edge {
-    parent: usize,
-    segment: Arc<[u8]>,
-    child: usize,
-}
-
-#[derive(Debug)]
-struct Host {
-    name: Box<[u8]>,
-    root: usize,
+/// Where a route is in the index: its host pattern and prefix, as requests are compared with them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Key {
+    takes: Takes,
+    /// How many segments the prefix has.
+    depth: usize,
+    host: usize,
+    /// The host and then the prefix's segments, decoded, each behind a slash: one place in memory.
+    text: Box<[u8]>,
 }
 
 /// A route that was looked at for a request, for `explain`.
@@ -70,145 +62,149 @@ pub(crate) struct Candidate<'a> {
     pub(crate) path_fits: bool,
 }
 
-/// What belongs to a route besides itself.
-#[derive(Debug)]
-pub(crate) struct Place {
-    /// Its number.
-    pub(crate) index: u32,
-    /// The slot of its upstream.
-    pub(crate) slot: usize,
-    /// Its plugins.
-    pub(crate) chain: Option<Arc<Chain>>,
+impl Key {
+    /// None: no request can match the prefix.
+    pub(crate) fn new(pattern: &HostPattern, prefix: &str) -> Result<Self, BadPath> {
+        let (takes, host) = match pattern {
+            HostPattern::Exact(name) => (Takes::Exactly, name.as_str()),
+            HostPattern::Suffix(name) => (Takes::Below, name.as_str()),
+            HostPattern::Any => (Takes::All, ""),
+        };
+        let mut text = trim_dot(host.as_bytes()).to_vec();
+        let (host, mut depth) = (text.len(), 0);
+        Path::parse(prefix.as_bytes())?.segments(|segment| {
+            depth += 1;
+            text.push(b'/');
+            text.extend_from_slice(segment);
+            true
+        });
+        Ok(Self {
+            takes,
+            depth,
+            host,
+            text: text.into(),
+        })
+    }
+
+    fn host(&self) -> &[u8] {
+        &self.text[..self.host]
+    }
+
+    fn prefix(&self) -> &[u8] {
+        &self.text[self.host..]
+    }
+
+    pub(super) fn host_hash(&self) -> u64 {
+        host_hash(self.takes, self.host())
+    }
+
+    fn hash(&self) -> u64 {
+        let segments = self.prefix().split(|byte| *byte == b'/').skip(1);
+        segments.fold(self.host_hash(), |parent, segment| {
+            segment_hash(parent, segment)
+        })
+    }
+
+    /// Its bit among the depths.
+    pub(super) fn bit(&self) -> u32 {
+        u32::try_from(self.depth).map_or(DEEP, |depth| depth.min(DEEP))
+    }
 }
 
-/// A route that cannot be in the index, and why.
-pub(crate) type Refused = (Name, String);
-
 impl Routes {
-    /// Indexes `routes`; `number` says what belongs to each. Routes that cannot be
-    /// indexed are named; the others stand.
-    pub(crate) fn build<'a>(
-        routes: impl IntoIterator<Item = &'a Route>,
-        mut number: impl FnMut(&Route) -> Place,
-    ) -> (Self, Vec<Refused>) {
-        let mut all = Self::default();
-        let mut refused = Vec::new();
-        let mut edges = HashMap::new();
-        let mut hosts = HashMap::new();
-        // What many routes have in common is in memory once, and so in a cache sooner.
-        let mut known = HashSet::<Arc<[u8]>>::new();
-        let mut services = HashSet::<Name>::new();
-        for route in routes {
-            let mut segments: Vec<Arc<[u8]>> = Vec::new();
-            let path = match Path::parse(route.prefix.as_str().as_bytes()) {
-                Ok(path) => path,
-                Err(bad) => {
-                    let why = format!("prefix: no request can match `{}`: {bad}", route.prefix);
-                    refused.push((route.id.clone(), why));
-                    continue;
-                }
-            };
-            path.segments(|segment| {
-                let shared = known.get(segment).cloned();
-                segments.push(shared.unwrap_or_else(|| {
-                    let segment = Arc::from(segment);
-                    known.insert(Arc::clone(&segment));
-                    segment
-                }));
-                true
-            });
-            let root = *hosts.entry(&route.host).or_insert_with(|| all.node());
-            let mut node = root;
-            for segment in segments {
-                node = match edges.entry((node, segment)) {
-                    Entry::Occupied(edge) => *edge.get(),
-                    Entry::Vacant(edge) => {
-                        let child = all.node();
-                        let children = &mut all.nodes[node].children;
-                        *children = match children {
-                            Children::None => Children::One(Arc::clone(&edge.key().1), child),
-                            _ => Children::Many,
-                        };
-                        *edge.insert(child)
-                    }
-                };
-            }
-            if let Some(taken) = all.nodes[node].entry {
-                let why = format!(
-                    "prefix: route `{}` takes host `{}` and prefix `{}` already",
-                    all.entries[taken as usize].id, route.host, route.prefix
-                );
-                refused.push((route.id.clone(), why));
-                continue;
-            }
-            let Place { index, slot, chain } = number(route);
-            all.nodes[node].entry = u32::try_from(all.entries.len()).ok();
-            let mut route = route.clone();
-            match services.get(&route.service) {
-                Some(service) => route.service = service.clone(),
-                None => _ = services.insert(route.service.clone()),
-            }
-            all.entries.push(RouteEntry {
-                id: route.id.clone(),
-                index,
-                route,
-                slot,
-                chain,
-            });
-        }
-        for (host, root) in hosts {
-            all.add_host(host, root);
-        }
-        for ((parent, segment), child) in edges {
-            if !matches!(all.nodes[parent].children, Children::Many) {
-                continue;
-            }
-            let edge = Edge {
-                parent,
-                segment,
-                child,
-            };
-            let hash = edge_hash(parent, &edge.segment);
-            all.edges
-                .insert_unique(hash, edge, |e| edge_hash(e.parent, &e.segment));
-        }
-        (all, refused)
+    pub(super) fn get(&self, key: &Key) -> Option<&Arc<RouteEntry>> {
+        self.entries.get(key.hash(), |entry| entry.key == *key)
     }
 
-    fn node(&mut self) -> usize {
-        self.nodes.push(Node::default());
-        self.nodes.len() - 1
+    /// Puts a route in, in the place of the one that has its key.
+    pub(super) fn set(&mut self, entry: &Arc<RouteEntry>) {
+        let hash = entry.key.hash();
+        let new = Arc::clone(entry);
+        self.entries.set(hash, new, |old| old.key == entry.key);
     }
 
-    fn add_host(&mut self, pattern: &HostPattern, root: usize) {
-        let (table, name) = match pattern {
-            HostPattern::Any => {
-                self.any = Some(root);
-                return;
-            }
-            HostPattern::Exact(name) => (&mut self.exact, name),
-            HostPattern::Suffix(name) => (&mut self.suffixes, name),
-        };
-        let name: Box<[u8]> = trim_dot(name.as_bytes()).into();
-        let host = Host { name, root };
-        table.insert_unique(host_hash(&host.name), host, |h| host_hash(&h.name));
+    pub(super) fn remove(&mut self, key: &Key) {
+        self.entries.remove(key.hash(), |entry| entry.key == *key);
     }
 
-    pub(crate) fn entries(&self) -> &[RouteEntry] {
-        &self.entries
+    /// Says that the hosts with this hash have prefixes with a bit, or no longer have.
+    pub(super) fn mark(&mut self, host: u64, bit: u32, has: bool) {
+        let before = self.depths.get(host, |_| true);
+        let before = before.map_or(0, |depths| depths.0.get());
+        let bit = 1u64 << bit;
+        let after = if has { before | bit } else { before & !bit };
+        match NonZeroU64::new(after) {
+            Some(after) => drop(self.depths.set(host, Depths(after), |_| true)),
+            None => drop(self.depths.remove(host, |_| true)),
+        }
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// All of them, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &RouteEntry> {
+        self.entries.iter().map(Arc::as_ref)
     }
 
     pub(crate) fn find(&self, host: &[u8], target: &[u8]) -> Result<&RouteEntry, NoRoute> {
         let path = Path::parse(target)?;
         let mut buffer = [0; MAX_HOST];
         let host = canonical_host(host, &mut buffer);
-        self.roots(host)
-            .find_map(|root| self.longest_prefix(root, path))
-            .map(|at| &self.entries[at as usize])
+        self.best(host, path)
+            .map(Arc::as_ref)
             .ok_or(NoRoute::NotFound)
     }
 
-    /// Every route whose host or path fits a request, for `explain`.
+    /// Of the most specific host pattern with a prefix that fits, the longest.
+    fn best(&self, host: &[u8], path: Path<'_>) -> Option<&Arc<RouteEntry>> {
+        if let Some(entry) = self.longest(Takes::Exactly, host, path) {
+            return Some(entry);
+        }
+        for at in memchr::memchr_iter(b'.', host).filter(|at| *at > 0) {
+            if let Some(entry) = self.longest(Takes::Below, &host[at + 1..], path) {
+                return Some(entry);
+            }
+        }
+        self.longest(Takes::All, b"", path)
+    }
+
+    fn longest(&self, takes: Takes, host: &[u8], path: Path<'_>) -> Option<&Arc<RouteEntry>> {
+        let mut hash = host_hash(takes, host);
+        // The lowest bit is of the depth that comes next.
+        let mut depths = self.depths.get(hash, |_| true)?.0.get();
+        let mut best = None;
+        let mut look = |hash, depth, depths| {
+            if depths & 1 == 1 {
+                let found = self.entries.get(hash, |entry| {
+                    let key = &entry.key;
+                    key.depth == depth
+                        && key.takes == takes
+                        && key.host() == host
+                        && path.is_under(key.prefix())
+                });
+                best = found.or(best);
+            }
+        };
+        let mut depth = 0;
+        look(hash, depth, depths);
+        if depths > 1 {
+            path.segments(|segment| {
+                hash = segment_hash(hash, segment);
+                if depth < DEEP as usize {
+                    depths >>= 1;
+                }
+                depth += 1;
+                look(hash, depth, depths);
+                depths > 1 || depth >= DEEP as usize
+            });
+        }
+        best
+    }
+
+    /// Every route whose host or path fits a request, by their ids, for `explain`.
     pub(crate) fn candidates(
         &self,
         host: &[u8],
@@ -217,90 +213,33 @@ impl Routes {
         let path = Path::parse(target)?;
         let mut buffer = [0; MAX_HOST];
         let host = canonical_host(host, &mut buffer);
-        let looked_at = self.entries.iter().map(|entry| {
-            let host_fits = match &entry.route.host {
-                HostPattern::Any => true,
-                HostPattern::Exact(name) => trim_dot(name.as_bytes()) == host,
-                HostPattern::Suffix(name) => host
-                    .strip_suffix(name.as_bytes())
+        let looked_at = self.iter().map(|entry| {
+            let key = &entry.key;
+            let host_fits = match key.takes {
+                Takes::All => true,
+                Takes::Exactly => key.host() == host,
+                Takes::Below => host
+                    .strip_suffix(key.host())
                     .is_some_and(|rest| rest.len() > 1 && rest.ends_with(b".")),
             };
             Candidate {
                 entry,
                 host_fits,
-                path_fits: fits(entry, path),
+                path_fits: path.is_under(key.prefix()),
             }
         });
-        Ok(looked_at.filter(|c| c.host_fits || c.path_fits).collect())
-    }
-
-    /// The trie roots of the patterns that take `host`, the most specific first.
-    fn roots<'s>(&'s self, host: &'s [u8]) -> impl Iterator<Item = usize> + 's {
-        let look = |table: &HashTable<Host>, name: &[u8]| {
-            table
-                .find(host_hash(name), |h| *h.name == *name)
-                .map(|h| h.root)
-        };
-        let exact = look(&self.exact, host);
-        let dots = if self.suffixes.is_empty() { &[] } else { host };
-        let suffixes = memchr::memchr_iter(b'.', dots)
-            .filter(|at| *at > 0)
-            .filter_map(move |at| look(&self.suffixes, &host[at + 1..]));
-        exact.into_iter().chain(suffixes).chain(self.any)
-    }
-
-    fn longest_prefix(&self, root: usize, path: Path<'_>) -> Option<u32> {
-        let mut node = &self.nodes[root];
-        let (mut best, mut at) = (node.entry, root);
-        if !matches!(node.children, Children::None) {
-            path.segments(|segment| {
-                let child = match &node.children {
-                    Children::None => None,
-                    Children::One(only, child) => (**only == *segment).then_some(*child),
-                    Children::Many => self
-                        .edges
-                        .find(edge_hash(at, segment), |e| {
-                            e.parent == at && *e.segment == *segment
-                        })
-                        .map(|e| e.child),
-                };
-                let Some(child) = child else {
-                    return false;
-                };
-                node = &self.nodes[child];
-                best = node.entry.or(best);
-                at = child;
-                !matches!(node.children, Children::None)
-            });
-        }
-        best
+        let mut fitting: Vec<_> = looked_at.filter(|c| c.host_fits || c.path_fits).collect();
+        fitting.sort_by(|one, two| one.entry.id.cmp(&two.entry.id));
+        Ok(fitting)
     }
 }
 
-fn fits(entry: &RouteEntry, path: Path<'_>) -> bool {
-    let mut wanted: Vec<Box<[u8]>> = Vec::new();
-    let Ok(prefix) = Path::parse(entry.route.prefix.as_str().as_bytes()) else {
-        return false;
-    };
-    prefix.segments(|segment| {
-        wanted.push(segment.into());
-        true
-    });
-    let mut met = 0;
-    path.segments(|segment| {
-        let same = wanted.get(met).is_some_and(|w| **w == *segment);
-        met += usize::from(same);
-        same
-    });
-    met == wanted.len()
+fn host_hash(takes: Takes, name: &[u8]) -> u64 {
+    xxh3_64_with_seed(name, takes as u64)
 }
 
-fn host_hash(name: &[u8]) -> u64 {
-    xxh3_64_with_seed(name, 0)
-}
-
-fn edge_hash(parent: usize, segment: &[u8]) -> u64 {
-    xxh3_64_with_seed(segment, parent as u64)
+fn segment_hash(parent: u64, segment: &[u8]) -> u64 {
+    xxh3_64_with_seed(segment, parent)
 }
 
 fn trim_dot(host: &[u8]) -> &[u8] {

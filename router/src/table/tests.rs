@@ -3,7 +3,7 @@ use std::{sync::Arc, time::Instant};
 use cardea_registry_api::{InstanceState, Service, route::HostPattern};
 use proptest::prelude::*;
 
-use super::{objects::Objects, *};
+use super::{index::Index, objects::Objects, *};
 use crate::fixtures::{World, instance, name, route};
 
 fn world(routes: &[(&str, &str, &str)]) -> World {
@@ -210,10 +210,11 @@ proptest! {
                 routes.push(new);
             }
         }
-        let (index, refused) = Routes::build(&routes, |_| place());
+        let index = index(&routes);
+        let refused: Vec<_> = index.refused().collect();
         prop_assert!(refused.is_empty(), "{refused:?}");
         for (host, path) in requests {
-            let got = index.find(host.as_bytes(), path.as_bytes()).ok().map(|e| e.id.as_str());
+            let got = index.routes().find(host.as_bytes(), path.as_bytes()).ok().map(|e| e.id.as_str());
             prop_assert_eq!(got, naive(&routes, &host, &path), "{} {}", host, path);
         }
     }
@@ -221,8 +222,7 @@ proptest! {
     #[test]
     fn no_request_makes_it_panic(host in prop::collection::vec(any::<u8>(), 0..300), path in prop::collection::vec(any::<u8>(), 0..300)) {
         let routes = [route("a", "*.a", "/a/b", "s"), route("b", "*", "/", "s")];
-        let (index, _) = Routes::build(&routes, |_| place());
-        let _ = index.find(&host, &path);
+        let _ = index(&routes).routes().find(&host, &path);
     }
 
     /// Step by step or at once, the table says the same of every peer.
@@ -261,10 +261,19 @@ proptest! {
     }
 }
 
+fn index(routes: &[Route]) -> Index {
+    let mut index = Index::default();
+    for route in routes {
+        index.set(&Arc::new(route.clone()), place());
+    }
+    index
+}
+
 fn place() -> super::Place {
     super::Place {
         index: 0,
         slot: 0,
         chain: None,
+        service: name("s"),
     }
 }

@@ -44,8 +44,8 @@ pub(super) struct View {
     group: Option<Box<str>>,
     outside: Option<Box<str>>,
     overrides: Option<(Name, Arc<Override>)>,
-    /// Some route has it.
-    pub(super) wanted: bool,
+    /// How often routes name it.
+    pub(super) users: usize,
     /// The slots of lanes. One is never another's: a worker may still ask for what it was.
     lanes: BTreeMap<Box<str>, usize>,
 }
@@ -59,27 +59,32 @@ impl View {
             && name(self.overrides.as_ref()) == name(want.overrides)
     }
 
-    /// Its slot among a service's views; a new one if there is none like it.
-    pub(super) fn slot(
-        views: &mut Vec<Self>,
+    /// The one of a service's views that is wanted; a new one if there is none like it.
+    pub(super) fn of<'v>(
+        views: &'v mut Vec<Self>,
         want: Want<'_>,
         upstreams: &mut Vec<Option<Arc<Upstream>>>,
-    ) -> usize {
-        if let Some(view) = views.iter_mut().find(|view| view.is(want)) {
-            view.wanted = true;
-            view.overrides = want.overrides.cloned();
-            return view.slot;
+    ) -> &'v mut Self {
+        let known = views.iter().position(|view| view.is(want));
+        let at = known.unwrap_or(views.len());
+        if known.is_none() {
+            views.push(Self {
+                slot: new_slot(upstreams),
+                group: want.group.map(Into::into),
+                outside: want.outside.map(Into::into),
+                overrides: None,
+                users: 0,
+                lanes: BTreeMap::new(),
+            });
         }
-        let slot = new_slot(upstreams);
-        views.push(Self {
-            slot,
-            group: want.group.map(Into::into),
-            outside: want.outside.map(Into::into),
-            overrides: want.overrides.cloned(),
-            wanted: true,
-            lanes: BTreeMap::new(),
-        });
-        slot
+        let view = &mut views[at];
+        view.overrides = want.overrides.cloned();
+        view
+    }
+
+    /// The table's slot that it has.
+    pub(super) fn slot(&self) -> usize {
+        self.slot
     }
 
     /// Nobody wants it.

@@ -1,6 +1,10 @@
 //! Filling a Maglev table: each peer has its own permutation of the slots and takes the next free
 //! one whenever it is its turn; turns come in proportion to weight.
 
+use crate::breather::Breather;
+
+/// Slots that are filled in some microseconds.
+const AT_ONCE: usize = 1024;
 /// Primes; the first that has a hundred slots for each peer is taken, or else the last that builds
 /// fast enough.
 const SIZES: [usize; 3] = [16_411, 65_537, 262_147];
@@ -21,7 +25,11 @@ pub(super) fn fill(peers: &[(u64, u16)]) -> Vec<u32> {
         .collect();
     let mut slots = vec![0; size];
     let mut taken = vec![0u64; size.div_ceil(64)];
-    for peer in turns(peers, size) {
+    let mut breather = Breather::default();
+    for (turn, peer) in turns(peers, size, &mut breather).into_iter().enumerate() {
+        if turn % AT_ONCE == 0 {
+            breather.look();
+        }
         let slot = cursors[peer as usize].next_free(size, &taken);
         taken[slot / 64] |= 1 << (slot % 64);
         slots[slot] = peer;
@@ -29,9 +37,26 @@ pub(super) fn fill(peers: &[(u64, u16)]) -> Vec<u32> {
     slots
 }
 
+/// The rounds in which a peer has its turns: turn `n` in round `n * highest / weight`.
+fn rounds_of(weight: usize, highest: usize) -> impl Iterator<Item = usize> {
+    let (whole, part) = (highest / weight, highest % weight);
+    let mut next = (0, 0);
+    std::iter::repeat_with(move || {
+        let (round, rest) = next;
+        let over = rest + part;
+        // A division for each of a quarter of a million turns would take most of the time.
+        next = if over >= weight {
+            (round + whole + 1, over - weight)
+        } else {
+            (round + whole, over)
+        };
+        round
+    })
+}
+
 /// Whose turn it is, `size` times: round after round, a peer with half the highest weight every
 /// other round. Ordered by round with a counting sort.
-fn turns(peers: &[(u64, u16)], size: usize) -> Vec<u32> {
+fn turns(peers: &[(u64, u16)], size: usize, breather: &mut Breather) -> Vec<u32> {
     let highest = peers.iter().map(|(_, weight)| *weight).max().unwrap_or(1);
     let highest = usize::from(highest.max(1));
     let total: usize = peers.iter().map(|(_, w)| usize::from(*w)).sum();
@@ -39,13 +64,12 @@ fn turns(peers: &[(u64, u16)], size: usize) -> Vec<u32> {
     let rounds = (size * highest).div_ceil(total.max(1)) + 1;
     let each = |peer: usize| {
         let weight = usize::from(peers[peer].1.max(1));
-        (0..)
-            .map(move |turn| turn * highest / weight)
-            .take_while(move |round| *round < rounds)
+        rounds_of(weight, highest).take_while(move |round| *round < rounds)
     };
     let mut ends = vec![0usize; rounds + 1];
     for peer in 0..peers.len() {
         each(peer).for_each(|round| ends[round + 1] += 1);
+        breather.step();
     }
     for round in 0..rounds {
         ends[round + 1] += ends[round];
@@ -56,6 +80,7 @@ fn turns(peers: &[(u64, u16)], size: usize) -> Vec<u32> {
             order[ends[round]] = number;
             ends[round] += 1;
         }
+        breather.step();
     }
     order.truncate(size);
     order
@@ -90,6 +115,22 @@ impl Cursor {
             }
             if taken[slot / 64] & (1 << (slot % 64)) == 0 {
                 return slot;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_are_counted_as_they_are_divided() {
+        for weight in 1..60 {
+            for highest in weight..60 {
+                let counted: Vec<usize> = rounds_of(weight, highest).take(300).collect();
+                let divided: Vec<usize> = (0..300).map(|turn| turn * highest / weight).collect();
+                assert_eq!(counted, divided, "{weight} of {highest}");
             }
         }
     }

@@ -107,12 +107,12 @@ fn follows_a_full_set_and_deltas() {
     let mut registry = three();
     let mut replica = replica();
     let dirty = replica.apply(&registry.full()).unwrap();
-    assert!(dirty.routes && dirty.policies.len() == 1 && dirty.instances.len() == 1);
+    assert!(dirty.routes.len() == 1 && dirty.policies.len() == 1 && dirty.instances.len() == 1);
     let at = registry.revision;
     registry.instance(&instance("s", 1, 100));
     registry.remove(kind::INSTANCE, "dc/s/i0");
     let dirty = replica.apply(&registry.delta(at)).unwrap();
-    assert!(!dirty.routes && dirty.policies.is_empty());
+    assert!(dirty.routes.is_empty() && dirty.policies.is_empty());
     assert_eq!(dirty.instances[&name("s")].len(), 2);
     assert!(has(&replica, 1) && !has(&replica, 0));
     // The same again, whole: nothing to rebuild.
@@ -223,7 +223,7 @@ fn an_emptied_history_wipes_nothing_until_it_is_accepted() {
     emptied.instance(&instance("s", 9, 100));
     let dirty = replica.apply(&emptied.full()).unwrap();
     assert_eq!(replica.retained().len(), 3);
-    assert!(has(&replica, 1) && has(&replica, 9) && !dirty.routes);
+    assert!(has(&replica, 1) && has(&replica, 9) && dirty.routes.is_empty());
 
     // What comes back, or is dropped explicitly, is no longer retained.
     let at = emptied.revision;

@@ -1,11 +1,7 @@
 //! Addresses that are no instance's: whom plugins send copies to. Each is an upstream of one peer,
 //! which no route leads to.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use cardea_registry_api::{Address, InstanceKey, InstanceState, Name, Service};
 
@@ -19,17 +15,23 @@ use crate::{
 /// The slots of addresses.
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
-    slots: HashMap<Address, usize>,
-    wanted: HashSet<Address>,
+    slots: HashMap<Address, Place>,
+}
+
+#[derive(Debug)]
+struct Place {
+    slot: usize,
+    /// How often routes' plugins name it.
+    users: usize,
 }
 
 impl Addresses {
-    /// Forgets who is wanted.
+    /// Forgets who is named.
     pub(super) fn begin(&mut self) {
-        self.wanted.clear();
+        self.slots.values_mut().for_each(|place| place.users = 0);
     }
 
-    /// The slot of an address, which some route's plugin wants.
+    /// The slot of an address, which a route's plugin names.
     pub(super) fn slot(
         &mut self,
         address: &Address,
@@ -37,26 +39,36 @@ impl Addresses {
         upstreams: &mut Vec<Option<Arc<Upstream>>>,
         next_peer: &mut PeerNumber,
     ) -> usize {
-        self.wanted.insert(address.clone());
-        if let Some(slot) = self.slots.get(address) {
-            return *slot;
+        if let Some(place) = self.slots.get_mut(address) {
+            place.users += 1;
+            return place.slot;
         }
         let slot = upstreams.len();
         *next_peer += 1;
         upstreams.push(Some(Arc::new(upstream(address, cluster, slot, *next_peer))));
-        self.slots.insert(address.clone(), slot);
+        let users = 1;
+        self.slots.insert(address.clone(), Place { slot, users });
         slot
     }
 
-    /// Lets go of those that nobody wants any more.
-    pub(super) fn end(&mut self, upstreams: &mut [Option<Arc<Upstream>>]) {
-        let wanted = &self.wanted;
-        self.slots.retain(|address, slot| {
-            let stays = wanted.contains(address);
-            if !stays {
-                upstreams[*slot] = None;
+    /// One name of it less.
+    pub(super) fn release(&mut self, address: &Address, upstreams: &mut [Option<Arc<Upstream>>]) {
+        if let Some(place) = self.slots.get_mut(address) {
+            place.users -= 1;
+            if place.users == 0 {
+                upstreams[place.slot] = None;
+                self.slots.remove(address);
             }
-            stays
+        }
+    }
+
+    /// Lets go of those that nobody names any more.
+    pub(super) fn end(&mut self, upstreams: &mut [Option<Arc<Upstream>>]) {
+        self.slots.retain(|_, place| {
+            if place.users == 0 {
+                upstreams[place.slot] = None;
+            }
+            place.users > 0
         });
     }
 }
