@@ -12,10 +12,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -41,21 +38,20 @@ use crate::{
 mod backoff;
 mod disk;
 mod handle;
+mod kept;
 pub(crate) mod replica;
 #[cfg(test)]
 mod tests;
 
 use backoff::Backoff;
-use disk::Image;
 pub(crate) use handle::Handle;
 use handle::{Identity, farewell};
+use kept::{Kept, Writer};
 use replica::Replica;
 
 /// How long the registry may hold a poll: also how soon a frozen registry is noticed.
 const WAIT: Span = Span::secs(10);
 const FULL_EVERY: Duration = Duration::from_mins(10);
-/// The disk copy is written at most this often.
-const DISK_EVERY: Duration = Duration::from_secs(1);
 /// What the farewell to the registry may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -83,27 +79,6 @@ pub(crate) struct Sync {
     backoff: Backoff,
 }
 
-/// The replica, shared with the task that writes it to disk.
-#[derive(Debug)]
-struct Kept {
-    replica: Mutex<Replica>,
-    unwritten: AtomicBool,
-    /// The number of the last table that was written. A write goes on when its task is stopped; this
-    /// keeps the last one, at the farewell, from mixing with it.
-    written: Mutex<u64>,
-}
-
-impl Kept {
-    fn lock(&self) -> MutexGuard<'_, Replica> {
-        self.replica.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Held while the disk copy is written.
-    fn writing(&self) -> MutexGuard<'_, u64> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Sync {
     /// Checks the settings and serves what was handed over, or the copy on disk, if there is one.
     /// Blocks on the disk.
@@ -117,17 +92,12 @@ impl Sync {
             client,
             identity: Arc::new(Identity::new(&settings.router)),
             builder: Builder::new(settings.cluster.clone(), &shared, settings.lowest_tls),
-            kept: Arc::new(Kept {
-                replica: Mutex::new(Replica::new(settings.cluster.clone())),
-                unwritten: AtomicBool::new(false),
-                written: Mutex::new(0),
-            }),
+            kept: Arc::new(Kept::new(Replica::new(settings.cluster.clone()))),
             last_full: None,
             backoff: Backoff::default(),
             settings,
             shared,
         };
-        sync.recall_share();
         if !handed.is_some_and(|table| sync.take_handed(table)) {
             sync.restore();
         }
@@ -152,7 +122,7 @@ impl Sync {
             Path::new("the table handed over"),
         ) {
             Ok(replica) => {
-                self.kept.unwritten.store(true, Ordering::Release);
+                self.kept.changed();
                 self.serve(replica, Origin::HandedOver);
                 true
             }
@@ -163,35 +133,21 @@ impl Sync {
         }
     }
 
-    /// Takes this router's share of divided limits to be what it last was: with the whole of them, a
-    /// restart while the registry is away would let through what all routers together may.
-    fn recall_share(&self) {
-        let Some(dir) = &self.settings.state_dir else {
-            return;
-        };
-        if let Some(routers) = disk::read_routers(dir, &self.settings.cluster) {
-            let now = clock::millis(Instant::now());
-            self.shared.plugins.share.routers(routers, now);
-        }
-    }
-
-    /// Keeps the number of routers for the next start.
-    async fn keep_share(&self, routers: u64) {
-        let Some(dir) = self.settings.state_dir.clone() else {
-            return;
-        };
-        let cluster = self.settings.cluster.clone();
-        let write = move || disk::write_routers(&dir, &cluster, routers);
-        let written = tokio::task::spawn_blocking(write).await;
-        if let Ok(Err(error)) = written {
-            tracing::warn!(%error, "the next start will not know how many routers there are");
-        }
-    }
-
     fn serve(&mut self, replica: Replica, origin: Origin) {
+        // Before the table: with all of a divided limit this router would let through what all of them
+        // together may.
+        if let Some(routers) = replica.routers() {
+            self.share_among(routers);
+        }
         *self.kept.lock() = replica;
         let dirty = self.kept.lock().everything();
         self.publish(&dirty, origin, Instant::now());
+    }
+
+    /// So many routers share what is divided; whether that is news.
+    fn share_among(&self, routers: u64) -> bool {
+        let now = clock::millis(Instant::now());
+        self.shared.plugins.share.routers(routers, now)
     }
 
     fn restore(&mut self) {
@@ -221,11 +177,9 @@ impl Sync {
     /// Follows until `end`, then says farewell and writes the last copy. While connections drain, new
     /// requests are still balanced: until the end it follows, and a deregistration waits for it.
     pub(crate) async fn run(mut self, end: CancellationToken) {
-        let writer = self.settings.state_dir.clone().map(|dir| Writer {
-            dir,
-            cluster: self.settings.cluster.clone(),
-            kept: Arc::clone(&self.kept),
-            shared: Arc::clone(&self.shared),
+        let writer = self.settings.state_dir.clone().map(|dir| {
+            let (kept, shared) = (Arc::clone(&self.kept), Arc::clone(&self.shared));
+            Writer::new(dir, self.settings.cluster.clone(), kept, shared)
         });
         let writing = async {
             match &writer {
@@ -258,15 +212,15 @@ impl Sync {
                 pulled = self.client.pull(&pull) => pulled,
                 _ = names.changed() => continue,
             };
-            let mut news = None;
             if let Ok(Pulled::NotModified { routers, .. } | Pulled::Update { routers, .. }) =
                 &pulled
             {
                 self.identity.heard.send_replace(id);
-                if let Some(routers) = routers {
-                    let now = clock::millis(Instant::now());
-                    let share = &self.shared.plugins.share;
-                    news = share.routers(*routers, now).then_some(*routers);
+                if let Some(routers) = *routers
+                    && self.share_among(routers)
+                {
+                    self.kept.lock().set_routers(routers);
+                    self.kept.changed();
                 }
             }
             let pause = match pulled {
@@ -283,9 +237,6 @@ impl Sync {
                 Ok(Pulled::Update { update, .. }) => self.take(&update),
                 Err(error) => Some(self.failed(&error)),
             };
-            if let Some(routers) = news {
-                self.keep_share(routers).await;
-            }
             match pause {
                 None => self.backoff.reset(),
                 Some(at_least) => tokio::select! {
@@ -337,7 +288,7 @@ impl Sync {
                 if full {
                     self.last_full = Some(began);
                 }
-                self.kept.unwritten.store(true, Ordering::Release);
+                self.kept.changed();
                 self.publish(&dirty, Origin::Registry, began);
                 self.shared.set_alarms("refused_update", []);
                 self.shared.set_degraded(
@@ -434,75 +385,5 @@ impl Sync {
             tracing::warn!(%error, "no registry answers; serving the last table");
         }
         error.retry_after().unwrap_or_default()
-    }
-}
-
-/// Writes the replica to disk when it has changed.
-struct Writer {
-    dir: PathBuf,
-    cluster: Name,
-    kept: Arc<Kept>,
-    shared: Arc<Shared>,
-}
-
-impl Writer {
-    async fn run(&self) {
-        self.shared.tenure.reached(Phase::Sole).await;
-        let mut tables = self.shared.watch();
-        loop {
-            self.write_if_changed().await;
-            tokio::time::sleep(DISK_EVERY).await;
-            if !self.kept.unwritten.load(Ordering::Acquire) && tables.changed().await.is_err() {
-                return;
-            }
-        }
-    }
-
-    async fn write_if_changed(&self) {
-        if !self.kept.unwritten.swap(false, Ordering::AcqRel) {
-            return;
-        }
-        let Some(image) = Image::of(&self.kept.lock(), &self.cluster) else {
-            return;
-        };
-        let (dir, kept, shared) = (
-            self.dir.clone(),
-            Arc::clone(&self.kept),
-            Arc::clone(&self.shared),
-        );
-        let number = *self.shared.watch().borrow();
-        let written = tokio::task::spawn_blocking(move || {
-            let mut last = kept.writing();
-            // Another process may have become the one that writes.
-            if number < *last || shared.tenure.phase() != Phase::Sole {
-                return Ok(());
-            }
-            *last = number;
-            image.write(&dir)
-        })
-        .await;
-        let failure = match written {
-            Ok(Ok(())) => {
-                count(&self.shared.counts.disk_written);
-                None
-            }
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(error) => Some(error.to_string()),
-        };
-        if let Some(why) = &failure {
-            count(&self.shared.counts.disk_failed);
-            tracing::error!(why, "cannot write the table's copy to disk");
-            // The next change, or the farewell, tries again.
-            self.kept.unwritten.store(true, Ordering::Release);
-        }
-        self.shared.set_alarms(
-            "disk_copy_failed",
-            failure.map(|why| {
-                (
-                    "copy on disk".to_owned(),
-                    format!("cannot be written: {why}"),
-                )
-            }),
-        );
     }
 }

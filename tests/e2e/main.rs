@@ -11,6 +11,7 @@ mod ctl;
 mod database_outage;
 mod dependencies;
 mod dev;
+mod divided;
 mod gate;
 mod handover;
 mod harness;

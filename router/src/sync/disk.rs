@@ -27,7 +27,8 @@ use crate::{
 
 const NEWEST: &str = "table.ndjson";
 const BEFORE: &str = "table.1.ndjson";
-/// How many routers were live, as the registry last said.
+/// The kind of the line that says how many routers were live: a start without a registry has to know,
+/// or this router alone would let through what all of them together may.
 const ROUTERS: &str = "routers";
 /// Put before the kind of objects that are retained from an earlier history.
 const RETAINED: &str = "retained-";
@@ -39,6 +40,7 @@ pub(crate) struct Image {
     position: Position,
     objects: Vec<Object>,
     retained: BTreeSet<Key>,
+    routers: Option<u64>,
 }
 
 /// Why a copy could not be written or read.
@@ -65,6 +67,7 @@ impl Image {
             position: replica.position()?.clone(),
             objects: replica.objects().iter().collect(),
             retained: replica.retained().clone(),
+            routers: replica.routers(),
         })
     }
 
@@ -90,6 +93,11 @@ impl Image {
                 }
                 Object::Instance(instance) => set_line(&kind, &key, instance)?,
             };
+            checksum.add(line.hash);
+            lines.push(line);
+        }
+        if let Some(routers) = &self.routers {
+            let line = set_line(ROUTERS, self.cluster.as_str(), routers)?;
             checksum.add(line.hash);
             lines.push(line);
         }
@@ -163,23 +171,6 @@ fn put(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&temporary, dir.join(name))
 }
 
-/// Writes how many routers of the cluster are live, for a start at which no registry says it. Blocks.
-pub(crate) fn write_routers(dir: &Path, cluster: &Name, routers: u64) -> Result<(), DiskError> {
-    let line = format!("{cluster} {routers}\n");
-    let written = fs::create_dir_all(dir).and_then(|()| put(dir, ROUTERS, line.as_bytes()));
-    written.map_err(|source| DiskError::Io {
-        path: dir.join(ROUTERS),
-        source,
-    })
-}
-
-/// How many routers there were, if that is known. Blocks.
-pub(crate) fn read_routers(dir: &Path, cluster: &Name) -> Option<u64> {
-    let text = fs::read_to_string(dir.join(ROUTERS)).ok()?;
-    let (of, routers) = text.trim_end().split_once(' ')?;
-    (of == cluster.as_str()).then(|| routers.parse().ok())?
-}
-
 /// What was found on disk.
 #[derive(Debug)]
 pub(crate) struct Restored {
@@ -249,7 +240,13 @@ pub(crate) fn decode(bytes: &[u8], cluster: &Name, path: &Path) -> Result<Replic
     }
     let mut objects = Objects::default();
     let mut retained = BTreeSet::new();
+    let mut routers = None;
     let mut dirty = Dirty::default();
+    let wrong = |kind: &str, key: &str, reason| DiskError::Object {
+        path: path.to_owned(),
+        object: format!("{kind} {key}"),
+        reason,
+    };
     for entry in &update.entries {
         let Entry::Set {
             kind, key, value, ..
@@ -257,6 +254,11 @@ pub(crate) fn decode(bytes: &[u8], cluster: &Name, path: &Path) -> Result<Replic
         else {
             continue;
         };
+        if **kind == *ROUTERS {
+            let count = serde_json::from_str(value.get());
+            routers = Some(count.map_err(|error| wrong(kind, key, error.to_string()))?);
+            continue;
+        }
         let plain = kind.strip_prefix(RETAINED);
         let kind = plain.unwrap_or(kind);
         match Object::read(kind, key, value.get(), cluster.as_str()) {
@@ -266,13 +268,7 @@ pub(crate) fn decode(bytes: &[u8], cluster: &Name, path: &Path) -> Result<Replic
                 }
                 objects.set(object, &mut dirty);
             }
-            Err(reason) => {
-                return Err(DiskError::Object {
-                    path: path.to_owned(),
-                    object: format!("{kind} {key}"),
-                    reason,
-                });
-            }
+            Err(reason) => return Err(wrong(kind, key, reason)),
         }
     }
     let position = Position {
@@ -284,6 +280,7 @@ pub(crate) fn decode(bytes: &[u8], cluster: &Name, path: &Path) -> Result<Replic
         position,
         objects,
         retained,
+        routers,
     ))
 }
 

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use cardea_registry_api::{Name, client::Client};
 use tokio::sync::watch;
 
-use super::{FAREWELL, Image, Kept};
+use super::{FAREWELL, disk::Image, kept::Kept};
 
 /// How long a registry may take to hear of another name.
 const RENAME: Duration = Duration::from_secs(2);

@@ -34,6 +34,7 @@ pub(crate) struct Replica {
     checksum: SetChecksum,
     skipped: BTreeMap<Id, String>,
     retained: BTreeSet<Key>,
+    routers: Option<u64>,
 }
 
 /// A revision in a history.
@@ -66,6 +67,7 @@ impl Replica {
             checksum: SetChecksum::default(),
             skipped: BTreeMap::new(),
             retained: BTreeSet::new(),
+            routers: None,
         }
     }
 
@@ -75,11 +77,13 @@ impl Replica {
         position: Position,
         objects: Objects,
         retained: BTreeSet<Key>,
+        routers: Option<u64>,
     ) -> Self {
         Self {
             position: Some(position),
             objects,
             retained,
+            routers,
             ..Self::new(cluster)
         }
     }
@@ -102,6 +106,16 @@ impl Replica {
     /// Objects kept from a history before this one.
     pub(crate) fn retained(&self) -> &BTreeSet<Key> {
         &self.retained
+    }
+
+    /// How many routers of the cluster are live, as a registry last said.
+    pub(crate) fn routers(&self) -> Option<u64> {
+        self.routers
+    }
+
+    /// A registry says how many routers are live.
+    pub(crate) fn set_routers(&mut self, routers: u64) {
+        self.routers = Some(routers);
     }
 
     /// What a first table is made of: all there is.

@@ -53,18 +53,25 @@ fn comes_back_whole() {
 }
 
 #[test]
-fn the_number_of_routers_comes_back_to_its_cluster() {
+fn the_number_of_routers_comes_back_with_the_table() {
     let dir = TempDir::new().unwrap();
-    assert_eq!(read_routers(dir.path(), &name("dc")), None);
+    let mut written = replica(5);
     for routers in [4, 12] {
-        write_routers(dir.path(), &name("dc"), routers).unwrap();
-        assert_eq!(read_routers(dir.path(), &name("dc")), Some(routers));
+        written.set_routers(routers);
+        write(&dir, &written);
+        let restored = read(dir.path(), &name("dc"));
+        assert_eq!(restored.problems, Vec::<String>::new());
+        assert_eq!(objects(&restored), 5, "it is no object of the set");
+        assert_eq!(restored.replica.unwrap().routers(), Some(routers));
     }
-    assert_eq!(read_routers(dir.path(), &name("dc-2")), None);
-    for damaged in ["", "dc", "dc \n", "dc x\n", "dc -1\n", "\u{0}\u{0}"] {
-        fs::write(dir.path().join(ROUTERS), damaged).unwrap();
-        assert_eq!(read_routers(dir.path(), &name("dc")), None, "{damaged:?}");
-    }
+    // The copy before has its own.
+    fs::write(dir.path().join(NEWEST), b"cut").unwrap();
+    let restored = read(dir.path(), &name("dc"));
+    assert_eq!(restored.replica.unwrap().routers(), Some(4));
+    // A copy of a program that did not write it.
+    write(&dir, &replica(5));
+    let restored = read(dir.path(), &name("dc"));
+    assert_eq!(restored.replica.unwrap().routers(), None);
 }
 
 #[test]
