@@ -4,6 +4,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    cmp::Ordering,
     collections::VecDeque,
     rc::Rc,
     sync::Arc,
@@ -29,7 +30,10 @@ use crate::{
 };
 
 pub(crate) mod draft;
+mod hearing;
 mod send;
+
+use hearing::{Hearing, Turn};
 
 /// A worker's copies.
 #[derive(Debug)]
@@ -40,6 +44,8 @@ pub(crate) struct Mirrors {
     links: Links,
     balancers: RefCell<Balancers>,
     queue: RefCell<VecDeque<Copy>>,
+    /// What is known of targets, by their slots, as of one version each.
+    hearing: RefCell<Vec<(u64, Hearing)>>,
     /// Bytes that copies hold, those whose requests still run included.
     held: Rc<Cell<usize>>,
     running: Cell<usize>,
@@ -54,6 +60,8 @@ struct Copy {
     request: Rc<Request>,
     to: Arc<Upstream>,
     policy: Arc<Bound<Copying>>,
+    /// It is to find out whether a silent target answers again.
+    trial: bool,
 }
 
 /// What is sent, and what the original came to.
@@ -109,6 +117,7 @@ impl Mirrors {
             links: Links::default(),
             balancers: RefCell::new(Balancers::new(seed)),
             queue: RefCell::default(),
+            hearing: RefCell::default(),
             held: Rc::default(),
             running: Cell::new(0),
             tasks: TaskTracker::new(),
@@ -148,13 +157,67 @@ impl Mirrors {
                 while let Some(copy) = next {
                     send::send(&running.0, &timer, &copy).await;
                     drop(copy);
-                    next = running.0.queue.borrow_mut().pop_front();
+                    next = running.0.next();
                 }
             });
         } else if self.queue.borrow().len() < self.limits.queue {
             self.queue.borrow_mut().push_back(copy);
         } else {
             counts.add(Result::Queue, 1);
+        }
+    }
+
+    /// The copy that has waited for longest; those for who has become silent meanwhile are dropped.
+    fn next(&self) -> Option<Copy> {
+        loop {
+            let copy = self.queue.borrow_mut().pop_front()?;
+            if copy.trial || !self.hearing(&copy.to, |hearing| hearing.is_silent()) {
+                return Some(copy);
+            }
+            copy.policy.policy.counts.add(Result::Silent, 1);
+        }
+    }
+
+    /// Looks at what is known of a target. Another version of it may be somebody else.
+    fn hearing<T>(&self, to: &Upstream, look: impl FnOnce(&mut Hearing) -> T) -> T {
+        let mut all = self.hearing.borrow_mut();
+        let slot = to.index() as usize;
+        if all.len() <= slot {
+            all.resize(slot + 1, Default::default());
+        }
+        let (version, hearing) = &mut all[slot];
+        match to.version().cmp(version) {
+            // A copy that was meant for who was there before.
+            Ordering::Less => return look(&mut Hearing::default()),
+            Ordering::Equal => {}
+            Ordering::Greater => (*version, *hearing) = (to.version(), Hearing::default()),
+        }
+        look(hearing)
+    }
+
+    /// What of a request's copies may go to a target now.
+    fn turn(&self, to: &Upstream) -> Turn {
+        let now = self.timers.now();
+        self.hearing(to, |hearing| hearing.turn(now))
+    }
+
+    /// A copy has come to this.
+    fn learn(&self, to: &Upstream, result: Result) {
+        let service = to.service();
+        let now = self.timers.now();
+        match result {
+            Result::Answered if self.hearing(to, Hearing::answered) => {
+                tracing::info!(%service, "copies are answered again");
+            }
+            Result::Timeout | Result::Failed
+                if self.hearing(to, |hearing| hearing.unanswered(now)) =>
+            {
+                tracing::warn!(
+                    %service,
+                    "nobody answers copies: they are dropped, but for one from time to time"
+                );
+            }
+            _ => {}
         }
     }
 

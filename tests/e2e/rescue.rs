@@ -174,15 +174,18 @@ async fn copies_to_a_frozen_target_cost_no_request_and_no_descriptor() {
     let before = router.descriptors();
     target.signal(Signal::SIGSTOP);
     scratch.write("services.toml", &file(10));
-    wait::until("copies are dropped and time out", SOON, || async {
-        let dropped = router.sum(total, "result=\"dropped_queue\"").await;
-        (dropped > 100.0 && router.sum(total, "result=\"timeout\"").await > 100.0).then_some(())
+    wait::until("copies time out and are dropped", SOON, || async {
+        let silent = router.sum(total, "result=\"dropped_silent\"").await;
+        (silent > 100.0 && router.sum(total, "result=\"timeout\"").await > 15.0).then_some(())
     })
     .await;
     load.pass(600, SOON).await;
-    // What waits is bounded, however long it lasts: 64 connections at a time, and none is left over.
-    let open = connections_to(address);
-    assert!((1..=64).contains(&open), "{open} connections");
+    // Those that waited are let go, and only now and then there is one that finds out whether somebody
+    // answers again: no more than two at a time in a worker.
+    wait::until("connections are let go", SOON, || async {
+        (connections_to(address) <= 4).then_some(())
+    })
+    .await;
     target.signal(Signal::SIGCONT);
     let answered = router.sum(total, "result=\"answered\"").await;
     wait::until("copies are answered again", SOON, || async {

@@ -3,7 +3,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use super::{Copy, Held, Mirrors, Original, Request};
+use super::{Copy, Held, Mirrors, Original, Request, Turn};
 use crate::{
     exchange::Exchange,
     http1::{
@@ -28,6 +28,8 @@ pub(crate) struct Draft {
     held: Held,
     to: Arc<Upstream>,
     policy: Arc<Bound<Copying>>,
+    copies: u8,
+    trial: bool,
 }
 
 /// What a head may take beside the bytes that came.
@@ -70,6 +72,17 @@ impl Mirrors {
         let Some(held) = self.hold(x.request.len + ADDED + body) else {
             return drop(Result::Memory);
         };
+        let trial = match self.turn(to) {
+            Turn::None => return drop(Result::Silent),
+            Turn::All => false,
+            Turn::One => true,
+        };
+        let copies = if trial { 1 } else { policy.times };
+        if copies < policy.times {
+            policy
+                .counts
+                .add(Result::Silent, (policy.times - copies).into());
+        }
         let mut bytes = Vec::with_capacity(x.request.len + ADDED);
         write(x, &mut bytes);
         let has_body = framing != Framing::None;
@@ -84,15 +97,20 @@ impl Mirrors {
             held,
             to: Arc::clone(to),
             policy: Arc::clone(&mirror.bound),
+            copies,
+            trial,
         }))
     }
 
     /// The request has been answered: sends its copies.
     pub(crate) fn end(self: &Rc<Self>, draft: Draft, x: &mut Exchange, original: Option<Original>) {
         let Draft {
-            mut bytes, policy, ..
+            mut bytes,
+            policy,
+            copies,
+            trial,
+            ..
         } = draft;
-        let copies = policy.policy.times;
         let body = if draft.has_body {
             x.upload.take_tapped()
         } else {
@@ -127,6 +145,7 @@ impl Mirrors {
                 request: Rc::clone(&request),
                 to: Arc::clone(&draft.to),
                 policy: Arc::clone(&policy),
+                trial,
             });
         }
     }

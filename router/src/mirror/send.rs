@@ -41,11 +41,12 @@ pub(super) async fn send(mirrors: &Mirrors, timer: &Timer, copy: &Copy) {
         () = mirrors.stop.cancelled() => Err(Result::Stopping),
         asked = asked => asked.unwrap_or(Err(Result::Timeout)),
     };
-    let answer = match result {
-        Ok(answer) => answer,
-        Err(result) => return policy.counts.add(result, 1),
+    let came_to = result.err().unwrap_or(Result::Answered);
+    policy.counts.add(came_to, 1);
+    mirrors.learn(&copy.to, came_to);
+    let Ok(answer) = result else {
+        return;
     };
-    policy.counts.add(Result::Answered, 1);
     if let Some(original) = copy.request.original {
         compare(mirrors, copy, original, answer);
     }

@@ -1,6 +1,10 @@
 //! Copies on the wire: what the target sees, what is dropped, and that the caller never knows.
 
-use std::sync::mpsc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+    mpsc,
+};
 
 use crate::harness::{GET, OK, Running, Setup, Upstream, refusing, until};
 
@@ -203,6 +207,52 @@ fn a_target_that_answers_nothing_holds_nothing_and_nobody() {
     drop(go);
     copied(&router, "failed", 5.0);
     assert_eq!(target.connections(), 5);
+}
+
+#[test]
+fn a_silent_target_gets_a_copy_from_time_to_time_until_it_answers() {
+    let upstream = Upstream::answering(OK);
+    let answers = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&answers);
+    let target = Upstream::start(move |mut wire, _| {
+        while wire.peek() {
+            wire.request();
+            if told.load(Ordering::SeqCst) {
+                wire.send(OK);
+            }
+        }
+    });
+    let router = Setup::new(&[&upstream])
+        .tables(&copies_to(&target, "times = 16\ntimeout = \"100ms\""))
+        .start();
+    let mut client = router.client();
+    let mut ask = || {
+        client.send(GET);
+        assert_eq!(client.response().body, b"ok");
+    };
+    ask();
+    // Sixteen in a row.
+    copied(&router, "timeout", 16.0);
+    until("its silence counts", || {
+        ask();
+        total(&router, "dropped_silent") > 0.5
+    });
+    for _ in 0..50 {
+        ask();
+    }
+    // Of 800 copies, as many as a few seconds allow: after one, and then after two.
+    assert!((16..=18).contains(&target.connections()));
+    answers.store(true, Ordering::SeqCst);
+    // One at a time finds out that it answers, and then it gets all of them.
+    until("it is heard", || {
+        ask();
+        total(&router, "answered") > 0.5
+    });
+    let answered = total(&router, "answered");
+    ask();
+    until("all of a request's copies go", || {
+        total(&router, "answered") > answered + 15.5
+    });
 }
 
 #[test]

@@ -16,6 +16,8 @@ pub(crate) enum Result {
     Failed,
     /// It took too long.
     Timeout,
+    /// Its target has not answered for a while.
+    Silent,
     /// More copies waited than may.
     Queue,
     /// Copies held more memory than they may.
@@ -34,10 +36,11 @@ pub(crate) enum Result {
 
 impl Result {
     /// Every one, in the order of its number.
-    pub(crate) const ALL: [(Self, &'static str); 10] = [
+    pub(crate) const ALL: [(Self, &'static str); 11] = [
         (Self::Answered, "answered"),
         (Self::Failed, "failed"),
         (Self::Timeout, "timeout"),
+        (Self::Silent, "dropped_silent"),
         (Self::Queue, "dropped_queue"),
         (Self::Memory, "dropped_memory"),
         (Self::Body, "dropped_body"),
