@@ -86,6 +86,13 @@ fn load(args: &[String]) -> bool {
             let span = Duration::from_secs(parse(seconds));
             serde_json::to_string(&proxies::paced::main(address, rate, span))
         }
+        ["turns", rate, connections, ms, rounds, ref addresses @ ..] => {
+            let addresses: Vec<_> = addresses.iter().map(|at| parse(at)).collect();
+            let span = Duration::from_millis(parse(ms));
+            let (rate, connections, rounds) = (parse(rate), parse(connections), parse(rounds));
+            let seen = proxies::paced::turns(&addresses, rate, connections, span, rounds);
+            serde_json::to_string(&seen)
+        }
         ["bulk", address, way, size, seconds] => {
             let span = Duration::from_secs(parse(seconds));
             let seen = proxies::bulk::main(parse(address), way == "up", parse(size), span);

@@ -21,8 +21,19 @@ mod wrk;
 use crate::machine;
 
 /// The parts, which can be run one by one.
-pub(crate) const SECTIONS: [&str; 10] = [
-    "routes", "peers", "rate", "bodies", "idle", "price", "calls", "swaps", "tls", "mirror",
+pub(crate) const SECTIONS: [&str; 12] = [
+    "routes",
+    "peers",
+    "rate",
+    "bodies",
+    "idle",
+    "price",
+    "plugins",
+    "calls",
+    "swaps",
+    "tls",
+    "mirror",
+    "mirror-service",
 ];
 
 /// Prints the tables of these sections; of all, if none is named.
@@ -43,9 +54,11 @@ pub(crate) async fn run(sections: &[String]) {
             "bodies" => bodies::run().await,
             "idle" => idle::run().await,
             "price" => price::run().await,
+            "plugins" => price::of_plugins().await,
             "calls" => counts::run().await,
             "swaps" => swaps::run().await,
             "mirror" => mirror::run().await,
+            "mirror-service" => mirror::behind_a_service().await,
             "tls" => tls::run().await,
             _ => unreachable!("it is one of the sections"),
         }

@@ -43,6 +43,15 @@ pub(crate) fn spread(values: &[f64]) -> (f64, f64, f64) {
     (middle, at(0), at(last))
 }
 
+/// Where a quarter, half and three quarters of them are below.
+pub(crate) fn quartiles(values: &[f64]) -> [f64; 3] {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let last = sorted.len().saturating_sub(1);
+    let quarter = |n: usize| sorted.get((last * n + 2) / 4).copied().unwrap_or(f64::NAN);
+    [quarter(1), spread(values).0, quarter(3)]
+}
+
 /// `median (least–most)`.
 pub(crate) fn shown(values: &[f64], digits: usize) -> String {
     let (median, least, most) = spread(values);

@@ -1,9 +1,9 @@
-//! `cardea-bench-upstream [bulk] PORT…`: the smallest keep-alive responder: one read, one write,
-//! 1 KiB; or with `bulk` as many bytes as the path says, with request bodies thrown away.
+//! `cardea-bench-upstream [after=MS|bulk] PORT…`: the smallest keep-alive responder: one read, one
+//! write, 1 KiB, at once or after some milliseconds; or with `bulk` as many bytes as the path says, with request bodies thrown away.
 //!
 //! It must cost less than the proxies in front of it, or it is what gets measured.
 
-use std::{io::Write, thread};
+use std::{io::Write, thread, time::Duration};
 
 use cardea_tests::bulk;
 use tokio::{
@@ -19,13 +19,21 @@ fn main() -> std::io::Result<()> {
     if ports.next_if_eq("bulk").is_some() {
         return bulk_main(ports);
     }
+    let after = ports.peek().and_then(|first| first.strip_prefix("after="));
+    let after = after.map(|ms| Duration::from_millis(ms.parse().expect("milliseconds")));
+    if after.is_some() {
+        ports.next();
+    }
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
-        .block_on(small(ports))
+        .block_on(small(after, ports))
 }
 
-async fn small(ports: impl Iterator<Item = String>) -> std::io::Result<()> {
+async fn small(
+    after: Option<Duration>,
+    ports: impl Iterator<Item = String>,
+) -> std::io::Result<()> {
     let head = format!(
         "HTTP/1.1 200 OK\r\nServer: upstream\r\nDate: Fri, 20 Nov 2026 19:00:00 GMT\r\n\
          Content-Type: text/plain\r\nContent-Length: {BODY}\r\n\r\n"
@@ -36,25 +44,25 @@ async fn small(ports: impl Iterator<Item = String>) -> std::io::Result<()> {
     let mut listeners = JoinSet::new();
     for port in ports {
         let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
-        listeners.spawn(accept(listener, answer));
+        listeners.spawn(accept(listener, after, answer));
     }
     println!("ready");
     while listeners.join_next().await.is_some() {}
     Ok(())
 }
 
-async fn accept(listener: TcpListener, answer: &'static [u8]) {
+async fn accept(listener: TcpListener, after: Option<Duration>, answer: &'static [u8]) {
     let mut connections = JoinSet::new();
     loop {
         if let Ok((stream, _)) = listener.accept().await {
-            connections.spawn(serve(stream, answer));
+            connections.spawn(serve(stream, after, answer));
         }
         while connections.try_join_next().is_some() {}
     }
 }
 
 /// Requests are GETs without a body, sent one after another: their heads end with an empty line.
-async fn serve(mut stream: TcpStream, answer: &'static [u8]) {
+async fn serve(mut stream: TcpStream, after: Option<Duration>, answer: &'static [u8]) {
     drop(stream.set_nodelay(true));
     let mut buffer = vec![0; 8192];
     let mut used = 0;
@@ -65,6 +73,9 @@ async fn serve(mut stream: TcpStream, answer: &'static [u8]) {
         }
         if buffer[..used].ends_with(b"\r\n\r\n") {
             used = 0;
+            if let Some(after) = after {
+                tokio::time::sleep(after).await;
+            }
             if stream.write_all(answer).await.is_err() {
                 return;
             }

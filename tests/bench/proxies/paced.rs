@@ -1,6 +1,7 @@
 //! An open loop: requests fall due at a fixed rate, whatever the answers do, and latency counts from
 //! when a request was due. A process of its own on one core, which sleeps to the microsecond:
-//! `cardea-bench paced ADDRESS RATE SECONDS` prints what it saw as JSON.
+//! `cardea-bench paced ADDRESS RATE SECONDS` prints what it saw as JSON, and `cardea-bench turns RATE
+//! CONNECTIONS MILLISECONDS ROUNDS ADDRESS…` what it saw in turns of a fraction of a second at each.
 
 use std::{
     collections::VecDeque,
@@ -61,9 +62,42 @@ struct Line {
 
 /// The process's own side.
 pub(crate) fn main(address: SocketAddr, rate: f64, span: Duration) -> Seen {
+    run(address, &mut open(address, CONNECTIONS), rate, span)
+}
+
+/// The own side of one that turns from address to address, in another order each round: what it saw at
+/// each of them, the first round left out. Connections last.
+pub(crate) fn turns(
+    addresses: &[SocketAddr],
+    rate: f64,
+    connections: usize,
+    span: Duration,
+    rounds: usize,
+) -> Vec<Vec<Seen>> {
+    let mut lines: Vec<Vec<Line>> = addresses
+        .iter()
+        .map(|address| open(*address, connections))
+        .collect();
+    let mut all = vec![Vec::new(); addresses.len()];
+    for round in 0..=rounds {
+        for turn in 0..addresses.len() {
+            let at = (turn + round) % addresses.len();
+            let seen = run(addresses[at], &mut lines[at], rate, span);
+            if round > 0 {
+                all[at].push(seen);
+            }
+        }
+    }
+    all
+}
+
+fn open(address: SocketAddr, connections: usize) -> Vec<Line> {
+    (0..connections).map(|_| Line::open(address)).collect()
+}
+
+fn run(address: SocketAddr, lines: &mut [Line], rate: f64, span: Duration) -> Seen {
     // Without it the kernel lets timers of ordinary threads be 50 µs late.
     nix::sys::prctl::set_timerslack(1).expect("a timer slack");
-    let mut lines: Vec<Line> = (0..CONNECTIONS).map(|_| Line::open(address)).collect();
     let mut free: VecDeque<usize> = (0..lines.len()).collect();
     let mut waiting: VecDeque<Instant> = VecDeque::new();
     let mut latencies: Vec<u32> = Vec::new();
@@ -86,7 +120,7 @@ pub(crate) fn main(address: SocketAddr, rate: f64, span: Duration) -> Seen {
                 free.push_back(at);
             }
         }
-        for at in ready(&lines, (next < total).then(|| due_at(next))) {
+        for at in ready(lines, (next < total).then(|| due_at(next))) {
             let Some(due) = lines[at].due else { continue };
             match lines[at].receive() {
                 Answer::Partial => continue,

@@ -1,19 +1,20 @@
 //! The price of each feature: the same program with one of them switched off at a time. The switches
 //! are in `router/examples/priced.rs`, built for this; the product has none.
 
-use std::{fmt::Write, path::PathBuf};
+use std::{fmt::Write, net::TcpListener, path::PathBuf};
 
 use super::{
     configs::{self, CommandLine, Work},
     stand::{Answers, Proxy, Stand},
     wrk,
 };
-use crate::table::{Table, spread};
+use crate::table::{Table, quartiles, spread};
 
 const ROUNDS: usize = 8;
 const SECONDS: u64 = 1;
-const OFF: [(&str, &str); 6] = [
-    ("nothing", ""),
+const OFF: [(&str, &str); 7] = [
+    ("everything on", ""),
+    ("nothing, another of the same", ""),
     ("access log", "log"),
     ("metrics", "metrics"),
     ("passive health, latency, retry budget", "health"),
@@ -22,7 +23,9 @@ const OFF: [(&str, &str); 6] = [
 ];
 
 /// One plugin of each kind, bound to everything; none of them refuses anything.
-const PLUGINS: [(&str, &str); 10] = [
+const PLUGINS: [(&str, &str); 17] = [
+    ("none", ""),
+    ("none, another of the same", ""),
     (
         "restrict",
         "[plugin.restrict]\nmethods = [\"GET\"]\nhead = 8192\n",
@@ -56,64 +59,119 @@ const PLUGINS: [(&str, &str); 10] = [
         "rewrite, a header each way",
         "[plugin.rewrite.request.set]\nX-A = \"${route}\"\n[plugin.rewrite.response.set]\nX-B = \"b\"\n",
     ),
+    (
+        "fallback, a stored body",
+        "[plugin.fallback]\nbody = \"sorry\"\n[[fallback]]\nname = \"sorry\"\ntext = \"later\"\n",
+    ),
+    (
+        "fallback, the last good answer",
+        "[plugin.fallback.last_good]\n",
+    ),
+    (
+        "mirror, of no request",
+        "[plugin.mirror]\nservice = \"copies\"\nmethods = [\"PUT\"]\n[[service]]\nname = \"copies\"\n\
+         [[service.instance]]\naddress = \"127.0.0.1:FIFTH\"\n",
+    ),
+    (
+        "mirror, a copy each, answered at once",
+        "[plugin.mirror]\nservice = \"copies\"\n[[service]]\nname = \"copies\"\n\
+         [[service.instance]]\naddress = \"127.0.0.1:FIFTH\"\n",
+    ),
+    (
+        "mirror, a copy each, never answered",
+        "[plugin.mirror]\nservice = \"copies\"\n[[service]]\nname = \"copies\"\n\
+         [[service.instance]]\naddress = \"127.0.0.1:HOLE\"\n",
+    ),
 ];
 
+/// The program's features.
 pub(super) async fn run() {
-    let program = cardea_tests::binary::profile_dir().join("examples/priced");
     println!("### The price of each feature\n");
-    if !program.is_file() {
-        println!("Not measured: {} was not built.\n", program.display());
-        return;
-    }
+    let Some(program) = program() else { return };
     let stand = Stand::new("price", 4, Answers::Small).await;
     let script = wrk::script(stand.dir(), 10);
     let mut proxies: Vec<Proxy> = Vec::new();
     let all_off: Vec<&str> = OFF.iter().map(|(_, off)| *off).collect();
-    let all_off = ("everything above", all_off[1..].join(","));
+    let all_off = ("everything above", all_off[2..].join(","));
     let cases = OFF.iter().map(|(title, off)| (*title, (*off).to_owned()));
     for (title, off) in cases.chain([all_off]) {
         let file = format!("priced-{}", proxies.len());
         let line = |work: &Work<'_>| command(program.clone(), work, &off);
         proxies.push(stand.start(title, &file, 10, 4, line).await);
     }
-    let features = proxies.len();
+    let targets: Vec<_> = proxies.iter().map(|proxy| (proxy, &*script)).collect();
+    let seen = wrk::rounds(&targets, 2 * ROUNDS, SECONDS);
+    println!(
+        "Saturated, 10 routes, one of them switched off at a time; {} rounds of {SECONDS} s, \
+         interleaved. Within a round each is compared with the one that has everything on; median of the \
+         differences (and between which the middle half of them is). What the first line says is noise.\n",
+        2 * ROUNDS
+    );
+    print(
+        ["switched off", "µs per request less"],
+        -1.0,
+        &proxies,
+        &seen,
+    );
+    println!("With everything on: {:.2} µs.\n", spread(&seen[0].cpu_us).0);
+}
+
+/// Plugins of each kind.
+pub(super) async fn of_plugins() {
+    println!("### The price of each plugin\n");
+    let Some(program) = program() else { return };
+    // The last one gets nothing but copies.
+    let stand = Stand::new("price", 5, Answers::Small).await;
+    // The kernel takes connections, and bytes, until it has enough; nobody ever reads them.
+    let hole = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let ports = [
+        ("FIFTH", stand.upstreams[4]),
+        ("HOLE", hole.local_addr().expect("its address").port()),
+    ];
+    let script = wrk::script(stand.dir(), 10);
+    let mut proxies: Vec<Proxy> = Vec::new();
     for (title, policy) in PLUGINS {
         let file = format!("priced-{}", proxies.len());
-        let line = |work: &Work<'_>| with_plugin(program.clone(), work, policy);
+        let policy = ports.iter().fold(policy.to_owned(), |text, (name, port)| {
+            text.replace(name, &port.to_string())
+        });
+        let line = |work: &Work<'_>| with_plugin(program.clone(), work, &policy);
         proxies.push(stand.start(title, &file, 10, 4, line).await);
     }
     let targets: Vec<_> = proxies.iter().map(|proxy| (proxy, &*script)).collect();
     let seen = wrk::rounds(&targets, ROUNDS, SECONDS);
     println!(
-        "Saturated, 10 routes, one of them switched off at a time; {ROUNDS} rounds of {SECONDS} s, \
-         interleaved. Within a round each is compared with the one that has everything on; median of \
-         the differences.\n"
+        "Saturated, 10 routes, one plugin of a kind on every route; {ROUNDS} rounds of {SECONDS} s, \
+         interleaved. Within a round each is compared with the one without plugins; median of the \
+         differences (and between which the middle half of them is). What the first line says is noise.\n"
     );
-    let mut table = Table::new(&["switched off", "µs per request less", "of a request"]);
-    let full = spread(&seen[0].cpu_us).0;
-    let less = |rounds: &wrk::Rounds| {
-        let pairs = seen[0].cpu_us.iter().zip(&rounds.cpu_us);
-        let less: Vec<f64> = pairs.map(|(all, without)| all - without).collect();
-        spread(&less).0
-    };
-    for (proxy, rounds) in proxies.iter().zip(&seen).take(features).skip(1) {
-        let less = less(rounds);
-        table.row([
-            proxy.name.clone(),
-            format!("{less:.2}"),
-            format!("{:.1} %", less / full * 100.0),
-        ]);
+    print(["plugin", "µs per request more"], 1.0, &proxies, &seen);
+    println!("Without plugins: {:.2} µs.\n", spread(&seen[0].cpu_us).0);
+    drop(hole);
+}
+
+fn program() -> Option<PathBuf> {
+    let program = cardea_tests::binary::profile_dir().join("examples/priced");
+    if program.is_file() {
+        return Some(program);
     }
-    table.print();
-    println!("With everything on: {full:.2} µs.\n");
-    println!("The same with one plugin of a kind on every route, in the same rounds.\n");
-    let mut table = Table::new(&["plugin", "µs per request more", "of a request"]);
-    for (proxy, rounds) in proxies.iter().zip(&seen).skip(features) {
-        let more = -less(rounds);
+    println!("Not measured: {} was not built.\n", program.display());
+    None
+}
+
+/// All but the first, compared with it; `sign`: whether more or less is asked.
+fn print(head: [&str; 2], sign: f64, proxies: &[Proxy], seen: &[wrk::Rounds]) {
+    let mut table = Table::new(&[head[0], head[1], "of a request"]);
+    let base = &seen[0].cpu_us;
+    let full = spread(base).0;
+    for (proxy, rounds) in proxies.iter().zip(seen).skip(1) {
+        let pairs = base.iter().zip(&rounds.cpu_us);
+        let differences: Vec<f64> = pairs.map(|(base, with)| (with - base) * sign).collect();
+        let [low, median, high] = quartiles(&differences);
         table.row([
             proxy.name.clone(),
-            format!("{more:.2}"),
-            format!("{:.1} %", more / full * 100.0),
+            format!("{median:.2} ({low:.2}–{high:.2})"),
+            format!("{:.1} %", median / full * 100.0),
         ]);
     }
     table.print();
@@ -129,7 +187,9 @@ fn with_plugin(program: PathBuf, work: &Work<'_>, policy: &str) -> CommandLine {
         "groups = { green = { version = \"2\" } }\n",
     );
     text = text.replacen(groups, &format!("{groups}{wanted}"), 1);
-    write!(text, "[[plugin]]\nname = \"priced\"\n{policy}").expect("a string grows");
+    if !policy.is_empty() {
+        write!(text, "[[plugin]]\nname = \"priced\"\n{policy}").expect("a string grows");
+    }
     std::fs::write(manifest, text).expect("it was just written");
     line
 }

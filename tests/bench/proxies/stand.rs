@@ -36,8 +36,35 @@ pub(super) struct Stand {
 pub(super) enum Answers {
     /// 1 KiB, as cheaply as can be.
     Small,
+    /// The same, after so many milliseconds.
+    After(u64),
     /// As many bytes as the path says; bodies are read and thrown away.
     Bulk,
+}
+
+impl Answers {
+    /// A responder on these ports, started by this command.
+    pub(super) async fn start(
+        self,
+        name: &str,
+        by: &Command,
+        ports: &[u16],
+        dir: &Path,
+    ) -> Process {
+        let mode = match self {
+            Self::Small => None,
+            Self::After(ms) => Some(format!("after={ms}")),
+            Self::Bulk => Some("bulk".to_owned()),
+        };
+        let program = cardea_tests::binary::find("cardea-bench-upstream");
+        let mut responder = under(name, by, &program)
+            .args(mode.into_iter().chain(ports.iter().map(u16::to_string)))
+            .start(dir);
+        responder
+            .wait_log("ready", SOON, |log| log.contains("ready").then_some(()))
+            .await;
+        responder
+    }
 }
 
 /// A proxy under test.
@@ -92,21 +119,12 @@ impl Stand {
     pub(super) async fn new(name: &str, upstreams: usize, answers: Answers) -> Self {
         let scratch = Scratch::new(&format!("bench-{name}"));
         let upstreams: Vec<u16> = (0..upstreams).map(|_| ports::reserve()).collect();
-        let mode = match answers {
-            Answers::Small => None,
-            Answers::Bulk => Some("bulk".to_owned()),
-        };
-        let program = cardea_tests::binary::find("cardea-bench-upstream");
-        let mut responder = pinned("upstream", &program, 1)
-            .args(mode.into_iter().chain(upstreams.iter().map(u16::to_string)))
-            .start(scratch.path());
-        responder
-            .wait_log("ready", SOON, |log| log.contains("ready").then_some(()))
-            .await;
+        let by = bound(1);
+        let responder = answers.start("upstream", &by, &upstreams, scratch.path());
         Self {
+            _responder: responder.await,
             scratch,
             upstreams,
-            _responder: responder,
         }
     }
 
@@ -230,9 +248,13 @@ impl Proxy {
 
 /// A process bound to a core; as root with a high priority, so that neighbours disturb less.
 fn pinned(name: &str, program: &Path, core: usize) -> Spawn {
-    let bound = bound(core);
-    let args: Vec<_> = bound.get_args().map(std::ffi::OsStr::to_owned).collect();
-    Spawn::new(name, bound.get_program())
+    under(name, &bound(core), program)
+}
+
+/// A process that another command starts.
+fn under(name: &str, by: &Command, program: &Path) -> Spawn {
+    let args: Vec<_> = by.get_args().map(std::ffi::OsStr::to_owned).collect();
+    Spawn::new(name, by.get_program())
         .args(args)
         .args([program])
 }
