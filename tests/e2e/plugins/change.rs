@@ -6,11 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cardea_registry_api::{Plugin, client::Precondition};
+use cardea_registry_api::{
+    Plugin,
+    client::Precondition,
+    policy::{Balance, HashKey},
+};
 use cardea_tests::{
     backend::Backend,
     http1::{Connection, Response},
     load::{Plan, percentile},
+    ports,
     site::{SOON, Site},
     wait,
 };
@@ -27,7 +32,7 @@ struct Toggle {
     forms: [Value; 2],
     host: &'static str,
     headers: &'static str,
-    path: &'static str,
+    path: String,
     shows: Shows,
     signs: [&'static str; 2],
 }
@@ -117,7 +122,7 @@ fn toggle(
         forms,
         host: HOST,
         headers: "X-Probe: 1\r\n",
-        path: "/echo",
+        path: "/echo".to_owned(),
         shows: Shows::Answer(shows),
         signs,
     }
@@ -127,8 +132,46 @@ fn only() -> Value {
     json!({"key": "header:x-probe", "present": true})
 }
 
-/// Policies whose every change can be seen with a request that the load does not make.
-fn toggles() -> Vec<Toggle> {
+/// A service of two instances, one of which is not there, and where requests are for that one first:
+/// paths decide.
+struct Lame {
+    path: String,
+    _backend: Backend,
+}
+
+const LAME: &str = "lame";
+
+impl Lame {
+    async fn start(shop: &Shop) -> Self {
+        let backend = Backend::start(LAME).await;
+        let site = &shop.site;
+        site.route(LAME, LAME, |service| {
+            service.balance = Balance::Hash(HashKey::Path);
+            service.health.max_fails = 0;
+        })
+        .await;
+        let nobody = SocketAddr::from(([127, 0, 0, 1], ports::reserve()));
+        site.register(LAME, "nobody", nobody).await;
+        site.register(LAME, "somebody", backend.address()).await;
+        site.settled().await;
+        shop.put(json!({"route": null, "override": {"attempts": 0}}))
+            .await;
+        for n in 0..100 {
+            let path = format!("/{n}");
+            if super::ask(site, LAME, "GET", &path, "").await.status == 502 {
+                return Self {
+                    path,
+                    _backend: backend,
+                };
+            }
+        }
+        panic!("none of 100 paths is for the instance that is not there");
+    }
+}
+
+/// Policies whose every change can be seen with a request that the load does not make. `lame` is the
+/// path of a request to [`LAME`] that needs a second try.
+fn toggles(lame: String) -> Vec<Toggle> {
     let header = |answer: &Response| answer.header("x-mark").unwrap_or_default().to_owned();
     let only = only();
     let mark = |text: &str| json!({"rewrite": {"response": {"set": {"X-Mark": text}}}});
@@ -180,17 +223,16 @@ fn toggles() -> Vec<Toggle> {
             header,
             ["one", "two"],
         ),
+        // Whether somebody else is asked when an instance refuses the connection.
         Toggle {
-            kind: "override",
-            forms: [
-                json!({"override": {"first_byte": "10s", "attempts": 0}}),
-                json!({"override": {"first_byte": "40ms", "attempts": 0}}),
-            ],
-            host: HOST,
-            headers: "",
-            path: "/slow?ms=80",
-            shows: Shows::Answer(status),
-            signs: ["200", "504"],
+            host: LAME,
+            path: lame,
+            ..toggle(
+                "override",
+                [1, 0].map(|more| json!({"route": null, "override": {"attempts": more}})),
+                status,
+                ["200", "502"],
+            )
         },
     ]
 }
@@ -281,6 +323,7 @@ async fn changes_under_load_fail_no_request_and_hold_within_milliseconds() {
     let shop = Shop::start("plugin-changes").await;
     let router = shop.site.routers[0].traffic();
     let asides = Asides::start(&shop.site).await;
+    let lame = Lame::start(&shop).await;
     let client = shop.site.client();
     // What the fallback stands in for, and what with.
     let limited: Plugin = serde_json::from_value(json!({"name": "q", "service": "shop", "limit": {
@@ -293,7 +336,7 @@ async fn changes_under_load_fail_no_request_and_hold_within_milliseconds() {
     shop.ask("GET", "/", "X-Limited: 1\r\n").await;
     shop.site.scratch.write("sorry.txt", "later");
     ok(&shop.site, &["fallback", "put", "sorry", "sorry.txt"]);
-    for toggle in toggles().into_iter().chain(ways()) {
+    for toggle in toggles(lame.path.clone()).into_iter().chain(ways()) {
         shop.put(toggle.forms[0].clone()).await;
         let held = match toggle.kind {
             "break" => asides.hold(router).await,
@@ -305,7 +348,9 @@ async fn changes_under_load_fail_no_request_and_hold_within_milliseconds() {
             .start();
         load.pass(50, SOON).await;
         let rounds = match toggle.kind {
-            "rewrite" | "lanes" | "blue_green" | "break" | "mirror" | "fallback" => 100,
+            "override" | "rewrite" | "lanes" | "blue_green" | "break" | "mirror" | "fallback" => {
+                100
+            }
             _ => 10,
         };
         let mut delays = Vec::new();
