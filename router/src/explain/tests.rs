@@ -70,6 +70,39 @@ fn names_the_winner_the_losers_and_the_peer() {
 }
 
 #[test]
+fn a_route_that_stands_in_is_named_and_does_not_answer_yet() {
+    let mut world = world();
+    world.service(Service::named(name("spare")));
+    world.instance(instance("spare", 9, 100));
+    world.route(route("spare", "spare.local", "/", "spare"));
+    let plugin = "name = \"rescue\"\nroute = \"api\"\n[fallback]\nroute = \"spare\"\n";
+    world.plugin(toml::from_str(plugin).unwrap());
+    world.publish(Instant::now());
+    let table = world.shared.table_full().unwrap();
+    let explained = |target| explain(&table, &question("a.local", target), Instant::now());
+    let covered = explained("/api/x");
+    let said: Vec<_> = covered
+        .plugins
+        .iter()
+        .map(|plugin| {
+            (
+                &*plugin.plugin,
+                plugin.kind,
+                &*plugin.verdict,
+                plugin.shadow,
+            )
+        })
+        .collect();
+    assert_eq!(
+        said,
+        [("rescue", "fallback", "covered (route spare)", false)]
+    );
+    // Who answers while nothing is wrong.
+    assert_eq!(covered.upstream.unwrap().service, "s");
+    assert!(explained("/").plugins.is_empty());
+}
+
+#[test]
 fn says_why_there_is_no_answer() {
     let mut world = world();
     world.route(route("empty", "empty", "/", "nobody"));
