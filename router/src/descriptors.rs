@@ -11,6 +11,9 @@ const EACH_WORKER: u64 = 2 * CROWD as u64 + 16;
 /// there is none.
 pub(crate) const CROWD: usize = 64;
 
+/// The most pipes of one worker through which bodies move.
+const PIPES: u64 = 256;
+
 /// Raises the limit as far as the system lets it, and gives it.
 pub(crate) fn raise() -> u64 {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
@@ -35,9 +38,16 @@ pub(crate) fn seats(asked: usize, descriptors: u64, workers: usize, copies: usiz
         .max(1)
 }
 
+/// How many pipes each worker may use, at two descriptors each: a sixteenth of all descriptors at most.
+pub(crate) fn pipes(descriptors: u64, workers: usize) -> usize {
+    let each = descriptors / 32 / (workers as u64).max(1);
+    usize::try_from(each.min(PIPES)).unwrap_or(0)
+}
+
 /// How many descriptors are for everything but clients and the connections to peers for them.
 fn besides(descriptors: u64, workers: usize, copies: usize) -> u64 {
-    let each = EACH_WORKER.saturating_add(copies as u64);
+    let pipes = 2 * pipes(descriptors, workers) as u64;
+    let each = EACH_WORKER.saturating_add(copies as u64 + pipes);
     let all = BESIDES.saturating_add(each.saturating_mul(workers as u64));
     all.min(descriptors / 4)
 }
@@ -53,7 +63,15 @@ mod tests {
         assert_eq!(seats(65_536, 1 << 20, 16, 64), 65_536);
         assert_eq!(seats(65_536, u64::MAX, 1, 64), 65_536);
         assert_eq!(seats(65_536, 1024, 2, 64), 384);
-        assert_eq!(seats(65_536, 20_000, 2, 64), 9760);
+        assert_eq!(seats(65_536, 20_000, 2, 64), 9248);
+    }
+
+    #[test]
+    fn pipes_never_take_what_others_need() {
+        assert_eq!(pipes(1 << 20, 16), 256);
+        assert_eq!(pipes(20_000, 2), 256);
+        assert_eq!(pipes(1024, 2), 16);
+        assert_eq!(pipes(8, 1), 0);
     }
 
     proptest! {
@@ -67,7 +85,9 @@ mod tests {
         ) {
             let seats = seats(asked, descriptors, workers, copies);
             prop_assert!((1..=asked).contains(&seats));
-            let needed = BESIDES + (EACH_WORKER + copies as u64) * workers as u64;
+            let pipes = 2 * pipes(descriptors, workers) as u64;
+            prop_assert!(pipes * workers as u64 <= descriptors / 16);
+            let needed = BESIDES + (EACH_WORKER + copies as u64 + pipes) * workers as u64;
             prop_assert!(descriptors >= 2 * seats as u64 + needed.min(descriptors / 4));
         }
     }

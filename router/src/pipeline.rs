@@ -9,6 +9,8 @@
 //!     │
 //!   plan       plan.rs       how it is to be forwarded: a value, which plugins edit
 //!     │
+//!   prepare    prepare.rs    the request's head as it goes upstream
+//!     │
 //!   pick       forward.rs    a peer, by balance and health, none twice         ◄─┐
 //!     │                                                                          │ again, if
 //!   forward    attempt.rs    a connection; the request out, an answer's head in ─┘ retry.rs
@@ -29,23 +31,15 @@ use std::{convert::Infallible, future::poll_fn, rc::Rc, task::Poll, time::Instan
 
 use crate::{
     client::Client,
-    config::BelieveIds,
     exchange::Exchange,
     grpc,
-    http1::{
-        buffer::{Buffer, Lent},
-        forwarded::Believed,
-        pace::Rate,
-        render,
-        request::Framing,
-    },
+    http1::{body::Means, pace::Rate, request::Framing},
     http2,
     metrics::Slow,
     peer::Picked,
-    plugin::{Decision, Own, Permit},
+    plugin::{Own, Permit},
     refusal,
     room::{Desk, Room},
-    switches::{Feature, on},
     table::Table,
     timer::Timer,
     tunnel,
@@ -54,11 +48,13 @@ use crate::{
 };
 
 pub(crate) mod attempt;
+pub(crate) mod connect;
 mod copy;
 mod deliver;
 mod forward;
 mod observe;
 mod plan;
+mod prepare;
 mod receive;
 pub(crate) mod refuse;
 mod remember;
@@ -68,6 +64,7 @@ mod retry;
 pub(crate) use observe::Hidden;
 use observe::Seen;
 use plan::Plan;
+use prepare::{believe, name_request, prepare};
 use rescue::{Done, Rescuer};
 
 /// How long a stopping worker waits for the first request of a new connection.
@@ -281,7 +278,7 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
     let permit = plan.decision.permit.take();
     let mut ticket = plan.decision.ticket.take();
     // Pick, forward, perhaps again; then reply.
-    let mut body: Option<Lent<'_, Buffer>> = None;
+    let mut body: Option<Means<'_>> = None;
     let end = forward::forward(worker, conn, x, &plan, &mut body, &mut seen).await;
     if let Some(ticket) = &mut ticket {
         observe::tell(ticket, &end, x, &seen);
@@ -324,8 +321,8 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
         observe::tell_end(&mut ticket, x, &seen);
     }
     let after = tunnel_if_asked(after, picked, permit);
-    if let Some(body) = body.as_mut().filter(|body| !body.is_empty()) {
-        x.take_back(body);
+    if let Some(beyond) = body.as_mut().and_then(Means::beyond) {
+        x.take_back(beyond);
     }
     after
 }
@@ -434,80 +431,4 @@ fn tunnel_if_asked(after: After, picked: Option<Picked>, permit: Option<Permit>)
         }
         after => after,
     }
-}
-
-/// Takes what is said about the request's way, if it is a trusted proxy that says it.
-fn believe(worker: &Worker, conn: &Connection, x: &mut Exchange) {
-    let config = &worker.config;
-    x.believed = if conn.client.trusted {
-        Believed::read(&x.request, x.inbound.raw(), &config.trusted_proxies)
-    } else {
-        Believed::default()
-    };
-    if !conn.client.trusted && config.believe_ids == BelieveIds::Trusted {
-        x.request.forget_ids();
-    }
-}
-
-/// Gives the request its id: the caller's if it is sane.
-fn name_request(worker: &Worker, x: &mut Exchange) {
-    match x.request.request_id {
-        Some(id) => x.id.keep(id.of(x.inbound.raw())),
-        None if on(Feature::RequestId) => x.id.generate(&worker.ids),
-        None => {}
-    }
-}
-
-/// Makes the request as it goes upstream: its head, and what has arrived of its body.
-fn prepare(
-    worker: &Worker,
-    conn: &Connection,
-    x: &mut Exchange,
-    decision: &Decision<'_>,
-) -> Result<(), refusal::Refusal> {
-    if let (Framing::Length(length), Some(limit)) = (x.request.framing, worker.config.limits.body)
-        && length > limit
-    {
-        return Err(refusal::BODY_TOO_LARGE);
-    }
-    if let Some(limit) = decision.body {
-        x.upload.limit_to(limit);
-    }
-    write_head(worker, conn, x, decision);
-    x.upload
-        .take_buffered(&mut x.inbound, &mut x.outbound)
-        .map_err(|broken| refuse::body_refusal(&broken))
-}
-
-/// Writes the head of the request as it goes upstream.
-fn write_head(worker: &Worker, conn: &Connection, x: &mut Exchange, decision: &Decision<'_>) {
-    let mut out = std::mem::take(&mut x.outbound);
-    out.clear();
-    render_head(&mut out, worker, conn, x, decision.request_gone, false);
-    x.outbound = out;
-}
-
-/// Appends the head of the request as plugins have left it; `at_once`: its body follows at once.
-fn render_head(
-    out: &mut Vec<u8>,
-    worker: &Worker,
-    conn: &Connection,
-    x: &Exchange,
-    gone: [&[Box<[u8]>]; 2],
-    at_once: bool,
-) {
-    let add = render::Additions {
-        client: conn.client.text.as_bytes(),
-        believed: conn.client.trusted.then_some(&x.believed),
-        scheme: conn.scheme,
-        request_id: x.id.as_bytes(),
-        client_cert: conn.wire.tls().and_then(|facts| facts.client_cert()),
-        drop_underscores: worker.config.drop_underscores,
-        path: &x.scratch.path,
-        host: &x.scratch.host,
-        gone,
-        lines: &x.scratch.request,
-        at_once,
-    };
-    render::request(out, x.inbound.raw(), &x.request, add);
 }

@@ -130,7 +130,7 @@ pub(crate) fn prepare(
     let shared = Arc::new(Shared::default());
     shared.tenure.enter(phase);
     let workers = config.worker_count();
-    let seats = Arc::new(seats(&config));
+    let (seats, pipes) = places(&config);
     let metrics = Metrics::new(config.cluster.as_str(), workers, seats.most());
 
     let log = log_thread(target, &metrics, &ends)?;
@@ -180,6 +180,7 @@ pub(crate) fn prepare(
         let parts = worker::Parts {
             index,
             most_streams: seats.most().div_ceil(workers),
+            pipes,
             seats: Arc::clone(&seats),
             sockets,
             tls_port,
@@ -206,8 +207,9 @@ pub(crate) fn prepare(
     })
 }
 
-/// The places for clients' connections, as many as the system has descriptors for.
-fn seats(config: &Config) -> Seats {
+/// The places for clients' connections, as many as the system has descriptors for; and each worker's
+/// pipes.
+fn places(config: &Config) -> (Arc<Seats>, usize) {
     let (limits, workers) = (&config.limits, config.worker_count());
     let descriptors = descriptors::raise();
     let connections = descriptors::seats(
@@ -224,7 +226,8 @@ fn seats(config: &Config) -> Seats {
             "the system's limit of file descriptors allows fewer connections than limits.connections"
         );
     }
-    Seats::new(limits, connections, workers)
+    let seats = Arc::new(Seats::new(limits, connections, workers));
+    (seats, descriptors::pipes(descriptors, workers))
 }
 
 /// The sockets of a traffic port, if there is to be one: those that were taken over, or new ones. And

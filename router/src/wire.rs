@@ -19,6 +19,8 @@ use tokio::{
 
 use crate::{timer::Timer, tls};
 
+pub(crate) mod pipe;
+
 /// A connection's bytes.
 #[derive(Debug)]
 pub(crate) enum Wire {
@@ -335,6 +337,14 @@ impl ReadHalf<'_> {
         }
     }
 
+    /// The connection, where it is plain TCP.
+    pub(crate) fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(half) => Some(half.as_ref()),
+            Self::Other(_) => None,
+        }
+    }
+
     /// Whether a side that has nothing to say but its next request has gone away; `false`: it has
     /// said something, and it makes no sense to ask again.
     pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<bool> {
@@ -382,6 +392,14 @@ impl WriteHalf<'_> {
                 taken: 0,
                 moved: other.push()?,
             }),
+        }
+    }
+
+    /// The connection, where it is plain TCP.
+    pub(crate) fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(half) => Some(half.as_ref()),
+            Self::Other(_) => None,
         }
     }
 

@@ -40,6 +40,7 @@ use crate::{
     stopping::Stopping,
     table::Table,
     timer::{Timers, millis},
+    wire::pipe::Pipes,
 };
 
 mod accepting;
@@ -65,6 +66,8 @@ pub(crate) struct Parts {
     pub(crate) index: usize,
     /// Requests that its HTTP/2 connections may have at a time.
     pub(crate) most_streams: usize,
+    /// Pipes that it may use.
+    pub(crate) pipes: usize,
     pub(crate) seats: Arc<Seats>,
     pub(crate) config: Arc<Config>,
     pub(crate) shared: Arc<Shared>,
@@ -96,6 +99,8 @@ pub(crate) struct Worker {
     /// For connections while they are busy.
     pub(crate) rooms: Lender<pipeline::Busy>,
     pub(crate) large: Lender<Buffer>,
+    /// For bodies that nobody has to look at.
+    pub(crate) pipes: Pipes,
     pub(crate) metrics: LocalMetrics,
     pub(crate) log: AccessLog,
     pub(crate) ids: Generator,
@@ -158,6 +163,7 @@ impl Worker {
             exchanges: Lender::new(Exchange::new, |exchange| exchange.reset()),
             rooms: Lender::new(pipeline::room, Room::clear),
             large: Lender::new(|| Buffer::new(LARGE), Buffer::clear),
+            pipes: Pipes::new(parts.pipes),
             metrics: parts.metrics,
             log: parts.log,
             ids: Generator::new(parts.seed.rotate_left(32)),
@@ -238,6 +244,7 @@ impl Worker {
     /// descriptors.
     pub(crate) fn make_do(&self) {
         self.pool.clear();
+        self.pipes.clear();
         self.let_idle_go(IdleClosed::Descriptors);
     }
 
@@ -335,6 +342,7 @@ async fn keep_house(worker: &Worker) {
             worker.exchanges.trim();
             worker.rooms.trim();
             worker.large.trim();
+            worker.pipes.trim();
         }
         // A worker without clients sleeps once its log is written and its pools are empty.
         !worker.pool.is_empty()
@@ -343,6 +351,7 @@ async fn keep_house(worker: &Worker) {
             || !worker.log.is_empty()
             || worker.exchanges.holds_some()
             || worker.rooms.holds_some()
+            || worker.pipes.holds_some()
     };
     worker.timers.run(each_tick).await;
 }

@@ -33,6 +33,8 @@ mod lifecycle;
 mod mirror;
 #[path = "wire/peers.rs"]
 mod peers;
+#[path = "wire/piped.rs"]
+mod piped;
 #[path = "wire/plugins.rs"]
 mod plugins;
 #[path = "wire/proxies.rs"]

@@ -14,8 +14,24 @@ use crate::{
         request::Framing,
     },
     timer::{TICK, Timer},
-    wire::{ReadHalf, WriteHalf},
+    wire::{ReadHalf, WriteHalf, pipe::Filled},
 };
+
+mod means;
+mod tap;
+#[cfg(test)]
+mod tests;
+
+use tap::Tap;
+pub(crate) use {
+    means::{Keep, Means},
+    tap::Untapped,
+};
+
+/// What a body has to have left for a pipe to be worth its while, in bytes.
+const WORTH_A_PIPE: u64 = 16 << 10;
+/// What one body may move before others have their turn, in bytes.
+const TURN: usize = 1 << 20;
 
 /// A body's progress.
 #[derive(Debug, Default)]
@@ -42,23 +58,6 @@ pub(crate) struct Body {
     written: u64,
     pace: Pace,
     tap: Option<Tap>,
-}
-
-/// A copy of the content, taken while it moves.
-#[derive(Debug)]
-struct Tap {
-    bytes: Vec<u8>,
-    limit: usize,
-    over: bool,
-}
-
-/// Why there is no copy of the content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Untapped {
-    /// It was larger than was to be copied.
-    TooLarge,
-    /// It did not come as a whole.
-    Incomplete,
 }
 
 /// One of the two ends of a body's way.
@@ -127,23 +126,16 @@ impl Body {
     /// Copies the content from here on, up to so many bytes.
     pub(crate) fn tap(&mut self, limit: usize) {
         let known = match self.framing {
-            Framing::Length(length) => usize::try_from(length).unwrap_or(limit).min(limit),
+            Framing::Length(length) => usize::try_from(length).unwrap_or(usize::MAX),
             _ => 0,
         };
-        self.tap = Some(Tap {
-            bytes: Vec::with_capacity(known),
-            limit,
-            over: false,
-        });
+        self.tap = Some(Tap::new(known, limit));
     }
 
     /// The copy.
     pub(crate) fn take_tapped(&mut self) -> Result<Vec<u8>, Untapped> {
-        match self.tap.take() {
-            Some(tap) if tap.over => Err(Untapped::TooLarge),
-            Some(tap) if self.done => Ok(tap.bytes),
-            _ => Err(Untapped::Incomplete),
-        }
+        let tap = self.tap.take().ok_or(Untapped::Incomplete)?;
+        tap.take(self.done)
     }
 
     /// Takes fewer bytes of content than it began with would.
@@ -154,11 +146,6 @@ impl Body {
     /// Whether everything was taken from the side it comes from (and handed out).
     pub(crate) fn done(&self) -> bool {
         self.done && self.pending.is_empty() && (!self.chunks || self.tail_sent == self.tail.len())
-    }
-
-    /// Whether nothing that was taken waits to be written.
-    pub(crate) fn holds_nothing(&self) -> bool {
-        self.pending.is_empty()
     }
 
     /// Everything taken so far goes out again to another peer, from where it was kept: nothing is
@@ -242,8 +229,7 @@ impl Body {
         Ok(data)
     }
 
-    /// Moves on as far as both sides let it. What is written is also appended to `keep`, while it
-    /// is there, for another try.
+    /// Moves on as far as both sides let it.
     #[allow(
         clippy::too_many_arguments,
         reason = "the two ends, and what lies between them"
@@ -253,16 +239,20 @@ impl Body {
         cx: &mut Context<'_>,
         from: &mut ReadHalf<'_>,
         to: &mut WriteHalf<'_>,
-        input: &mut Buffer,
+        means: &mut Means<'_>,
+        keep: &mut Keep<'_>,
         timer: &Timer,
         patience: Patience,
-        keep: &mut Option<&mut Vec<u8>>,
-        keep_limit: usize,
     ) -> Poll<Result<(), Broken>> {
+        let mut turn = TURN;
         loop {
-            let result = self.poll_steps(cx, from, to, input, keep, keep_limit);
+            let result = self.poll_steps(cx, from, to, means, keep, &mut turn);
             if result.is_ready() {
                 return result;
+            }
+            if turn == 0 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             let now = timer.now();
             if !self.armed {
@@ -273,7 +263,7 @@ impl Body {
             if patience.rate.least > 0 {
                 match self.judge(now, patience, to) {
                     Verdict::Until(at) => look = look.min(at),
-                    Verdict::TooSlow if self.push(to, input)? => continue,
+                    Verdict::TooSlow if self.push(to, means)? => continue,
                     Verdict::TooSlow => return Poll::Ready(Err(Broken::Slow)),
                 }
             }
@@ -328,25 +318,30 @@ impl Body {
     /// Writes what the system takes when it is asked itself; `false`: nothing. The event loop hears of
     /// room only when a third of the system's buffer is free, which may be more than a client that is
     /// fast enough takes in a while.
-    fn push(&mut self, to: &mut WriteHalf<'_>, input: &Buffer) -> Result<bool, Broken> {
+    fn push(&mut self, to: &mut WriteHalf<'_>, means: &mut Means<'_>) -> Result<bool, Broken> {
         if self.waits_for == Side::From {
             return Ok(false);
         }
-        let tail = self.pending.is_empty();
-        let data = if tail {
-            &self.tail[self.tail_sent..]
+        let moved = if let (1.., Some(to)) = (means.pipe.held(), to.tcp()) {
+            means.pipe.push(to).map_err(|_| Broken::To)?
         } else {
-            &input.raw()[self.pending.clone()]
+            let tail = self.pending.is_empty();
+            let data = if tail {
+                &self.tail[self.tail_sent..]
+            } else {
+                &means.input().raw()[self.pending.clone()]
+            };
+            let pushed = to.push(data).map_err(|_| Broken::To)?;
+            if tail {
+                self.tail_sent += pushed.taken;
+            } else {
+                self.pending.start += pushed.taken;
+            }
+            pushed.moved
         };
-        let pushed = to.push(data).map_err(|_| Broken::To)?;
-        if tail {
-            self.tail_sent += pushed.taken;
-        } else {
-            self.pending.start += pushed.taken;
-        }
-        self.written += pushed.moved as u64;
-        self.armed &= pushed.moved == 0;
-        Ok(pushed.moved > 0)
+        self.written += moved as u64;
+        self.armed &= moved == 0;
+        Ok(moved > 0)
     }
 
     fn poll_steps(
@@ -354,45 +349,109 @@ impl Body {
         cx: &mut Context<'_>,
         from: &mut ReadHalf<'_>,
         to: &mut WriteHalf<'_>,
-        input: &mut Buffer,
-        keep: &mut Option<&mut Vec<u8>>,
-        keep_limit: usize,
+        means: &mut Means<'_>,
+        keep: &mut Keep<'_>,
+        turn: &mut usize,
     ) -> Poll<Result<(), Broken>> {
         loop {
             self.waits_for = Side::To;
             while !self.pending.is_empty() {
-                let n = ready!(to.poll_write(cx, &input.raw()[self.pending.clone()]))
-                    .map_err(|_| Broken::To)?;
+                let data = &means.input().raw()[self.pending.clone()];
+                let n = ready!(to.poll_write(cx, data)).map_err(|_| Broken::To)?;
                 self.pending.start += n;
-                self.written += n as u64;
-                self.armed = false;
+                self.has_written(n);
+            }
+            while let (1.., Some(to)) = (means.pipe.held(), to.tcp()) {
+                let n = ready!(means.pipe.poll_drain(cx, to)).map_err(|_| Broken::To)?;
+                self.has_written(n);
             }
             while self.done && self.chunks && self.tail_sent < self.tail.len() {
                 let n = ready!(to.poll_write(cx, &self.tail[self.tail_sent..]))
                     .map_err(|_| Broken::To)?;
                 self.tail_sent += n;
-                self.written += n as u64;
-                self.armed = false;
+                self.has_written(n);
             }
             if self.done {
                 return Poll::Ready(Ok(()));
             }
             self.waits_for = Side::From;
-            if input.is_empty() {
-                let n = ready!(self.poll_fill(cx, from, input))?;
-                self.armed = false;
-                if n == 0 {
-                    continue;
-                }
+            if *turn == 0 {
+                return Poll::Pending;
             }
+            if means.beyond().is_none() {
+                let Poll::Ready(n) = self.poll_take(cx, from, to, means, keep)? else {
+                    means.rest();
+                    return Poll::Pending;
+                };
+                self.armed = false;
+                *turn = turn.saturating_sub(n);
+            }
+            let Some(input) = means.beyond() else {
+                continue;
+            };
             let at = input.start();
             let piece = self.next_piece(input)?;
             self.pending = at + piece.start..at + piece.end;
             if self.chunks {
                 self.pending = chunked::wrap(input.raw_mut(), self.pending.clone());
             }
-            self.remember(input, keep, keep_limit);
+            let tail: &[u8] = if self.done && self.chunks {
+                &self.tail
+            } else {
+                &[]
+            };
+            keep.add(&input.raw()[self.pending.clone()], tail);
         }
+    }
+
+    /// Takes what there is, into the pipe if it can be.
+    fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut ReadHalf<'_>,
+        to: &WriteHalf<'_>,
+        means: &mut Means<'_>,
+        keep: &Keep<'_>,
+    ) -> Poll<Result<usize, Broken>> {
+        if self.may_be_piped(keep)
+            && means.pipe.is_able()
+            && let (Some(from), Some(_)) = (from.tcp(), to.tcp())
+        {
+            match ready!(means.pipe.poll_fill(cx, from, self.left)) {
+                Ok(Filled::Bytes(n)) if n > 0 => {
+                    means.rest();
+                    return Poll::Ready(self.has_piped(n));
+                }
+                Ok(Filled::Unable) => {}
+                Ok(Filled::Bytes(_)) | Err(_) => return Poll::Ready(Err(Broken::From)),
+            }
+        }
+        self.poll_fill(cx, from, means.input())
+    }
+
+    fn has_written(&mut self, n: usize) {
+        self.written += n as u64;
+        self.armed = false;
+    }
+
+    /// Whether nobody has to look at what comes next, and it is much.
+    fn may_be_piped(&self, keep: &Keep<'_>) -> bool {
+        matches!(self.framing, Framing::Length(_))
+            && !self.chunks
+            && self.left >= WORTH_A_PIPE
+            && keep.bytes.is_none()
+            && self.tap.as_ref().is_none_or(Tap::is_over)
+    }
+
+    /// So much of the content is in the pipe.
+    fn has_piped(&mut self, n: usize) -> Result<usize, Broken> {
+        self.left = self.left.saturating_sub(n as u64);
+        self.done = self.left == 0;
+        self.bytes += n as u64;
+        if self.bytes > self.limit {
+            return Err(Broken::TooLarge);
+        }
+        Ok(n)
     }
 
     /// Reads once; never beyond a body of known length. 0: the body ended with its connection.
@@ -423,86 +482,5 @@ impl Body {
             }
             Ok(_) | Err(_) => Poll::Ready(Err(Broken::From)),
         }
-    }
-
-    /// Keeps what is about to be written; once that is too much, nothing is kept any more.
-    fn remember(&self, input: &Buffer, keep: &mut Option<&mut Vec<u8>>, limit: usize) {
-        let tail: &[u8] = if self.done && self.chunks {
-            &self.tail
-        } else {
-            &[]
-        };
-        let piece = &input.raw()[self.pending.clone()];
-        match keep {
-            Some(kept) if kept.len() + piece.len() + tail.len() <= limit => {
-                kept.extend_from_slice(piece);
-                kept.extend_from_slice(tail);
-            }
-            _ => *keep = None,
-        }
-    }
-}
-
-impl Tap {
-    fn add(&mut self, piece: &[u8]) {
-        if self.over || self.bytes.len() + piece.len() > self.limit {
-            self.over = true;
-            self.bytes = Vec::new();
-        } else {
-            self.bytes.extend_from_slice(piece);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What a tap of this limit has of a body that comes in these pieces.
-    fn tapped(framing: Framing, pieces: &[&str], limit: usize) -> Result<Vec<u8>, Untapped> {
-        let mut body = Body::default();
-        body.begin(framing, false, None);
-        body.tap(limit);
-        let (mut input, mut out) = (Buffer::new(64), Vec::new());
-        for piece in pieces {
-            input.compact();
-            input.space()[..piece.len()].copy_from_slice(piece.as_bytes());
-            input.filled(piece.len());
-            let mut before = usize::MAX;
-            while input.len() < before {
-                before = input.len();
-                body.take_buffered(&mut input, &mut out).unwrap();
-            }
-            // It is bounded while it grows, and not only at its end.
-            assert!(body.tap.as_ref().unwrap().bytes.capacity() <= 2 * limit.max(8));
-        }
-        body.take_tapped()
-    }
-
-    #[test]
-    fn a_tap_has_the_content_whole_or_not_at_all() {
-        let length = Framing::Length(6);
-        let whole = Ok(b"abcdef".to_vec());
-        assert_eq!(tapped(length, &["abc", "def"], 6), whole);
-        assert_eq!(tapped(length, &["abc", "def"], 5), Err(Untapped::TooLarge));
-        assert_eq!(tapped(length, &["abcde"], 6), Err(Untapped::Incomplete));
-        let chunks = ["3\r\nabc\r\n", "3\r\nde", "f\r\n0\r\n\r\n"];
-        assert_eq!(tapped(Framing::Chunked, &chunks, 6), whole);
-        assert_eq!(
-            tapped(Framing::Chunked, &chunks[..2], 6),
-            Err(Untapped::Incomplete)
-        );
-        assert_eq!(
-            tapped(Framing::Chunked, &chunks, 5),
-            Err(Untapped::TooLarge)
-        );
-        let many = [
-            "a0\r\n",
-            "xxxxxxxxxxxxxxxxxxxx",
-            "xxxxxxxxxxxxxxxxxxxx",
-            "xxxxxxxxxxxxxxxxxxxx",
-        ];
-        assert_eq!(tapped(Framing::Chunked, &many, 16), Err(Untapped::TooLarge));
-        assert_eq!(Body::default().take_tapped(), Err(Untapped::Incomplete));
     }
 }

@@ -173,9 +173,19 @@ impl<T> Lender<T> {
         }
     }
 
+    /// Frees all that are not lent.
+    pub(crate) fn clear(&self) {
+        self.free.borrow_mut().clear();
+    }
+
     /// Whether some wait to be lent, or are out.
     pub(crate) fn holds_some(&self) -> bool {
         self.out.get() > 0 || !self.free.borrow().is_empty()
+    }
+
+    /// How many are lent.
+    pub(crate) fn out(&self) -> usize {
+        self.out.get()
     }
 
     /// How many wait to be lent.

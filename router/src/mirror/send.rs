@@ -14,7 +14,7 @@ use crate::{
         response::ResponseHead,
     },
     peer::{Failure, Picked},
-    pipeline::attempt::{self, Trouble},
+    pipeline::{attempt::Trouble, connect},
     plugin::mirror::{Compared, Result},
     timer::Timer,
     wire::Wire,
@@ -125,11 +125,11 @@ async fn connect(
 ) -> std::result::Result<Wire, Trouble> {
     let policy = picked.upstream().policy();
     if !http2 {
-        return attempt::connect(timer, picked, policy).await;
+        return connect::connect(timer, picked, policy).await;
     }
     let (links, timers) = (&mirrors.links, &mirrors.timers);
-    let place = attempt::place(links, timers, timer, picked, policy).await?;
-    attempt::stream(place, &request.bytes, picked)
+    let place = connect::place(links, timers, timer, picked, policy).await?;
+    connect::stream(place, &request.bytes, picked)
 }
 
 /// Why there is no answer.

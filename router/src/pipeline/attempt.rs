@@ -3,32 +3,28 @@
 use std::{
     future::poll_fn,
     io,
-    rc::Rc,
     task::Poll,
     time::{Duration, Instant},
 };
-
-use tokio::net::TcpStream;
 
 use crate::{
     exchange::Exchange,
     grpc,
     http1::{
-        body::{Broken, Patience, Side},
-        buffer::{Buffer, Lent},
+        body::{Broken, Keep, Means, Patience, Side},
         render,
-    },
-    http2::{
-        Asked, Outbound,
-        links::{Links, Place, Turn},
     },
     metrics::Slow,
     peer::{Failure, Picked},
-    pipeline::{self, Connection, refuse, retry::Sent},
+    pipeline::{
+        self, Connection,
+        connect::{connect_surely, may_tunnel, place, stream},
+        refuse,
+        retry::Sent,
+    },
     refusal::{self, Refusal},
-    timer::{Timer, Timers, millis},
-    tls::Reason,
-    upstream::{Policy, Security},
+    timer::{Timer, millis},
+    upstream::Policy,
     wire::{Unprocessed, Wire},
     worker::Worker,
 };
@@ -73,7 +69,7 @@ pub(crate) async fn attempt<'w>(
     worker: &'w Worker,
     conn: &mut Connection,
     x: &mut Exchange,
-    body: &mut Option<Lent<'w, Buffer>>,
+    body: &mut Option<Means<'w>>,
     picked: &Picked,
     kept: &mut bool,
     asked_at: Instant,
@@ -134,171 +130,12 @@ fn answer(upstream: Wire, asked_at: Instant, upgraded: bool) -> Answer {
     }
 }
 
-/// A stream for a request, written as HTTP/1.1.
-pub(crate) fn stream(place: Place, request: &[u8], picked: &Picked) -> Result<Wire, Trouble> {
-    let scheme = match picked.upstream().security() {
-        Security::Plain => "http",
-        Security::Tls(_) | Security::Broken => "https",
-    };
-    let asked = Asked::take(request, scheme).map_err(Trouble::Refused)?;
-    Ok(Wire::Other(Box::new(Outbound::new(place, asked))))
-}
-
-/// Waits until it is known whether the peer takes WebSockets, and goes on if it does.
-async fn may_tunnel(timer: &Timer, place: &Place, policy: &Policy) -> Result<(), Trouble> {
-    timer.set(policy.timeouts.connect.duration());
-    let takes = within(timer, place.takes_websockets()).await;
-    match takes.ok_or(unconnected(Failure::ConnectTimeout))? {
-        Some(true) => Ok(()),
-        Some(false) => Err(Trouble::Refused(refusal::UPGRADE_NOT_SERVED)),
-        None => Err(unconnected(Failure::Reset)),
-    }
-}
-
-/// What `work` comes to; none: the timer went off before.
-async fn within<T>(timer: &Timer, work: impl Future<Output = T>) -> Option<T> {
-    let mut work = std::pin::pin!(work);
-    poll_fn(|cx| match work.as_mut().poll(cx) {
-        Poll::Pending if timer.fired() => Poll::Ready(None),
-        other => other.map(Some),
-    })
-    .await
-}
-
-/// A place on an HTTP/2 connection, perhaps one that is being made.
-pub(crate) async fn place(
-    links: &Links,
-    timers: &Rc<Timers>,
-    timer: &Timer,
-    picked: &Picked,
-    policy: &Policy,
-) -> Result<Place, Trouble> {
-    let number = picked.peer().number();
-    let terms = picked.upstream().security().number();
-    timer.set(policy.timeouts.connect.duration());
-    loop {
-        let connecting = match links.turn(number, terms) {
-            Turn::Take(place) => return Ok(place),
-            Turn::Connect(connecting) => connecting,
-            Turn::Wait(other) => {
-                let waited = within(timer, other.notified()).await;
-                waited.ok_or(unconnected(Failure::ConnectTimeout))?;
-                continue;
-            }
-        };
-        let wire = connect(timer, picked, policy).await?;
-        let keep = policy.timeouts.keepalive.duration();
-        let of = (number, terms);
-        let begun = links.begin(of, wire, timers, keep).await;
-        drop(connecting);
-        return begun.map_err(|_| unconnected(Failure::Connect));
-    }
-}
-
-const fn unconnected(failure: Failure) -> Trouble {
-    Trouble::Peer {
-        failure,
-        sent: Sent::Nothing,
-    }
-}
-
-/// A connection of its own; where this machine has nothing left for one, it makes do with less and
-/// tries once more.
-async fn connect_surely(
-    worker: &Worker,
-    timer: &Timer,
-    picked: &Picked,
-    policy: &Policy,
-) -> Result<Wire, Trouble> {
-    match connect(timer, picked, policy).await {
-        Err(Trouble::Local(_)) => {
-            worker.make_do();
-            connect(timer, picked, policy).await
-        }
-        other => other,
-    }
-}
-
-/// A connection of its own.
-pub(crate) async fn connect(
-    timer: &Timer,
-    picked: &Picked,
-    policy: &Policy,
-) -> Result<Wire, Trouble> {
-    let address = picked
-        .peer()
-        .socket_addr()
-        .ok_or(unconnected(Failure::Connect))?;
-    timer.set(policy.timeouts.connect.duration());
-    // Connecting is rare, and its state would make every connection's larger.
-    let mut connecting = Box::pin(TcpStream::connect(address));
-    let connected = poll_fn(|cx| match connecting.as_mut().poll(cx) {
-        Poll::Pending if timer.fired() => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-        other => other,
-    })
-    .await;
-    match connected {
-        Ok(stream) => match stream.set_nodelay(true) {
-            Ok(()) => secure(timer, stream, picked).await.map_err(unconnected),
-            Err(_) => Err(unconnected(Failure::Connect)),
-        },
-        Err(error) if is_local(&error) => Err(Trouble::Local(error)),
-        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-            Err(unconnected(Failure::ConnectTimeout))
-        }
-        Err(_) => Err(unconnected(Failure::Connect)),
-    }
-}
-
-/// The connection as the service wants it; still within the time for connecting.
-async fn secure(timer: &Timer, stream: TcpStream, picked: &Picked) -> Result<Wire, Failure> {
-    let terms = match picked.upstream().security() {
-        Security::Plain => return Ok(Wire::Tcp(stream)),
-        Security::Broken => return Err(Failure::Tls),
-        Security::Tls(terms) => terms,
-    };
-    let peer = picked.peer();
-    let connecting = Box::pin(terms.connect(stream, peer.address().host(), timer));
-    match connecting.await {
-        Ok(stream) => Ok(Wire::Other(Box::new(stream))),
-        Err(failed) => {
-            tracing::debug!(
-                peer = %peer.key(),
-                address = peer.authority(),
-                error = %failed.error,
-                "the TLS handshake with a peer failed"
-            );
-            Err(match failed.reason {
-                Reason::Timeout => Failure::ConnectTimeout,
-                Reason::Alpn => Failure::Alpn,
-                _ => Failure::Tls,
-            })
-        }
-    }
-}
-
-/// Whether an error says more about this machine than about the peer.
-fn is_local(error: &io::Error) -> bool {
-    use nix::errno::Errno;
-    error.raw_os_error().is_some_and(|code| {
-        matches!(
-            Errno::from_raw(code),
-            Errno::EMFILE
-                | Errno::ENFILE
-                | Errno::ENOBUFS
-                | Errno::ENOMEM
-                | Errno::EADDRNOTAVAIL
-                | Errno::EAGAIN
-        )
-    })
-}
-
 /// Sends the request and reads the head of its answer; `true`: it is the upgrade that was asked for.
 async fn converse<'w>(
     worker: &'w Worker,
     conn: &mut Connection,
     x: &mut Exchange,
-    body: &mut Option<Lent<'w, Buffer>>,
+    body: &mut Option<Means<'w>>,
     upstream: &mut Wire,
     policy: &Policy,
     kept: &mut bool,
@@ -325,7 +162,7 @@ async fn converse<'w>(
         uploading = false;
     }
     if uploading && body.is_none() {
-        *body = Some(worker.large.lend());
+        *body = Some(Means::new(&worker.large, &worker.pipes));
     }
     let wait = Wait::of(conn, x, policy);
     conn.timer.set(wait.time);
@@ -493,7 +330,7 @@ async fn read_while_uploading(
     worker: &Worker,
     conn: &mut Connection,
     x: &mut Exchange,
-    body: &mut Buffer,
+    body: &mut Means<'_>,
     upstream: &mut Wire,
     policy: &Policy,
     kept: &mut bool,
@@ -510,7 +347,10 @@ async fn read_while_uploading(
     let timer: &Timer = &conn.timer;
     let (mut from_client, _) = conn.wire.split();
     let (mut from_peer, mut to_peer) = upstream.split();
-    let mut keep = (*kept && x.request.method.idempotent()).then_some(&mut x.outbound);
+    let mut keep = Keep {
+        bytes: (*kept && x.request.method.idempotent()).then_some(&mut x.outbound),
+        limit,
+    };
     let (upload, space) = (&mut x.upload, x.upstream.space());
     let step = poll_fn(|cx| {
         if let Poll::Ready(read) = from_peer.poll_read(cx, space) {
@@ -522,16 +362,8 @@ async fn read_while_uploading(
         if from_client.gave_up(cx) {
             return Poll::Ready(Err(Trouble::ClientGone));
         }
-        let moved = upload.poll_move(
-            cx,
-            &mut from_client,
-            &mut to_peer,
-            body,
-            timer,
-            patience,
-            &mut keep,
-            limit,
-        );
+        let (from, to) = (&mut from_client, &mut to_peer);
+        let moved = upload.poll_move(cx, from, to, body, &mut keep, timer, patience);
         moved.map(|moved| match moved {
             // Whoever takes no more may have answered: listen.
             Ok(()) | Err(Broken::To) => Ok(Step::Uploaded),
@@ -545,6 +377,6 @@ async fn read_while_uploading(
         })
     })
     .await;
-    *kept &= keep.is_some();
+    *kept &= keep.bytes.is_some();
     step
 }

@@ -1,7 +1,7 @@
 //! Copy: a request that plugins want copied is written down on its way, and sent once it has been
 //! answered.
 
-use super::render_head;
+use super::prepare::render_head;
 use crate::{
     exchange::Exchange,
     http1::render::line,

@@ -6,8 +6,7 @@ use crate::{
     exchange::Exchange,
     grpc,
     http1::{
-        body::{Broken, Patience, Side},
-        buffer::{Buffer, Lent},
+        body::{Broken, Keep, Means, Patience, Side},
         pace::Rate,
         render::{self, Delivery, ReplyEdits},
         request::Framing,
@@ -33,7 +32,7 @@ pub(crate) async fn answer<'w>(
     x: &mut Exchange,
     plan: &Plan<'_>,
     answered: &mut Answered,
-    body: &mut Option<Lent<'w, Buffer>>,
+    body: &mut Option<Means<'w>>,
     seen: &mut Seen,
 ) -> After {
     if answered.answer.upgraded {
@@ -159,24 +158,15 @@ async fn relay<'w>(
     conn: &mut Connection,
     x: &mut Exchange,
     answered: &mut Answered,
-    body: &mut Option<Lent<'w, Buffer>>,
+    body: &mut Option<Means<'w>>,
 ) -> Result<bool, Broken> {
     let (up, down) = patience(worker, x, answered.picked.upstream().policy());
     let Some(peer_stream) = answered.answer.upstream.as_mut() else {
         return Err(Broken::From);
     };
-    // Lent anew for each run of bytes: a peer that is silent for long holds none meanwhile, and those
-    // that are not share the few that are warm.
-    let mut lent: Option<Lent<'_, Buffer>> = None;
-    let small = x
-        .download
-        .left()
-        .is_some_and(|left| left <= x.upstream.capacity() as u64);
+    let mut means = Means::new(&worker.large, &worker.pipes);
     let Exchange {
-        upload,
-        download,
-        upstream: buffer,
-        ..
+        upload, download, ..
     } = x;
     let timer = &conn.timer;
     let (mut from_client, mut to_client) = conn.wire.split();
@@ -194,16 +184,9 @@ async fn relay<'w>(
                 ..up
             };
             let before = upload.moved();
-            let moved = upload.poll_move(
-                cx,
-                &mut from_client,
-                &mut to_peer,
-                body,
-                timer,
-                patience,
-                &mut None,
-                0,
-            );
+            let (from, to) = (&mut from_client, &mut to_peer);
+            let keep = &mut Keep::default();
+            let moved = upload.poll_move(cx, from, to, body, keep, timer, patience);
             if upload.moved() != before {
                 download.not_alone();
             }
@@ -222,25 +205,10 @@ async fn relay<'w>(
             return Poll::Ready(Err(Broken::To));
         }
         let before = download.moved();
-        let input: &mut Buffer = if small {
-            buffer
-        } else {
-            lent.get_or_insert_with(|| worker.large.lend())
-        };
-        let moved = download.poll_move(
-            cx,
-            &mut from_peer,
-            &mut to_client,
-            input,
-            timer,
-            down,
-            &mut None,
-            0,
-        );
-        exact = input.is_empty();
-        if moved.is_pending() && exact && download.holds_nothing() {
-            lent = None;
-        }
+        let (from, to) = (&mut from_peer, &mut to_client);
+        let keep = &mut Keep::default();
+        let moved = download.poll_move(cx, from, to, &mut means, keep, timer, down);
+        exact = means.beyond().is_none();
         if download.moved() != before {
             upload.not_alone();
         }

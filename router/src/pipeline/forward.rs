@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::{
     exchange::Exchange,
     grpc,
-    http1::buffer::{Buffer, Lent},
+    http1::body::Means,
     peer::{Failure, Picked},
     pipeline::{
         Connection,
@@ -75,7 +75,7 @@ pub(crate) async fn forward<'w>(
     conn: &mut Connection,
     x: &mut Exchange,
     plan: &Plan<'_>,
-    body: &mut Option<Lent<'w, Buffer>>,
+    body: &mut Option<Means<'w>>,
     seen: &mut Seen,
 ) -> End {
     let policy = plan.upstream.policy();

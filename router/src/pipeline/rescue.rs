@@ -12,7 +12,8 @@ use crate::{
     exchange::Exchange,
     grpc,
     http1::{
-        buffer::{Buffer, Lent, SMALL},
+        body::Means,
+        buffer::{Buffer, SMALL},
         render::{self, Delivery, line},
         request::Method,
         response::ResponseHead,
@@ -69,7 +70,7 @@ pub(crate) struct Rescuer<'r, 't, 'w> {
     pub(crate) conn: &'r mut Connection,
     pub(crate) x: &'r mut Exchange,
     pub(crate) plan: &'r mut Plan<'t>,
-    pub(crate) body: &'r mut Option<Lent<'w, Buffer>>,
+    pub(crate) body: &'r mut Option<Means<'w>>,
     pub(crate) seen: &'r mut Seen,
     pub(crate) trigger: Trigger,
 }
@@ -288,7 +289,7 @@ impl Rescuer<'_, '_, '_> {
         }
         let end = memchr::memmem::find(&x.outbound, b"\r\n\r\n")?;
         let body = x.outbound.split_off(end + 4);
-        super::write_head(self.worker, self.conn, x, &decision);
+        super::prepare::write_head(self.worker, self.conn, x, &decision);
         x.outbound.extend_from_slice(&body);
         Some(slot)
     }

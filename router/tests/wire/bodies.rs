@@ -4,7 +4,7 @@ use std::{io::Write, sync::mpsc, time::Duration};
 
 use crate::harness::{GET, Setup, Upstream, Wire};
 
-fn pattern(n: usize) -> Vec<u8> {
+pub(crate) fn pattern(n: usize) -> Vec<u8> {
     (0..n)
         .map(|i| u8::try_from(i * 31 % 251).unwrap())
         .collect()
