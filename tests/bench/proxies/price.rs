@@ -69,17 +69,17 @@ const PLUGINS: [(&str, &str); 17] = [
     ),
     (
         "mirror, of no request",
-        "[plugin.mirror]\nservice = \"copies\"\nmethods = [\"PUT\"]\n[[service]]\nname = \"copies\"\n\
+        "service = \"search\"\n[plugin.mirror]\nservice = \"copies\"\nmethods = [\"PUT\"]\n[[service]]\nname = \"copies\"\n\
          [[service.instance]]\naddress = \"127.0.0.1:FIFTH\"\n",
     ),
     (
         "mirror, a copy each, answered at once",
-        "[plugin.mirror]\nservice = \"copies\"\n[[service]]\nname = \"copies\"\n\
+        "service = \"search\"\n[plugin.mirror]\nservice = \"copies\"\n[[service]]\nname = \"copies\"\n\
          [[service.instance]]\naddress = \"127.0.0.1:FIFTH\"\n",
     ),
     (
         "mirror, a copy each, never answered",
-        "[plugin.mirror]\nservice = \"copies\"\n[[service]]\nname = \"copies\"\n\
+        "service = \"search\"\n[plugin.mirror]\nservice = \"copies\"\n[[service]]\nname = \"copies\"\n\
          [[service.instance]]\naddress = \"127.0.0.1:HOLE\"\n",
     ),
 ];
