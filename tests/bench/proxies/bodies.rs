@@ -22,7 +22,7 @@ pub(super) async fn run() {
     let proxies = stand.proxies(10, 4).await;
     println!("### Bodies\n");
     println!(
-        "8 connections, one body after another; {ROUNDS} rounds of {SECONDS} s, interleaved, after one \
+        "32 connections, one body after another; {ROUNDS} rounds of {SECONDS} s, interleaved, after one \
          to warm up; MB are 10⁶ bytes. Nobody buffers bodies on disk.\n"
     );
     let mut table = Table::new(&[

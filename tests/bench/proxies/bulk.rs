@@ -13,7 +13,7 @@ use cardea_tests::bulk::{read_head, send_bytes, skip};
 use serde::{Deserialize, Serialize};
 
 /// Connections at a time.
-const LINES: usize = 8;
+const LINES: usize = 32;
 
 /// What it saw.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
