@@ -32,7 +32,7 @@ use crate::{
 
 const ROUTES: usize = 10_000;
 const HASHED: usize = 10_000;
-const ROUNDS: usize = 6;
+const ROUNDS: usize = 16;
 const SECONDS: u64 = 2;
 const EVERY: Duration = Duration::from_millis(100);
 
