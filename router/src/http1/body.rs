@@ -50,6 +50,8 @@ pub(crate) struct Body {
     tail: Vec<u8>,
     tail_sent: usize,
     pending: Range<usize>,
+    /// Bytes in the pipe: taken, and not handed out.
+    piped: usize,
     /// It has stood still since it was last looked at, and may until then.
     armed: bool,
     deadline: u64,
@@ -117,6 +119,7 @@ impl Body {
         self.tail.clear();
         self.tail_sent = 0;
         self.pending = 0..0;
+        self.piped = 0;
         self.armed = false;
         self.written = 0;
         self.pace = Pace::default();
@@ -145,11 +148,14 @@ impl Body {
 
     /// Whether everything was taken from the side it comes from (and handed out).
     pub(crate) fn done(&self) -> bool {
-        self.done && self.pending.is_empty() && (!self.chunks || self.tail_sent == self.tail.len())
+        self.done
+            && self.pending.is_empty()
+            && self.piped == 0
+            && (!self.chunks || self.tail_sent == self.tail.len())
     }
 
     /// Everything taken so far goes out again to another peer, from where it was kept: nothing is
-    /// pending.
+    /// pending. What went through a pipe was not kept, and is never sent again.
     pub(crate) fn begin_again(&mut self) {
         self.pending = 0..0;
         self.armed = false;
@@ -322,8 +328,10 @@ impl Body {
         if self.waits_for == Side::From {
             return Ok(false);
         }
-        let moved = if let (1.., Some(to)) = (means.pipe.held(), to.tcp()) {
-            means.pipe.push(to).map_err(|_| Broken::To)?
+        let moved = if let (1.., Some(to)) = (self.piped, to.tcp()) {
+            let n = means.pipe.push(to).map_err(|_| Broken::To)?;
+            self.piped -= n;
+            n
         } else {
             let tail = self.pending.is_empty();
             let data = if tail {
@@ -361,8 +369,9 @@ impl Body {
                 self.pending.start += n;
                 self.has_written(n);
             }
-            while let (1.., Some(to)) = (means.pipe.held(), to.tcp()) {
+            while let (1.., Some(to)) = (self.piped, to.tcp()) {
                 let n = ready!(means.pipe.poll_drain(cx, to)).map_err(|_| Broken::To)?;
+                self.piped -= n;
                 self.has_written(n);
             }
             while self.done && self.chunks && self.tail_sent < self.tail.len() {
@@ -445,6 +454,7 @@ impl Body {
 
     /// So much of the content is in the pipe.
     fn has_piped(&mut self, n: usize) -> Result<usize, Broken> {
+        self.piped = n;
         self.left = self.left.saturating_sub(n as u64);
         self.done = self.left == 0;
         self.bytes += n as u64;

@@ -138,7 +138,8 @@ impl<'w> Conduit<'w> {
     }
 
     /// How many bytes are in it.
-    pub(crate) fn held(&self) -> usize {
+    #[cfg(test)]
+    fn held(&self) -> usize {
         self.lent.as_ref().map_or(0, |pipe| pipe.held)
     }
 

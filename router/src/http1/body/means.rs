@@ -11,7 +11,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Means<'w> {
     buffers: &'w Lender<Buffer>,
-    pub(super) input: Option<Lent<'w, Buffer>>,
+    input: Option<Lent<'w, Buffer>>,
     pub(super) pipe: Conduit<'w>,
 }
 
@@ -33,7 +33,7 @@ impl<'w> Means<'w> {
         }
     }
 
-    /// What was read beyond the body's end.
+    /// What was read and not used up: after the body's end, what lies beyond it.
     pub(crate) fn beyond(&mut self) -> Option<&mut Buffer> {
         self.input.as_deref_mut().filter(|input| !input.is_empty())
     }
