@@ -25,7 +25,7 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
 
-use crate::harness::{Message, Setup, Upstream, Wire, refusing, until};
+use crate::harness::{Message, Setup, Upstream, Wire, free, until};
 
 /// A request, and the answer that the peer gives to it.
 #[derive(Debug, Clone)]
@@ -237,7 +237,7 @@ impl Nginx {
     fn start(upstream: &Upstream) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let at = dir.path().display();
-        let address = refusing();
+        let address = free();
         let user = if nix::unistd::geteuid().is_root() {
             "user root;"
         } else {

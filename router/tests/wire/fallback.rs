@@ -85,13 +85,12 @@ fn a_stored_body_stands_in_for_statuses_and_the_failure_is_still_told() {
     }
     // Neither the client nor the service had to connect again.
     assert_eq!(upstream.connections(), 1);
-    assert_eq!(counted(&router, "status", "stored"), Some(4.0));
+    until("counted", || {
+        counted(&router, "status", "stored") == Some(4.0)
+    });
     let verdicts =
         "cardea_router_plugin_verdicts_total{cluster=\"default\",plugin=\"f\",kind=\"fallback\"";
-    assert_eq!(
-        router.metric(&format!("{verdicts},verdict=\"stored\"}}")),
-        Some(4.0)
-    );
+    router.comes_to(&format!("{verdicts},verdict=\"stored\"}}"), 4.0);
     let log = router.log(7);
     let hidden: Vec<_> = log
         .iter()
@@ -179,7 +178,7 @@ fn every_cause_can_be_hidden_and_names_itself() {
             (&line["error"], &line["hidden_status"]),
             (&kind.into(), &hidden.into())
         );
-        assert!(counted(&covered, cause, "stored") > Some(0.0));
+        until(cause, || counted(&covered, cause, "stored") > Some(0.0));
         // With another cause only, the error goes out.
         let other = if cause == "break" { "limit" } else { "break" };
         covered.edit(|text| text.replace(&format!("[\"{cause}\"]"), &format!("[\"{other}\"]")));

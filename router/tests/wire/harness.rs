@@ -14,7 +14,7 @@ mod upstream;
 mod wire;
 
 pub(crate) use router::{Running, Setup};
-pub(crate) use upstream::{Upstream, refusing};
+pub(crate) use upstream::{Upstream, free, refusing};
 pub(crate) use wire::{Message, Wire};
 
 /// Nothing on loopback takes this long, however busy the machine is.

@@ -51,7 +51,7 @@ fn a_request_and_its_answer_to_the_byte() {
         (&200.into(), &2.into())
     );
     let counted = r#"cardea_router_requests_total{cluster="default",route="r",service="s",code="200",method="GET",protocol="http1"}"#;
-    assert_eq!(router.metric(counted), Some(1.0));
+    router.comes_to(counted, 1.0);
 }
 
 #[test]

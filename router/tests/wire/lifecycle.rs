@@ -155,7 +155,7 @@ fn many_clients_share_few_connections() {
     assert!(upstream.connections() <= 16, "{}", upstream.connections());
     let counted =
         r#"cardea_router_requests_total{cluster="default",route="r",service="s",code="200""#;
-    assert_eq!(router.metric(counted), Some(3200.0));
+    router.comes_to(counted, 3200.0);
     until("closed", || {
         router.metric("cardea_router_active_connections{protocol=\"http1\"}") == Some(0.0)
     });

@@ -100,6 +100,8 @@ impl Asides {
 
 /// As many as the tighter form of `break` takes at a time: more than the load has connections.
 const HELD: u64 = 20;
+/// Changes of each kind.
+const ROUNDS: usize = 100;
 
 fn status(answer: &Response) -> String {
     answer.status.to_string()
@@ -347,14 +349,8 @@ async fn changes_under_load_fail_no_request_and_hold_within_milliseconds() {
             .label(toggle.kind)
             .start();
         load.pass(50, SOON).await;
-        let rounds = match toggle.kind {
-            "override" | "rewrite" | "lanes" | "blue_green" | "break" | "mirror" | "fallback" => {
-                100
-            }
-            _ => 10,
-        };
         let mut delays = Vec::new();
-        for round in 1..=rounds {
+        for round in 1..=ROUNDS {
             let form = round % 2;
             let plugin = plugin(&toggle.forms[form]);
             client.put_plugin(&plugin, Precondition::Any).await.unwrap();
@@ -366,7 +362,7 @@ async fn changes_under_load_fail_no_request_and_hold_within_milliseconds() {
         let report = load.stop().await;
         delays.sort_unstable();
         println!(
-            "{:10} {rounds:3} changes: the API's answer → the changed behaviour p50 {:.2} ms, \
+            "{:10} {ROUNDS} changes: the API's answer → the changed behaviour p50 {:.2} ms, \
              p99 {:.2} ms (aim 20); {} requests, {} failed",
             toggle.kind,
             percentile(&delays, 500) / 1000.0,

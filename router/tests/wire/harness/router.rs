@@ -9,7 +9,7 @@ use std::{
 
 use cardea_router::{AccessLog, Config, Limits, Router, Source, start};
 
-use super::{Message, Upstream, Wire, until};
+use super::{Message, PATIENCE, Upstream, Wire, until};
 
 /// Longer than any test.
 const AGES: Duration = Duration::from_mins(10);
@@ -259,6 +259,20 @@ impl Running {
         let metrics = self.metrics();
         let line = metrics.lines().find(|line| line.starts_with(beginning))?;
         line.rsplit(' ').next()?.parse().ok()
+    }
+
+    /// Waits until a metric has the value: what counts an answer is later than the answer.
+    #[track_caller]
+    pub(crate) fn comes_to(&self, beginning: &str, value: f64) {
+        let mut last = None;
+        let deadline = Instant::now() + PATIENCE;
+        while last != Some(value) {
+            assert!(
+                Instant::now() < deadline,
+                "{beginning} is {last:?}, not {value}"
+            );
+            last = self.metric(beginning);
+        }
     }
 
     /// Begins a graceful stop in the background.

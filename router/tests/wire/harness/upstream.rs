@@ -9,6 +9,9 @@ use std::{
     thread,
 };
 
+use rand::RngExt as _;
+use socket2::{Domain, Type};
+
 use super::{Record, Wire};
 
 /// An upstream: a script runs for each connection, and every byte that arrives is kept.
@@ -90,8 +93,21 @@ impl Drop for Upstream {
     }
 }
 
-/// An address that refuses connections.
+/// An address that refuses connections. It stays taken, for else the next upstream might get it.
 pub(crate) fn refusing() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
+    let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&any.into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    std::mem::forget(socket);
+    address
+}
+
+/// An address for a program that has to be told one: below the ports that the kernel gives out.
+pub(crate) fn free() -> SocketAddr {
+    let ports = std::iter::repeat_with(|| rand::rng().random_range(12_000..32_000));
+    ports
+        .map(|port: u16| SocketAddr::from(([127, 0, 0, 1], port)))
+        .find(|address| TcpListener::bind(address).is_ok())
+        .unwrap()
 }

@@ -86,7 +86,7 @@ fn how_many_requests_may_be_given_up_is_the_operator_s_to_say() {
             assert!(wire.frame_of(PING).is_some());
         }
         let flood = "cardea_router_http2_refused_total{reason=\"flood\"}";
-        assert_eq!(router.metric(flood), Some(f64::from(u8::from(ends))));
+        router.comes_to(flood, f64::from(u8::from(ends)));
     }
 }
 
@@ -163,7 +163,7 @@ fn a_header_block_that_never_arrives_is_not_waited_for() {
     let ended = wire.frame_of(GOAWAY).unwrap();
     assert_eq!(ended.code(), ENHANCE_YOUR_CALM);
     let slow = "cardea_router_http2_refused_total{reason=\"slow_head\"}";
-    assert_eq!(router.metric(slow), Some(1.0));
+    router.comes_to(slow, 1.0);
     // Nor is a preface.
     let mut wire = Wire::connect(router.address);
     wire.send(&PREFACE[..20]);
@@ -235,7 +235,7 @@ fn a_silent_client_is_asked_and_then_left() {
     assert!(wire.frame_of(PING).is_some());
     while wire.frame().is_some() {}
     let silent = "cardea_router_http2_refused_total{reason=\"silent\"}";
-    assert_eq!(router.metric(silent), Some(1.0));
+    router.comes_to(silent, 1.0);
 }
 
 /// Whatever is tried, the upstream sees the requests that were meant, or nothing.

@@ -194,7 +194,7 @@ fn another_service_or_route_is_asked_over_http2() {
         "{seen}"
     );
     assert!(
-        seen.contains("X-Cardea-Fallback: status") && seen.contains("abc"),
+        seen.contains("X-Cardea-Fallback: status") && seen.contains("\r\nabc"),
         "{seen}"
     );
 }
@@ -260,7 +260,7 @@ fn copies_come_from_http2_and_go_to_it() {
         "{}",
         &seen[..400]
     );
-    assert_eq!(seen.matches("abc").count(), 2);
+    assert_eq!(seen.matches("\r\nabc").count(), 2, "{seen}");
 }
 
 #[test]

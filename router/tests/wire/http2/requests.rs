@@ -48,14 +48,8 @@ fn a_request_arrives_as_http1_and_its_answer_as_http2() {
     assert_eq!(log["protocol"], "HTTP/2");
     assert_eq!(log["host"], "h.example");
     assert_eq!(log["bytes_out"], 2);
-    assert_eq!(
-        router.metric("cardea_router_requests_total{cluster=\"default\",route=\"r\",service=\"s\",code=\"200\",method=\"GET\",protocol=\"http2\"}"),
-        Some(1.0)
-    );
-    assert_eq!(
-        router.metric("cardea_router_active_connections{protocol=\"http2\"}"),
-        Some(1.0)
-    );
+    router.comes_to("cardea_router_requests_total{cluster=\"default\",route=\"r\",service=\"s\",code=\"200\",method=\"GET\",protocol=\"http2\"}", 1.0);
+    router.comes_to("cardea_router_active_connections{protocol=\"http2\"}", 1.0);
     drop(client);
     until("uncounted", || {
         router.metric("cardea_router_active_connections{protocol=\"http2\"}") == Some(0.0)
@@ -374,10 +368,7 @@ fn an_idle_connection_is_told_to_go() {
     until("closed", || {
         router.metric("cardea_router_active_connections{protocol=\"http2\"}") == Some(0.0)
     });
-    assert_eq!(
-        router.metric("cardea_router_http2_refused_total"),
-        Some(0.0)
-    );
+    router.comes_to("cardea_router_http2_refused_total", 0.0);
 }
 
 #[test]
@@ -398,7 +389,7 @@ fn an_overloaded_worker_refuses_streams_that_may_be_tried_elsewhere() {
     });
     drop(held);
     let refused = "cardea_router_http2_refused_total{reason=\"overload\"}";
-    assert_eq!(router.metric(refused), Some(1.0));
+    router.comes_to(refused, 1.0);
 }
 
 proptest! {

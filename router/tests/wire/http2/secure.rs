@@ -324,7 +324,7 @@ fn a_websocket_is_opened_in_http2_where_the_service_takes_it() {
         }
         assert_eq!(peer.connections(), 1);
         let tunnels = "cardea_router_active_connections{protocol=\"upgrade\"}";
-        assert_eq!(router.metric(tunnels), Some(1.0));
+        router.comes_to(tunnels, 1.0);
         // What one side ends the other hears of, and may still answer.
         wire.close_sending();
         assert_eq!(wire.rest().0, b"bye");
