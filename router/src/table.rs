@@ -15,6 +15,7 @@
 use std::sync::Arc;
 
 use cardea_registry_api::{Name, Route};
+use smallvec::SmallVec;
 
 use crate::{plugin::Chain, tls::Certificates, upstream::Upstream};
 
@@ -33,23 +34,47 @@ pub(crate) use routes::Routes;
 #[cfg(test)]
 mod tests;
 
-/// A route in the table.
+/// A route in the table. What a request needs comes first and lies side by side: with many routes each
+/// one is a miss in the caches, and every other place that it leads to is one more.
 #[derive(Debug)]
+#[repr(C)]
 pub struct RouteEntry {
-    /// The route's id: the `route` label of metrics.
-    pub id: Name,
-    /// A small number that is this id's for the process's life: for arrays of counters.
-    pub index: u32,
-    /// The route as configured.
-    pub route: Arc<Route>,
-    /// Its service's name: one for all routes of the service, and so sooner in a cache.
-    pub(crate) service: Name,
+    /// Its host and prefix, to compare requests with.
+    pub(crate) key: routes::Key,
     /// Which of the table's upstreams; see [`Table::upstream`].
     pub(crate) slot: usize,
     /// The plugins that look at its requests; none: there are none.
     pub(crate) chain: Option<Arc<Chain>>,
-    /// Its host and prefix, to compare requests with.
-    pub(crate) key: routes::Key,
+    /// Its service's name: one for all routes of the service, and so sooner in a cache.
+    pub(crate) service: Name,
+    /// A small number that is this id's for the process's life: for arrays of counters.
+    pub index: u32,
+    /// The id once more, for the log.
+    label: SmallVec<[u8; 24]>,
+    /// The route's id: the `route` label of metrics.
+    pub id: Name,
+    /// The route as configured.
+    pub route: Arc<Route>,
+}
+
+impl RouteEntry {
+    fn new(route: &Arc<Route>, key: routes::Key, place: Place) -> Self {
+        Self {
+            key,
+            slot: place.slot,
+            chain: place.chain,
+            service: place.service,
+            index: place.index,
+            label: SmallVec::from_slice(route.id.as_str().as_bytes()),
+            id: route.id.clone(),
+            route: Arc::clone(route),
+        }
+    }
+
+    /// The id as text.
+    pub(crate) fn label(&self) -> &[u8] {
+        &self.label
+    }
 }
 
 /// What belongs to a route besides itself.

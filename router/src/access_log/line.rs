@@ -26,7 +26,7 @@ pub(crate) struct Entry<'a> {
     pub(crate) protocol: &'static str,
     /// The version of TLS that it came through.
     pub(crate) tls: Option<&'static str>,
-    pub(crate) route: &'a str,
+    pub(crate) route: &'a [u8],
     pub(crate) service: &'a str,
     pub(crate) peer: Option<&'a str>,
     /// What the route's plugins said.
@@ -111,7 +111,7 @@ impl Entry<'_> {
             out.extend_from_slice(version.as_bytes());
         }
         out.extend_from_slice(b"\",\"route\":\"");
-        out.extend_from_slice(self.route.as_bytes());
+        out.extend_from_slice(self.route);
         out.extend_from_slice(b"\",\"service\":\"");
         out.extend_from_slice(self.service.as_bytes());
         if let Some(peer) = self.peer {

@@ -14,7 +14,7 @@ fn entry<'a>(client: &'a SocketAddr, path: &'a [u8]) -> Entry<'a> {
         path,
         protocol: "HTTP/1.1",
         tls: None,
-        route: "r",
+        route: b"r",
         service: "s",
         peer: Some("10.0.0.1:80"),
         plugins: None,

@@ -1,7 +1,5 @@
-//! What request heads and response heads have in common: positions of fields within the buffer, the
-//! names that mean something to a router, and checks beyond `httparse`'s.
-
-use std::mem::MaybeUninit;
+//! What request heads and response heads have in common: positions of fields within the buffer, and the
+//! names that mean something to a router.
 
 /// The most header fields in a message.
 pub(crate) const MAX_FIELDS: usize = 100;
@@ -80,7 +78,7 @@ pub(crate) enum Known {
 /// What names begin with in which proxies tell about clients.
 const X_FORWARDED: &[u8] = b"x-forwarded-";
 
-/// What `name` means. Length and first letter leave one candidate at most.
+/// What `name`, a token, means. Length and first letter leave one candidate at most.
 pub(crate) fn classify(name: &[u8]) -> Known {
     let Some(first) = name.first() else {
         return Known::Other;
@@ -108,7 +106,7 @@ pub(crate) fn classify(name: &[u8]) -> Known {
         (_, b'x') => ("", Known::Other),
         _ => return Known::Other,
     };
-    if name.eq_ignore_ascii_case(wanted.as_bytes()) {
+    if is(name, wanted.as_bytes()) {
         return known;
     }
     let forwarded =
@@ -120,6 +118,13 @@ pub(crate) fn classify(name: &[u8]) -> Known {
     } else {
         Known::XForwardedOther
     }
+}
+
+/// Whether a name is `wanted`, which is of lower-case letters, digits and `-`: no character that may
+/// stand in a name becomes one of these by the bit that makes letters small, but a letter.
+fn is(name: &[u8], wanted: &[u8]) -> bool {
+    let pairs = name.iter().zip(wanted);
+    name.len() == wanted.len() && pairs.fold(0, |other, (a, b)| other | ((a | 0x20) ^ b)) == 0
 }
 
 /// Whether a name is `wanted` to those who read `_` as `-`.
@@ -172,34 +177,6 @@ pub(crate) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|b| *b == b',').map(<[u8]>::trim_ascii)
 }
 
-/// Whether every line of the head ends in CR LF; `httparse` takes a bare LF.
-pub(crate) fn only_crlf(head: &[u8]) -> bool {
-    let Some((first, rest)) = head.split_first() else {
-        return true;
-    };
-    // One pass without a way out, which the compiler turns into vector instructions: lines are short,
-    // and looking for each one's end costs several times as much.
-    let bare = head.iter().zip(rest).fold(0, |bare, (before, byte)| {
-        bare | (u8::from(*byte == b'\n') & u8::from(*before != b'\r'))
-    });
-    *first != b'\n' && bare == 0
-}
-
-/// Room for the parser's fields.
-pub(crate) const fn parser_fields<'b, const N: usize>() -> [MaybeUninit<httparse::Header<'b>>; N] {
-    [const { MaybeUninit::uninit() }; N]
-}
-
-/// Takes over what the parser found.
-pub(crate) fn take_fields(raw: &[u8], parsed: &[httparse::Header<'_>], fields: &mut Vec<Field>) {
-    fields.clear();
-    fields.extend(parsed.iter().map(|h| Field {
-        name: Span::within(raw, h.name.as_bytes()),
-        value: Span::within(raw, h.value),
-        known: classify(h.name.as_bytes()),
-    }));
-}
-
 /// A `Content-Length`: digits, and nothing but digits.
 pub(crate) fn parse_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
@@ -246,6 +223,20 @@ mod tests {
     }
 
     #[test]
+    fn only_letters_are_alike_in_both_cases() {
+        let token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
+        for other in (0..=255).filter(token) {
+            for wanted in
+                (0..=255u8).filter(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
+            {
+                let same = other.eq_ignore_ascii_case(&wanted);
+                assert_eq!(is(&[other], &[wanted]), same, "{other} {wanted}");
+            }
+        }
+        assert!(!is(b"te", b"t"));
+    }
+
+    #[test]
     fn lengths() {
         assert_eq!(parse_length(b"0"), Some(0));
         assert_eq!(
@@ -255,12 +246,5 @@ mod tests {
         for bad in ["", "+1", "-1", "1 ", "0x1", "1,1", "10000000000000000000"] {
             assert_eq!(parse_length(bad.as_bytes()), None, "{bad}");
         }
-    }
-
-    #[test]
-    fn bare_line_feeds_are_seen() {
-        assert!(only_crlf(b"GET / HTTP/1.1\r\n\r\n"));
-        assert!(!only_crlf(b"GET / HTTP/1.1\n\r\n"));
-        assert!(!only_crlf(b"\nGET"));
     }
 }

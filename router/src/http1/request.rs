@@ -1,9 +1,12 @@
 //! Request heads: parsed in place, and refused when they could be read in two ways.
 
 use crate::{
-    http1::head::{
-        Connection, Field, Known, MAX_FIELDS, OWN_FIELDS, Span, only_crlf, parse_length,
-        parser_fields, read_connection, take_fields, tokens,
+    http1::{
+        head::{
+            Connection, Field, Known, MAX_FIELDS, OWN_FIELDS, Span, parse_length, read_connection,
+            tokens,
+        },
+        lines::{Fault, Lines, NAME, Stop, are_all},
     },
     refusal::{self, Refusal},
 };
@@ -25,15 +28,15 @@ pub(crate) enum Method {
 
 impl Method {
     /// What `name` is; names are case-sensitive.
-    pub(crate) fn read(name: &str) -> Self {
+    pub(crate) fn read(name: &[u8]) -> Self {
         match name {
-            "GET" => Self::Get,
-            "HEAD" => Self::Head,
-            "POST" => Self::Post,
-            "PUT" => Self::Put,
-            "DELETE" => Self::Delete,
-            "OPTIONS" => Self::Options,
-            "PATCH" => Self::Patch,
+            b"GET" => Self::Get,
+            b"HEAD" => Self::Head,
+            b"POST" => Self::Post,
+            b"PUT" => Self::Put,
+            b"DELETE" => Self::Delete,
+            b"OPTIONS" => Self::Options,
+            b"PATCH" => Self::Patch,
             _ => Self::Other,
         }
     }
@@ -109,6 +112,8 @@ pub(crate) struct RequestHead {
     pub(crate) fields_end: u32,
 }
 
+const MALFORMED_TARGET: Refusal = Refusal::bad("the request target is malformed");
+
 /// The longest request id that is kept.
 const MAX_REQUEST_ID: usize = 128;
 
@@ -138,48 +143,48 @@ impl RequestHead {
     /// Reads a head that begins at `raw[at]` and ends before `raw[end]`; `false`: it is not complete
     /// yet.
     pub(crate) fn parse(&mut self, raw: &[u8], at: usize, end: usize) -> Result<bool, Refusal> {
-        self.parse_up_to::<MAX_FIELDS>(raw, at, end)
+        self.parse_up_to(MAX_FIELDS, raw, at, end)
     }
 
     /// The same of a head that the router has written, at the beginning of `raw`.
     pub(crate) fn parse_own(&mut self, raw: &[u8]) -> Result<bool, Refusal> {
-        self.parse_up_to::<OWN_FIELDS>(raw, 0, raw.len())
+        self.parse_up_to(OWN_FIELDS, raw, 0, raw.len())
     }
 
-    fn parse_up_to<const FIELDS: usize>(
+    fn parse_up_to(
         &mut self,
+        most: usize,
         raw: &[u8],
         at: usize,
         end: usize,
     ) -> Result<bool, Refusal> {
-        let data = raw.get(at..end).unwrap_or_default();
-        let mut parser_fields = parser_fields::<FIELDS>();
-        let mut parsed = httparse::Request::new(&mut []);
-        let len = match parsed.parse_with_uninit_headers(data, &mut parser_fields) {
-            Ok(httparse::Status::Complete(len)) => len,
-            Ok(httparse::Status::Partial) => return Ok(false),
-            Err(error) => return Err(refuse(error, data)),
-        };
-        if !only_crlf(&data[..len]) {
-            return Err(Refusal::bad("a line ends without a carriage return"));
+        let mut lines = Lines::new(raw, at, end);
+        match self.read_lines(&mut lines, most) {
+            Ok(()) => {}
+            Err(Stop::Incomplete) => return Ok(false),
+            Err(Stop::Fault(fault)) => {
+                return Err(refuse(fault, raw.get(at..end).unwrap_or_default()));
+            }
         }
-        let (Some(method), Some(target)) = (parsed.method, parsed.path) else {
-            return Err(Refusal::bad("the request line is malformed"));
-        };
-        self.len = len;
+        self.len = lines.at() - at;
+        self.fields_end = u32::try_from(lines.at() - 2).unwrap_or(0);
+        let method = self.method_name.of(raw);
         self.method = Method::read(method);
-        self.method_name = Span::within(raw, method.as_bytes());
-        self.target = Span::within(raw, target.as_bytes());
-        self.http11 = parsed.version == Some(1);
-        self.fields_end = u32::try_from(at + len - 2).unwrap_or(0);
-        take_fields(raw, parsed.headers, &mut self.fields);
-        if matches!(method, "TRACE" | "CONNECT") {
+        if matches!(method, b"TRACE" | b"CONNECT") {
             return Err(refusal::METHOD_NOT_SERVED);
         }
         self.connection = read_connection(raw, &mut self.fields);
         self.read_fields(raw)?;
         self.read_target(raw)?;
         Ok(true)
+    }
+
+    fn read_lines(&mut self, lines: &mut Lines<'_>, most: usize) -> Result<(), Stop> {
+        let line = lines.request_line()?;
+        self.method_name = line.method;
+        self.target = line.target;
+        self.http11 = line.http11;
+        lines.fields(most, &mut self.fields)
     }
 
     fn read_fields(&mut self, raw: &[u8]) -> Result<(), Refusal> {
@@ -266,11 +271,8 @@ impl RequestHead {
     }
 
     fn read_target(&mut self, raw: &[u8]) -> Result<(), Refusal> {
-        let malformed = Refusal::bad("the request target is malformed");
+        let malformed = MALFORMED_TARGET;
         let target = self.target.of(raw);
-        if !are_all(TARGET, target) {
-            return Err(malformed);
-        }
         if target == b"*" {
             if self.method != Method::Options {
                 return Err(malformed);
@@ -349,35 +351,6 @@ impl RequestHead {
     }
 }
 
-/// May stand in a target.
-const TARGET: u8 = 1;
-/// May stand in a host's name.
-const NAME: u8 = 2;
-
-/// Where a byte may stand. The texts are short: looking each byte up costs less than preparing to
-/// look at many at once.
-const PLACES: [u8; 256] = {
-    let mut places = [0; 256];
-    let mut byte = 0u8;
-    while byte < 128 {
-        if byte.is_ascii_graphic() && byte != b'#' {
-            places[byte as usize] |= TARGET;
-        }
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'~') {
-            places[byte as usize] |= NAME;
-        }
-        byte += 1;
-    }
-    places
-};
-
-fn are_all(place: u8, text: &[u8]) -> bool {
-    let common = text
-        .iter()
-        .fold(place, |common, byte| common & PLACES[usize::from(*byte)]);
-    common != 0
-}
-
 /// The host of `host[:port]`, if that is what it is; empty for the empty text.
 pub(crate) fn host_name(authority: &[u8]) -> Option<&[u8]> {
     if authority.is_empty() {
@@ -422,14 +395,15 @@ fn sane_id(id: &[u8]) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=@~".contains(b))
 }
 
-fn refuse(error: httparse::Error, data: &[u8]) -> Refusal {
-    use httparse::Error;
-    match error {
-        Error::TooManyHeaders => refusal::HEAD_TOO_LARGE,
-        Error::Version if other_version(data) => refusal::VERSION_NOT_SERVED,
-        Error::Version => Refusal::bad("the HTTP version is malformed"),
-        Error::HeaderName | Error::HeaderValue => Refusal::bad("a header field is malformed"),
-        _ => Refusal::bad("the request line is malformed"),
+fn refuse(fault: Fault, data: &[u8]) -> Refusal {
+    match fault {
+        Fault::TooMany => refusal::HEAD_TOO_LARGE,
+        Fault::Version if other_version(data) => refusal::VERSION_NOT_SERVED,
+        Fault::Version => Refusal::bad("the HTTP version is malformed"),
+        Fault::Name | Fault::Value => Refusal::bad("a header field is malformed"),
+        Fault::BareLf => Refusal::bad("a line ends without a carriage return"),
+        Fault::Target => MALFORMED_TARGET,
+        Fault::StartLine => Refusal::bad("the request line is malformed"),
     }
 }
 

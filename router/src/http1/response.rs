@@ -1,10 +1,8 @@
 //! Response heads: a peer's answer is passed on only when it can be framed beyond doubt.
 
 use crate::http1::{
-    head::{
-        Connection, Field, Known, MAX_FIELDS, OWN_FIELDS, Span, only_crlf, parse_length,
-        parser_fields, read_connection, take_fields,
-    },
+    head::{Connection, Field, Known, MAX_FIELDS, OWN_FIELDS, Span, parse_length, read_connection},
+    lines::{Fault, Lines, StatusLine, Stop},
     request::{Framing, Method},
 };
 
@@ -43,61 +41,44 @@ impl ResponseHead {
         end: usize,
         method: Method,
     ) -> Result<bool, Malformed> {
-        self.parse_up_to::<MAX_FIELDS>(raw, at, end, method)
+        self.parse_up_to(MAX_FIELDS, raw, at, end, method)
     }
 
     /// The same of a head that the router has written, at the beginning of `raw`.
     pub(crate) fn parse_own(&mut self, raw: &[u8], method: Method) -> Result<bool, Malformed> {
-        self.parse_up_to::<OWN_FIELDS>(raw, 0, raw.len(), method)
+        self.parse_up_to(OWN_FIELDS, raw, 0, raw.len(), method)
     }
 
-    fn parse_up_to<const FIELDS: usize>(
+    fn parse_up_to(
         &mut self,
+        most: usize,
         raw: &[u8],
         at: usize,
         end: usize,
         method: Method,
     ) -> Result<bool, Malformed> {
-        let data = raw.get(at..end).unwrap_or_default();
-        if data.first().is_some_and(|first| *first != b'H') {
-            return Err(Malformed("the status line"));
-        }
-        let mut parser_fields = parser_fields::<FIELDS>();
-        let mut parsed = httparse::Response::new(&mut []);
-        let result = httparse::ParserConfig::default().parse_response_with_uninit_headers(
-            &mut parsed,
-            data,
-            &mut parser_fields,
-        );
-        let len = match result {
-            Ok(httparse::Status::Complete(len)) => len,
-            Ok(httparse::Status::Partial) => return Ok(false),
-            Err(httparse::Error::HeaderName | httparse::Error::HeaderValue) => {
-                return Err(Malformed("a header field"));
-            }
-            Err(httparse::Error::TooManyHeaders) => return Err(Malformed("too many fields")),
-            Err(_) => return Err(Malformed("the status line")),
+        let mut lines = Lines::new(raw, at, end);
+        let line = match self.read_lines(&mut lines, most) {
+            Ok(line) => line,
+            Err(Stop::Incomplete) => return Ok(false),
+            Err(Stop::Fault(fault)) => return Err(Malformed(name(fault))),
         };
-        if !only_crlf(&data[..len]) {
-            return Err(Malformed("a line ends without a carriage return"));
-        }
-        let (Some(status), Some(version)) = (parsed.code, parsed.version) else {
-            return Err(Malformed("the status line"));
-        };
-        if !(100..=599).contains(&status) {
+        if !(100..=599).contains(&line.status) {
             return Err(Malformed("the status"));
         }
-        self.len = len;
-        self.status = status;
-        self.reason = Span::within(raw, parsed.reason.unwrap_or_default().as_bytes());
-        if self.reason.len == 0 {
-            self.reason = Span::default();
-        }
-        self.fields_end = u32::try_from(at + len - 2).unwrap_or(0);
-        take_fields(raw, parsed.headers, &mut self.fields);
+        self.len = lines.at() - at;
+        self.fields_end = u32::try_from(lines.at() - 2).unwrap_or(0);
+        self.status = line.status;
+        self.reason = line.reason;
         let connection = read_connection(raw, &mut self.fields);
-        self.read_fields(raw, version == 1, connection, method)?;
+        self.read_fields(raw, line.http11, connection, method)?;
         Ok(true)
+    }
+
+    fn read_lines(&mut self, lines: &mut Lines<'_>, most: usize) -> Result<StatusLine, Stop> {
+        let line = lines.status_line()?;
+        lines.fields(most, &mut self.fields)?;
+        Ok(line)
     }
 
     fn read_fields(
@@ -159,6 +140,15 @@ impl ResponseHead {
     /// Whether this is a `1xx` before the response proper.
     pub(crate) fn interim(&self) -> bool {
         matches!(self.status, 100..=199) && self.status != 101
+    }
+}
+
+fn name(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Name | Fault::Value => "a header field",
+        Fault::TooMany => "too many fields",
+        Fault::BareLf => "a line ends without a carriage return",
+        Fault::StartLine | Fault::Target | Fault::Version => "the status line",
     }
 }
 

@@ -75,7 +75,7 @@ impl Inbound {
                 method: if rendered.tunnel {
                     request::Method::Get
                 } else {
-                    request::Method::read(parts.method.as_str())
+                    request::Method::read(parts.method.as_str().as_bytes())
                 },
                 body: None,
                 head: ResponseHead::default(),

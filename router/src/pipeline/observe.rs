@@ -183,7 +183,7 @@ pub(crate) fn request(
             "HTTP/1.0"
         },
         tls: conn.wire.tls().map(|facts| facts.version.as_str()),
-        route: labels.map_or(NONE, |labels| labels.route.as_str()),
+        route: forwarded.map_or(NONE.as_bytes(), |(plan, _)| plan.route.label()),
         service: labels.map_or(NONE, |labels| labels.service.as_str()),
         peer: forwarded
             .and_then(|(_, picked)| picked)

@@ -44,15 +44,7 @@ impl Index {
                 return;
             }
         };
-        let entry = Arc::new(RouteEntry {
-            id: id.clone(),
-            service: place.service,
-            index: place.index,
-            route: Arc::clone(route),
-            slot: place.slot,
-            chain: place.chain,
-            key,
-        });
+        let entry = Arc::new(RouteEntry::new(route, key, place));
         self.known.insert(id, Some(Arc::clone(&entry)));
         match self.routes.get(&entry.key).cloned() {
             None => {

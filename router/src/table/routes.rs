@@ -8,6 +8,7 @@
 use std::{num::NonZeroU64, sync::Arc};
 
 use cardea_registry_api::route::HostPattern;
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::table::{
@@ -47,11 +48,13 @@ enum Takes {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Key {
     takes: Takes,
+    /// How long the host is: [`MAX_HOST`] at most.
+    host: u8,
     /// How many segments the prefix has.
-    depth: usize,
-    host: usize,
-    /// The host and then the prefix's segments, decoded, each behind a slash: one place in memory.
-    text: Box<[u8]>,
+    depth: u16,
+    /// The host and then the prefix's segments, decoded, each behind a slash: within the entry, unless
+    /// they are long.
+    text: SmallVec<[u8; 48]>,
 }
 
 /// A route that was looked at for a request, for `explain`.
@@ -70,28 +73,28 @@ impl Key {
             HostPattern::Suffix(name) => (Takes::Below, name.as_str()),
             HostPattern::Any => (Takes::All, ""),
         };
-        let mut text = trim_dot(host.as_bytes()).to_vec();
-        let (host, mut depth) = (text.len(), 0);
+        let mut text = SmallVec::from_slice(trim_dot(host.as_bytes()));
+        let (host, mut depth) = (u8::try_from(text.len()).unwrap_or(u8::MAX), 0u16);
         Path::parse(prefix.as_bytes())?.segments(|segment| {
-            depth += 1;
+            depth = depth.saturating_add(1);
             text.push(b'/');
             text.extend_from_slice(segment);
             true
         });
         Ok(Self {
             takes,
-            depth,
             host,
-            text: text.into(),
+            depth,
+            text,
         })
     }
 
     fn host(&self) -> &[u8] {
-        &self.text[..self.host]
+        &self.text[..usize::from(self.host)]
     }
 
     fn prefix(&self) -> &[u8] {
-        &self.text[self.host..]
+        &self.text[usize::from(self.host)..]
     }
 
     pub(super) fn host_hash(&self) -> u64 {
@@ -107,7 +110,7 @@ impl Key {
 
     /// Its bit among the depths.
     pub(super) fn bit(&self) -> u32 {
-        u32::try_from(self.depth).map_or(DEEP, |depth| depth.min(DEEP))
+        u32::from(self.depth).min(DEEP)
     }
 }
 
@@ -180,7 +183,7 @@ impl Routes {
             if depths & 1 == 1 {
                 let found = self.entries.get(hash, |entry| {
                     let key = &entry.key;
-                    key.depth == depth
+                    usize::from(key.depth) == depth
                         && key.takes == takes
                         && key.host() == host
                         && path.is_under(key.prefix())
