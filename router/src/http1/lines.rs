@@ -311,14 +311,13 @@ fn control(data: &[u8], mut at: usize) -> usize {
     let (eights, rest) = data.get(at..).unwrap_or_default().as_chunks::<8>();
     for eight in eights {
         let word = u64::from_le_bytes(*eight);
-        // A byte's top bit becomes set where it is below 0x20, or 0x7f, and sometimes where it is not,
-        // but then behind 0xff or another that is.
-        let low = word.wrapping_sub(ONES * 0x20);
-        let high = word.wrapping_add(ONES);
-        if (low | high) & !word & TOPS != 0
-            && let Some(found) = eight.iter().position(u8::is_ascii_control)
-        {
-            return at + found;
+        // A byte's top bit becomes set where it is below 0x20, or 0x7f. A byte that is not may follow
+        // only where one that is comes before it: the lowest is right.
+        let low = word.wrapping_sub(ONES * 0x20) & !word;
+        let delete = word ^ (ONES * 0x7f);
+        let found = (low | (delete.wrapping_sub(ONES) & !delete)) & TOPS;
+        if found != 0 {
+            return at + found.trailing_zeros() as usize / 8;
         }
         at += 8;
     }
