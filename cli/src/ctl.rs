@@ -17,9 +17,11 @@ mod manifest;
 mod operate;
 mod plugins;
 mod rows;
+mod top;
 
 use cardea_registry_api::client::{Client, ClientError};
 use serde::Serialize;
+pub(crate) use top::{by, interval};
 
 use crate::{
     args::{CtlArgs, CtlCommand, LogArgs},
@@ -66,6 +68,7 @@ async fn dispatch(args: CtlArgs) -> Outcome {
         CtlCommand::Undrain(drain) => instances::drain(&session()?, drain, false).await,
         CtlCommand::Weight(weight) => instances::weight(&session()?, weight).await,
         CtlCommand::Routers { cluster } => get::routers(&session()?, cluster.as_ref()).await,
+        CtlCommand::Top(top) => top::run(&session()?, top).await,
         CtlCommand::Explain {
             method,
             url,

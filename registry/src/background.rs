@@ -3,6 +3,7 @@
 
 mod checkpoints;
 mod expiry;
+mod figures;
 mod follow;
 mod retention;
 mod sharing;
@@ -69,6 +70,16 @@ impl Background {
         tasks.spawn(async move {
             checkpoints::run(&task).await;
             "checkpoints"
+        });
+        let task = of(&shared);
+        tasks.spawn(async move {
+            figures::take(&task).await;
+            "figures"
+        });
+        let task = of(&shared);
+        tasks.spawn(async move {
+            figures::settle(&task).await;
+            "old figures"
         });
         Self { shared, tasks }
     }

@@ -16,15 +16,18 @@ use cardea_registry_api::{
     InstanceKey, Name,
     api::{self, ChangeRecord, Keep, RouterInfo, SnapshotInfo, Status},
     feed::Coding,
+    figures::{Report, Taken, Told},
 };
 
 use tokio::{sync::oneshot, time::Instant};
 
 pub use crate::background::Background;
+pub use crate::figures::{Question, TakeError, TellError};
 pub use config::CoreConfig;
 
 use crate::{
     change::{Author, Change, Rejection, SubmitError, Written},
+    clock::wall_ms,
     feed::{self, Need},
     shared::Shared,
     state::State,
@@ -298,6 +301,24 @@ impl Core {
     pub fn live_routers(&self, cluster: &Name) -> u64 {
         let all = self.shared.routers.list(Some(cluster)).into_iter();
         all.filter(|router| router.live).count() as u64
+    }
+
+    /// Counts a router's checked report of live figures, once; returns when it is in the database (or in
+    /// memory, while that is away).
+    pub async fn take_figures(
+        &self,
+        cluster: Name,
+        router: String,
+        report: Report,
+    ) -> Result<Taken, TakeError> {
+        self.shared.figures.take(cluster, router, report).await
+    }
+
+    /// What the routers of a cluster counted lately: of all replicas, or of this one's memory while the
+    /// database is away.
+    pub async fn figures(&self, question: Question) -> Result<Told, TellError> {
+        let away = self.shared.mode() != api::Mode::Ok;
+        self.shared.figures.tell(question, wall_ms(), away).await
     }
 
     /// The routers that are known to any replica, by cluster and id.

@@ -10,6 +10,7 @@ mod configuration;
 mod extract;
 mod fallbacks;
 mod feed;
+mod figures;
 mod front;
 pub(crate) mod health;
 mod instances;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 use axum::{Router, extract::State, middleware};
 use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -45,6 +47,8 @@ pub(crate) struct App {
     pub(crate) health: Arc<Health>,
     /// Cancelled when the registry begins to stop: whoever waits answers at once.
     pub(crate) stopping: CancellationToken,
+    /// For those who watch figures.
+    watchers: Arc<Semaphore>,
     openapi: Bytes,
 }
 
@@ -71,6 +75,9 @@ fn calls() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(registrations::renew_many))
         .routes(routes!(registrations::put_many))
         .routes(routes!(feed::snapshot))
+        .routes(routes!(figures::report))
+        .routes(routes!(figures::get))
+        .routes(routes!(figures::live))
         .routes(routes!(routers::list))
         .routes(routes!(routers::forget))
         .routes(routes!(snapshots::list, snapshots::write))
@@ -92,6 +99,7 @@ pub(crate) fn api(core: Core, health: Arc<Health>, stopping: CancellationToken) 
         core,
         health,
         stopping,
+        watchers: Arc::new(Semaphore::new(figures::MOST_WATCHERS)),
         openapi: openapi::encode(&document),
     });
     router

@@ -11,6 +11,7 @@ pub mod config;
 pub mod core;
 mod disk;
 mod feed;
+mod figures;
 mod files;
 mod guard;
 mod http;

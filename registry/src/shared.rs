@@ -20,6 +20,7 @@ use crate::{
     core::CoreConfig,
     disk::Disk,
     feed::Feed,
+    figures::Figures,
     journal::Journal,
     leases::Leases,
     routers::Routers,
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) feed: Feed,
     pub(crate) routers: Arc<Routers>,
     pub(crate) leases: Leases,
+    pub(crate) figures: Figures,
     pub(crate) commands: mpsc::Sender<Command>,
     /// The log may have moved: the writer rereads it.
     pub(crate) log_moved: Notify,
@@ -92,6 +94,7 @@ impl Shared {
         let routers = Arc::new(Routers::new(parts.clock, ms(parts.config.router_live)));
         Self {
             clock: parts.clock,
+            figures: Figures::new(parts.store.apart()),
             store: parts.store,
             disk: parts.disk,
             journal: parts.journal,

@@ -15,14 +15,14 @@ use std::{
     time::Duration,
 };
 
-use cardea_registry_api::api::RouterInfo;
+use cardea_registry_api::{Name, api::RouterInfo};
 use sqlx::postgres::PgListener;
 
 use crate::{
     core::{StoreError, config::StoreConfig},
     record::{Point, Record},
 };
-use rows::{Begun, Current, Head, Job, Loaded};
+use rows::{Begun, Current, FigureRow, Head, Job, Loaded, Mark};
 
 /// The most connections that are kept when nobody uses them.
 const KEPT: usize = 4;
@@ -87,6 +87,9 @@ async fn bounded<T>(
 /// Runs one operation on a lent connection of whichever engine.
 macro_rules! run {
     ($store:expr, $limit:expr, $function:ident ( $($arg:expr),* )) => {
+        run!($store, $limit, operations::$function($($arg),*))
+    };
+    ($store:expr, $limit:expr, $module:ident :: $function:ident ( $($arg:expr),* )) => {
         match &$store.engine {
             Engine::Postgres(engine, idle) => {
                 let mut connection = match idle.take() {
@@ -95,7 +98,7 @@ macro_rules! run {
                 };
                 let result = bounded(
                     $limit,
-                    postgres::operations::$function(&mut connection, $($arg),*),
+                    postgres::$module::$function(&mut connection, $($arg),*),
                 )
                 .await;
                 if result.is_ok() { idle.give(connection); } else { idle.clear(); }
@@ -108,7 +111,7 @@ macro_rules! run {
                 };
                 let result = bounded(
                     $limit,
-                    sqlite::operations::$function(&mut connection, $($arg),*),
+                    sqlite::$module::$function(&mut connection, $($arg),*),
                 )
                 .await;
                 if result.is_ok() { idle.give(connection); } else { idle.clear(); }
@@ -142,6 +145,16 @@ impl Store {
             Engine::Sqlite(..) => config.timeout.max(Duration::from_secs(6)),
         };
         Ok(Self { engine, timeout })
+    }
+
+    /// The same database, through connections that this one does not use.
+    pub(crate) fn apart(&self) -> Self {
+        let engine = match &self.engine {
+            Engine::Postgres(engine, _) => Engine::Postgres(engine.clone(), Idle::new()),
+            Engine::Sqlite(engine, _) => Engine::Sqlite(engine.clone(), Idle::new()),
+        };
+        let timeout = self.timeout;
+        Self { engine, timeout }
     }
 
     /// Brings the schema up to date; a history that is new here gets `epoch`.
@@ -241,6 +254,66 @@ impl Store {
 
     pub(crate) async fn sweep(&self, before: i64) -> Result<(), StoreError> {
         run!(self, self.timeout, sweep(before))
+    }
+
+    /// Counts reports of live figures, each once for ever, and writes their windows: `rows` if all are
+    /// new, or what `others` makes of those that are. Which are new, in the order of `marks`, which have
+    /// no key twice. An error leaves open whether it was committed.
+    pub(crate) async fn count_figures(
+        &self,
+        marks: &[Mark],
+        rows: Vec<FigureRow>,
+        others: impl FnOnce(&[bool]) -> Vec<FigureRow> + Send,
+    ) -> Result<Vec<bool>, StoreError> {
+        run!(self, self.timeout, figures::count(marks, rows, others))
+    }
+
+    /// Writes one window of live figures.
+    pub(crate) async fn put_figures(&self, row: &FigureRow) -> Result<(), StoreError> {
+        run!(self, self.timeout, figures::put(row))
+    }
+
+    /// A cluster's windows of a length, from one moment to before another: when, whose, which version.
+    pub(crate) async fn figures_index(
+        &self,
+        cluster: &Name,
+        step: i64,
+        (from, to): (i64, i64),
+    ) -> Result<Vec<(i64, String, i64)>, StoreError> {
+        run!(
+            self,
+            self.timeout,
+            figures::index(cluster.as_str(), step, from, to)
+        )
+    }
+
+    /// The same with their figures.
+    pub(crate) async fn figures(
+        &self,
+        cluster: &Name,
+        step: i64,
+        (from, to): (i64, i64),
+    ) -> Result<Vec<(i64, String, i64, String)>, StoreError> {
+        run!(
+            self,
+            LONG,
+            figures::windows(cluster.as_str(), step, from, to)
+        )
+    }
+
+    /// The clusters that have windows of a length, each with its oldest.
+    pub(crate) async fn oldest_figures(&self, step: i64) -> Result<Vec<(String, i64)>, StoreError> {
+        run!(self, self.timeout, figures::oldest(step))
+    }
+
+    /// Removes windows of a length that began before a moment.
+    pub(crate) async fn drop_figures(&self, step: i64, before: i64) -> Result<(), StoreError> {
+        run!(self, self.timeout, figures::remove(step, before))
+    }
+
+    /// Forgets router processes whose last window began before a moment.
+    pub(crate) async fn forget_reports(&self, before: i64) -> Result<(), StoreError> {
+        run!(self, self.timeout, figures::forget(before))
     }
 
     /// Whether a notification came from one of this replica's own connections.

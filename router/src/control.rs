@@ -7,6 +7,8 @@ use crate::{
     admin::{self, Admin},
     check::Checks,
     config::{Config, Source},
+    figures::Reporter,
+    metrics::Metrics,
     phase::Phase,
     resolve, retired,
     shared::Shared,
@@ -28,6 +30,8 @@ pub(crate) struct Control {
     admin: Admin,
     listener: TcpListener,
     giver: Option<Giver>,
+    /// Where a registry hears of live figures.
+    reporter: Option<Reporter>,
 }
 
 /// Where tables come from.
@@ -48,9 +52,7 @@ impl Control {
     /// it before the workers start. `listener` is the bound admin port.
     pub(crate) fn new(
         config: &Config,
-        shared: Arc<Shared>,
-        listener: TcpListener,
-        render: Render,
+        (shared, listener, metrics): (Arc<Shared>, TcpListener, Arc<Metrics>),
         handed: Option<&[u8]>,
     ) -> Result<Self, Invalid> {
         let source = match &config.source {
@@ -82,8 +84,20 @@ impl Control {
                 Table::Registry(Box::new(sync.map_err(|e| e.under("source"))?))
             }
         };
+        let reporter = match &source {
+            Table::Registry(sync) => Some(Reporter {
+                client: sync.handle().client(),
+                cluster: config.cluster.clone(),
+                router: config.id.clone(),
+                shared: Arc::clone(&shared),
+                metrics: Arc::clone(&metrics),
+            }),
+            Table::File(_) => None,
+        };
+        let render: Render = Arc::new(move |out: &mut String| metrics.render(out));
         Ok(Self {
             source,
+            reporter,
             admin: Admin {
                 shared: Arc::clone(&shared),
                 render,
@@ -111,7 +125,7 @@ impl Control {
     }
 
     /// The control thread's body. When the router drains it is no longer ready; at the end it tells
-    /// the registry that it goes and writes the last copy to disk. The admin port answers until
+    /// the registry that it goes, reports the last figures and writes the last copy to disk. The admin port answers until
     /// then, or until another process answers there.
     pub(crate) fn run(self, stopping: &Stopping) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -123,6 +137,7 @@ impl Control {
             admin,
             listener,
             giver,
+            reporter,
         } = self;
         runtime.block_on(async {
             let tables = async {
@@ -169,7 +184,13 @@ impl Control {
                     () = stopping.end.cancelled() => {}
                 }
             };
-            let (served, (), (), (), ()) = tokio::join!(answer, tables, mark, upkeep, give);
+            let report = async {
+                if let Some(reporter) = reporter {
+                    reporter.run(stopping.end.clone()).await;
+                }
+            };
+            let (served, (), (), (), (), ()) =
+                tokio::join!(answer, tables, mark, upkeep, give, report);
             served
         })
     }

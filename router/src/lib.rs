@@ -21,6 +21,7 @@ mod control;
 mod descriptors;
 mod exchange;
 mod explain;
+mod figures;
 #[cfg(test)]
 mod fixtures;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -3,6 +3,7 @@
 
 use std::{
     cell::RefCell,
+    rc::Rc,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -19,6 +20,10 @@ use crate::{
 };
 
 mod render;
+mod tally;
+
+use tally::Held;
+pub(crate) use tally::{Sum, Tally, UnderWay};
 
 /// The bounds of the duration histograms, in microseconds.
 pub(crate) const BOUNDS_US: [u64; 14] = [
@@ -194,6 +199,8 @@ impl Slow {
 #[derive(Debug, Default)]
 pub(crate) struct WorkerShare {
     routes: Mutex<Vec<Arc<RouteSeries>>>,
+    /// For live figures; one that is there stays where it is.
+    tallies: Mutex<Vec<Arc<Tally>>>,
     pub(crate) connections: Counter,
     pub(crate) http2_connections: Counter,
     /// By [`Http2Refusal`].
@@ -212,6 +219,12 @@ pub(crate) struct WorkerShare {
 }
 
 impl WorkerShare {
+    /// What is counted for live figures, from a place on; what is new is behind what was there.
+    pub(crate) fn tallies(&self, from: usize) -> Vec<Arc<Tally>> {
+        let all = lock(&self.tallies);
+        all.get(from..).unwrap_or_default().to_vec()
+    }
+
     /// The connections refused for a reason.
     pub(crate) fn refused(&self, reason: Reason) -> &Counter {
         &self.refused[reason as usize]
@@ -250,6 +263,11 @@ impl Metrics {
         })
     }
 
+    /// Every worker's part.
+    pub(crate) fn workers(&self) -> &[Arc<WorkerShare>] {
+        &self.workers
+    }
+
     /// A worker's own part.
     pub(crate) fn of_worker(&self, index: usize) -> Arc<WorkerShare> {
         Arc::clone(&self.workers[index])
@@ -270,6 +288,8 @@ struct LocalRoute {
     service: Option<Name>,
     series: Arc<RouteSeries>,
     requests: Vec<(RequestLabels, Arc<Counter>)>,
+    /// By group.
+    tallies: Vec<Rc<Held>>,
 }
 
 /// Which route's counters: its number, id and service.
@@ -300,10 +320,28 @@ impl LocalMetrics {
         }
     }
 
-    /// Counts a finished request.
-    pub(crate) fn request(&self, route: Option<RouteLabels<'_>>, counted: Counted) {
+    /// A request that a route took, and a group of its service if a plugin chose one, is under way.
+    pub(crate) fn begin(&self, route: RouteLabels<'_>, group: Option<&Name>) -> UnderWay {
+        let mut under_way = UnderWay::default();
+        self.with(Some(route), |local| {
+            under_way = UnderWay::begin(local.tally(&self.share, Some(route), group));
+        });
+        under_way
+    }
+
+    /// Counts a finished request; none is under way where no route took it.
+    pub(crate) fn request(
+        &self,
+        route: Option<RouteLabels<'_>>,
+        under_way: Option<&UnderWay>,
+        counted: Counted,
+    ) {
         self.with(route, |local| {
             local.count(counted.labels);
+            match under_way.and_then(UnderWay::tally) {
+                Some(tally) => tally.count(&counted),
+                None => local.tally(&self.share, route, None).0.count(&counted),
+            }
             let series = &local.series;
             if let Some(took) = counted.took {
                 series.duration.observe(took);
@@ -367,11 +405,31 @@ impl LocalMetrics {
             service: of.map(|of| of.service.clone()),
             series,
             requests: Vec::new(),
+            tallies: Vec::new(),
         }
     }
 }
 
 impl LocalRoute {
+    /// What is counted for live figures.
+    fn tally(
+        &mut self,
+        share: &WorkerShare,
+        route: Option<RouteLabels<'_>>,
+        group: Option<&Name>,
+    ) -> &Rc<Held> {
+        let mut known = self.tallies.iter();
+        let at = known
+            .position(|held| held.0.group.as_ref() == group)
+            .unwrap_or_else(|| {
+                let tally = Arc::new(Tally::new(route, group));
+                lock(&share.tallies).push(Arc::clone(&tally));
+                self.tallies.push(Rc::new(Held(tally)));
+                self.tallies.len() - 1
+            });
+        &self.tallies[at]
+    }
+
     fn count(&mut self, labels: RequestLabels) {
         if let Some((_, counter)) = self.requests.iter().find(|(known, _)| *known == labels) {
             counter.add(1);

@@ -63,6 +63,11 @@ pub(crate) struct Counts {
     pub(crate) reloads_refused: AtomicU64,
     pub(crate) disk_written: AtomicU64,
     pub(crate) disk_failed: AtomicU64,
+    /// Of reports of live figures.
+    pub(crate) figures_sent: AtomicU64,
+    pub(crate) figures_failed: AtomicU64,
+    pub(crate) figures_refused: AtomicU64,
+    pub(crate) figures_dropped: AtomicU64,
     /// From one process to the next, since the first.
     pub(crate) upgrades_done: AtomicU64,
     pub(crate) upgrades_failed: AtomicU64,

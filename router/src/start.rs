@@ -17,7 +17,7 @@ use crate::{
     control::Control,
     descriptors,
     listen::{self, ADMIN, Held, Inherited, Passed, TRAFFIC, TRAFFIC_TLS},
-    metrics::{LocalMetrics, Metrics},
+    metrics::Metrics,
     phase::Phase,
     running::Router,
     seats::Seats,
@@ -148,12 +148,9 @@ pub(crate) fn prepare(
         held: Arc::clone(&held),
         successor: taken_over,
     };
-    let render = {
-        let metrics = Arc::clone(&metrics);
-        Arc::new(move |out: &mut String| metrics.render(out))
-    };
     let admin_copy = admin_listener.try_clone();
-    let mut control = Control::new(&config, Arc::clone(&shared), admin_listener, render, handed)?;
+    let parts = (Arc::clone(&shared), admin_listener, Arc::clone(&metrics));
+    let mut control = Control::new(&config, parts, handed)?;
     let others = upgrade_socket(&config, upgrade, &shared).and_then(|(path, listener)| {
         let copies = (admin_copy.ok()?, listener.try_clone().ok()?);
         control.give_through(Giver {
@@ -186,7 +183,7 @@ pub(crate) fn prepare(
             tls_port,
             config: Arc::clone(&config),
             shared: Arc::clone(&shared),
-            metrics: LocalMetrics::new(metrics.of_worker(index)),
+            counters: metrics.of_worker(index),
             log: access_log::AccessLog::new(log.clone()),
             seed: getrandom::u64().map_err(StartError::Random)?,
         };

@@ -29,6 +29,7 @@ pub struct Upstream {
     whole: bool,
     version: u64,
     service: Name,
+    group: Option<Name>,
     policy: Arc<Policy>,
     security: Security,
     budget: Arc<Budget>,
@@ -185,6 +186,8 @@ pub(crate) struct Parts {
     pub(crate) whole: bool,
     pub(crate) version: u64,
     pub(crate) service: Name,
+    /// Which group of its peers; none: all, or a lane's.
+    pub(crate) group: Option<Name>,
     pub(crate) policy: Arc<Policy>,
     pub(crate) security: Security,
     pub(crate) budget: Arc<Budget>,
@@ -202,6 +205,7 @@ impl Upstream {
             whole: parts.whole,
             version: parts.version,
             service: parts.service,
+            group: parts.group,
             policy: parts.policy,
             security: parts.security,
             budget: parts.budget,
@@ -241,6 +245,11 @@ impl Upstream {
     /// The service's name.
     pub fn service(&self) -> &Name {
         &self.service
+    }
+
+    /// The group of the service's peers that these are; none: all of them, or a lane's.
+    pub(crate) fn group(&self) -> Option<&Name> {
+        self.group.as_ref()
     }
 
     /// How to treat its requests.

@@ -12,6 +12,7 @@ mod database_outage;
 mod dependencies;
 mod dev;
 mod divided;
+mod figures;
 mod gate;
 mod handover;
 mod harness;

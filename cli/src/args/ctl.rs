@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cardea_registry_api::{InstanceState, Name, Span, api};
+use cardea_registry_api::{InstanceState, Name, Span, api, figures::By};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{FallbackCommand, GroupsCommand, PluginsCommand};
@@ -155,6 +155,15 @@ It holds, whatever the instance reports, until `undrain` or until it deregisters
         #[arg(long, value_name = "NAME")]
         cluster: Option<Name>,
     },
+    /// Show what goes on, service by service, live
+    #[command(after_help = "Examples:
+  cardea ctl top
+  cardea ctl top --cluster dc-a --by group --service search
+  cardea ctl top --once --json
+
+Over the last 15 seconds, as the cluster's routers report them. 4xx and 5xx are shares of all
+requests; peers are those that new requests may go to, of all. Ctrl-C ends it.")]
+    Top(TopArgs),
     /// Ask a router where a request would go, and why
     #[command(after_help = "Examples:
   cardea ctl explain GET http://search.svc.local/api/v1
@@ -465,4 +474,24 @@ pub(crate) enum DevPart {
     StartRegistry,
     /// What runs
     Status,
+}
+
+/// `ctl top`.
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// Of this cluster
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub(crate) cluster: Name,
+    /// Only of this service
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Option<Name>,
+    /// By what requests are told apart: service, group or route
+    #[arg(long, value_name = "WHAT", default_value = "service", value_parser = crate::ctl::by)]
+    pub(crate) by: By,
+    /// How often
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = crate::ctl::interval)]
+    pub(crate) every: Span,
+    /// Show it once
+    #[arg(long)]
+    pub(crate) once: bool,
 }

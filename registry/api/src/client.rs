@@ -7,7 +7,7 @@
 //! the state they name. The few that do not – writes that name the revision they change, and making
 //! a token – move on only while nothing can have been done ([`send::Repeat`]).
 //!
-//! A call walks: [`objects`], [`instances`], [`operate`] or [`pull`] (what is asked) → [`send`] (to
+//! A call walks: [`objects`], [`instances`], [`figures`], [`operate`] or [`pull`] (what is asked) → [`send`] (to
 //! whom, how long, how often) → [`error`] (what can come back instead of an answer).
 
 use std::{
@@ -27,6 +27,7 @@ use reqwest::{
 use crate::{Invalid, Span, invalid::Check};
 
 mod error;
+mod figures;
 mod instances;
 mod objects;
 mod operate;
@@ -34,6 +35,7 @@ mod pull;
 mod send;
 
 pub use error::{Attempt, ClientError, Failure};
+pub use figures::FiguresQuery;
 pub use instances::InstanceQuery;
 pub use objects::{PageQuery, Precondition};
 pub use pull::{Position, Pull, Pulled};

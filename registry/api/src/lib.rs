@@ -12,6 +12,7 @@ pub mod client;
 pub mod cluster;
 pub mod fallback;
 pub mod feed;
+pub mod figures;
 pub mod instance;
 pub mod invalid;
 pub mod manifest;

@@ -139,6 +139,7 @@ impl Line<'_> {
         let murmur = self.method == Method::GET
             || route.ends_with("/instances/{id}")
             || route.ends_with("/renew")
+            || route.ends_with("/figures")
             || matches!(route, "/v1/renewals" | "/v1/registrations");
         if code.is_server_error() && code != StatusCode::SERVICE_UNAVAILABLE {
             line!(error);

@@ -6,6 +6,7 @@ use axum::{extract::State, response::Response};
 use bytes::Bytes;
 use cardea_registry_api::{
     Problem,
+    figures::By,
     problem::{CONTENT_TYPE, Code},
 };
 use http::header;
@@ -23,14 +24,15 @@ use super::Api;
 #[openapi(
     info(
         title = "Cardea registry",
-        description = "Clusters, services, routes, plugins, stored bodies, certificates and instances; the routers' feed; tokens and snapshots. Errors are RFC 9457 problems with a stable `code`.",
+        description = "Clusters, services, routes, plugins, stored bodies, certificates and instances; the routers' feed and live figures; tokens and snapshots. Errors are RFC 9457 problems with a stable `code`.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
-    components(schemas(Problem)),
+    components(schemas(Problem, By)),
     tags(
         (name = "configuration", description = "Clusters, services, routes, plugins, stored bodies and certificates."),
         (name = "instances", description = "Who is where."),
         (name = "routers", description = "The feed and those who read it."),
+        (name = "figures", description = "What routers count, live."),
         (name = "operations", description = "How the registry stands, its log and its snapshots."),
         (name = "tokens", description = "Who may do what."),
         (name = "health", description = "For probes."),
@@ -101,6 +103,11 @@ problems! {
     ReadingOne: Invalid Unauthenticated Forbidden NotFound Internal;
     /// … when the database has to be asked.
     Asking: Invalid Unauthenticated Forbidden Gone Internal Unavailable;
+    /// … when figures are reported.
+    Reporting: Invalid Unauthenticated Forbidden TooLarge UnsupportedMediaType TooManyRequests
+        Internal Unavailable;
+    /// … when somebody watches.
+    Streaming: Invalid Unauthenticated Forbidden TooManyRequests Internal;
     /// … when an object is put.
     Putting: Invalid Unauthenticated Forbidden Conflict PreconditionFailed TooLarge
         UnsupportedMediaType PreconditionRequired Internal Unavailable;

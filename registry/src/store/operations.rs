@@ -26,14 +26,14 @@ const UNDER_LOCK: u64 = 5000;
 
 /// Brings the schema up to date and makes sure that there is a head; a new one gets `epoch`.
 pub(crate) async fn prepare(connection: &mut Connection, epoch: &str) -> Result<Head, Error> {
-    let initial = Migration::new(
-        1,
-        "initial".into(),
-        MigrationType::Simple,
-        sqlx::SqlSafeStr::into_sql_str(include_str!("../../../migrations/0001_initial.sql")),
-        false,
-    );
-    Migrator::with_migrations(vec![initial])
+    let step = |number, name: &'static str, text: &'static str| {
+        let text = sqlx::SqlSafeStr::into_sql_str(text);
+        Migration::new(number, name.into(), MigrationType::Simple, text, false)
+    };
+    let initial = include_str!("../../../migrations/0001_initial.sql");
+    let figures = include_str!("../../../migrations/0002_figures.sql");
+    let steps = vec![step(1, "initial", initial), step(2, "figures", figures)];
+    Migrator::with_migrations(steps)
         // `run` is generic over too much for a future that is to be Send.
         .run_direct(None, &mut *connection, false)
         .await?;

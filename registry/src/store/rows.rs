@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use cardea_registry_api::Name;
+
 use crate::{
     change::Kind,
     record::{Digest, Point, Record},
@@ -24,6 +26,30 @@ pub(crate) struct Loaded {
     pub(crate) objects: Vec<(String, String, u64, String)>,
     /// Key, revision, JSON.
     pub(crate) instances: Vec<(String, u64, String)>,
+}
+
+/// A report of live figures, by which it is known again: a process reports each window once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) cluster: Name,
+    pub(crate) router: String,
+    pub(crate) process: Name,
+    /// The window, Unix ms.
+    pub(crate) at: i64,
+}
+
+/// One window of a cluster's live figures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FigureRow {
+    pub(crate) cluster: Name,
+    /// Its length, ms.
+    pub(crate) step: i64,
+    /// Its beginning, Unix ms.
+    pub(crate) at: i64,
+    /// Who heard of it; empty: all together.
+    pub(crate) run: Arc<str>,
+    pub(crate) version: i64,
+    pub(crate) body: Arc<str>,
 }
 
 /// What taking the head led to.

@@ -48,6 +48,18 @@ pub(super) const SWEEP: [&str; 3] = [
     "DELETE FROM jobs WHERE until < $1",
 ];
 
+pub(super) const PUT_FIGURES: &str = "INSERT INTO figures (cluster, step, at, run, version, body) \
+     VALUES ($1, $2, $3, $4, $5, $6) \
+     ON CONFLICT (cluster, step, at, run) DO UPDATE SET version = $5, body = $6";
+pub(super) const FIGURES_INDEX: &str = "SELECT at, run, version FROM figures \
+     WHERE cluster = $1 AND step = $2 AND at >= $3 AND at < $4 ORDER BY at, run";
+pub(super) const FIGURES: &str = "SELECT at, run, version, body FROM figures \
+     WHERE cluster = $1 AND step = $2 AND at >= $3 AND at < $4 ORDER BY at, run";
+pub(super) const FIGURES_OLDEST: &str =
+    "SELECT cluster, MIN(at) FROM figures WHERE step = $1 GROUP BY cluster";
+pub(super) const DROP_FIGURES: &str = "DELETE FROM figures WHERE step = $1 AND at < $2";
+pub(super) const DROP_MARKS: &str = "DELETE FROM figure_reports WHERE at < $1";
+
 /// A statement for many rows at once, kept for some numbers of rows so that each text is prepared
 /// once a connection.
 pub(super) struct Many {
@@ -62,7 +74,7 @@ pub(super) struct Many {
 /// number would take the server's memory for hundreds of prepared statements.
 const SIZES: [usize; 15] = [128, 64, 48, 32, 24, 16, 12, 8, 7, 6, 5, 4, 3, 2, 1];
 /// How many statements a connection keeps prepared: all of the forms below, and the others.
-pub(super) const PREPARED: usize = 5 * SIZES.len() + 40;
+pub(super) const PREPARED: usize = 6 * SIZES.len() + 50;
 
 impl Many {
     const fn new(prefix: &'static str, columns: usize, suffix: &'static str, tuple: bool) -> Self {
@@ -137,5 +149,13 @@ pub(super) static PUT_ROUTERS: Many = Many::new(
     " ON CONFLICT (cluster, id) DO UPDATE SET version = excluded.version, epoch = excluded.epoch, \
           revision = excluded.revision, last_seen = excluded.last_seen \
           WHERE excluded.last_seen >= routers.last_seen",
+    true,
+);
+/// A row comes back for each report that is newer than what was counted of its process.
+pub(super) static PUT_MARKS: Many = Many::new(
+    "INSERT INTO figure_reports (cluster, router, process, at) VALUES ",
+    4,
+    " ON CONFLICT (cluster, router, process) DO UPDATE SET at = excluded.at \
+          WHERE excluded.at > figure_reports.at RETURNING cluster, router, process",
     true,
 );

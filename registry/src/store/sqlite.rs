@@ -16,6 +16,13 @@ use sqlx::{
 #[path = "operations.rs"]
 pub(super) mod operations;
 
+#[allow(
+    clippy::duplicate_mod,
+    reason = "one text for both engines, each with its own connection type"
+)]
+#[path = "figures.rs"]
+pub(super) mod figures;
+
 pub(super) mod at_once;
 
 pub(super) type Connection = SqliteConnection;

@@ -9,6 +9,7 @@ mod configuration;
 mod degraded;
 mod document;
 mod feed;
+mod figures;
 mod instances;
 mod lifecycle;
 mod matrix;

@@ -266,6 +266,20 @@ fn counters(admin: &Admin, out: &mut String) {
         ]
         .map(|(labels, value)| (labels.to_owned(), value)),
     );
+    family(
+        out,
+        "counter",
+        "cardea_router_figures_reports_total",
+        "Reports of live figures to the registry: sent; refused; dropped, as none answered for long; and \
+         tries that failed.",
+        [
+            ("{result=\"sent\"}", read(&counts.figures_sent)),
+            ("{result=\"failed\"}", read(&counts.figures_failed)),
+            ("{result=\"refused\"}", read(&counts.figures_refused)),
+            ("{result=\"dropped\"}", read(&counts.figures_dropped)),
+        ]
+        .map(|(labels, value)| (labels.to_owned(), value)),
+    );
     for (name, help, counter) in [
         (
             "cardea_router_config_reloads_refused_total",

@@ -24,8 +24,12 @@ fn workers_are_added_up() {
     };
     for worker in 0..2 {
         let local = LocalMetrics::new(metrics.of_worker(worker));
-        local.request(Some(route), counted(200, Some(Duration::from_millis(3))));
-        local.request(None, counted(404, None));
+        local.request(
+            Some(route),
+            None,
+            counted(200, Some(Duration::from_millis(3))),
+        );
+        local.request(None, None, counted(404, None));
         local.upstream_error(route, "reset");
         local.share.connections.add(2);
         local.share.connections.sub(1);
@@ -57,7 +61,7 @@ fn a_route_given_to_another_service_counts_anew() {
             route: &id,
             service: &service.parse().unwrap(),
         };
-        local.request(Some(route), counted(200, None));
+        local.request(Some(route), None, counted(200, None));
     }
     let mut text = String::new();
     metrics.render(&mut text);

@@ -140,6 +140,7 @@ pub(crate) fn request(
     if on(Feature::Metrics) {
         worker.metrics.request(
             labels,
+            forwarded.map(|(plan, _)| &plan.under_way),
             Counted {
                 labels: RequestLabels {
                     code: status,

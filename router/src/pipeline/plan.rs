@@ -12,14 +12,15 @@ use crate::{
         forwarded::Believed,
         request::{Framing, RequestHead},
     },
-    metrics::RouteLabels,
+    metrics::{RouteLabels, UnderWay},
     pipeline::Connection,
     plugin::{
-        Chain, Decision, Mode, Said, Token,
+        Chain, Decision, Mode, Own, Said, Token,
         asked::{Asked, Headers},
     },
     refusal::{self, Refusal},
     request_id::RequestId,
+    switches::{Feature, on},
     table::{NoRoute, RouteEntry, Table},
     upstream::Upstream,
     worker::Worker,
@@ -37,6 +38,8 @@ pub(crate) struct Plan<'t> {
     pub(crate) pick: PickInput,
     /// What the route's plugins decided.
     pub(crate) decision: Decision<'t>,
+    /// It is counted as under way until the plan is dropped.
+    pub(crate) under_way: UnderWay,
 }
 
 impl Plan<'_> {
@@ -49,12 +52,16 @@ impl Plan<'_> {
 
     /// The labels of the route's metrics.
     pub(crate) fn labels(&self) -> RouteLabels<'_> {
-        RouteLabels {
-            index: self.route.index,
-            route: &self.route.id,
-            // Also while another service is asked instead.
-            service: &self.route.service,
-        }
+        labels(self.route)
+    }
+}
+
+fn labels(route: &RouteEntry) -> RouteLabels<'_> {
+    RouteLabels {
+        index: route.index,
+        route: &route.id,
+        // Also while another service is asked instead.
+        service: &route.service,
     }
 }
 
@@ -88,11 +95,20 @@ pub(crate) fn plan<'t>(
     };
     let group = decision.slot.and_then(|slot| table.upstream_at(slot));
     let upstream = group.unwrap_or_else(|| table.upstream(route));
+    let under_way = if on(Feature::Metrics) {
+        worker.metrics.begin(labels(route), upstream.group())
+    } else {
+        UnderWay::default()
+    };
+    if let Some(Own::Refusal(refusal::TOO_MANY_REQUESTS | refusal::OVERLOADED)) = decision.own {
+        under_way.is_limited();
+    }
     Ok(Plan {
         route,
         upstream,
         pick: pick_input(upstream, x, conn, worker),
         decision,
+        under_way,
     })
 }
 

@@ -18,6 +18,7 @@ use crate::{
         request::Method,
         response::ResponseHead,
     },
+    metrics::UnderWay,
     peer::Picked,
     pipeline::{
         After, Connection, deliver,
@@ -181,6 +182,7 @@ impl Rescuer<'_, '_, '_> {
         if !head.shadow {
             let of = [self.trigger.as_str(), way.as_str()];
             self.worker.metrics.fallback(self.plan.labels(), of);
+            self.plan.under_way.falls_back();
         }
     }
 
@@ -230,6 +232,8 @@ impl Rescuer<'_, '_, '_> {
                 reply_gone: gone,
                 ..Decision::default()
             },
+            // The request is counted already, where it came in.
+            under_way: UnderWay::default(),
         };
         let (error, before) = (
             self.seen.error,

@@ -54,6 +54,11 @@ impl Handle {
             .ok()
     }
 
+    /// How the registry is asked.
+    pub(crate) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// The name in use.
     pub(crate) fn id(&self) -> Arc<str> {
         self.identity.id()

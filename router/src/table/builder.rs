@@ -283,8 +283,15 @@ impl Builder {
             }
         }
         place.views = views;
-        self.upstreams[place.slot] = wanted
-            .then(|| place.upstream(place.slot, self.version, members, None, Lanes::default()));
+        self.upstreams[place.slot] = wanted.then(|| {
+            place.upstream(
+                place.slot,
+                self.version,
+                members,
+                View::WHOLE,
+                Lanes::default(),
+            )
+        });
     }
 }
 
@@ -304,7 +311,7 @@ impl Place {
         slot: usize,
         version: u64,
         members: Vec<Member>,
-        overrides: Option<&(Name, Arc<Override>)>,
+        (group, overrides): (Option<&str>, Option<&(Name, Arc<Override>)>),
         lanes: Lanes,
     ) -> Arc<Upstream> {
         let upstream = Upstream::new(Parts {
@@ -312,6 +319,7 @@ impl Place {
             whole: slot == self.slot,
             version,
             service: self.name.clone(),
+            group: group.and_then(|group| group.parse().ok()),
             policy: match overrides {
                 None => Arc::clone(&self.policy),
                 Some((_, overrides)) => Arc::new(self.policy.with(overrides)),

@@ -51,6 +51,10 @@ pub(super) struct View {
 }
 
 impl View {
+    /// No group, nobody's overrides.
+    pub(super) const WHOLE: (Option<&'static str>, Option<&'static (Name, Arc<Override>)>) =
+        (None, None);
+
     fn is(&self, want: Want<'_>) -> bool {
         let name =
             |overrides: Option<&(Name, Arc<Override>)>| overrides.map(|(name, _)| name.clone());
@@ -126,12 +130,14 @@ impl View {
                     let slot = known.unwrap_or_else(|| new_slot(upstreams));
                     self.lanes.insert(lane.into(), slot);
                     let none = Lanes::default();
-                    upstreams[slot] = Some(place.upstream(slot, version, members, overrides, none));
+                    upstreams[slot] =
+                        Some(place.upstream(slot, version, members, (None, overrides), none));
                     lanes.insert(lane.as_bytes().into(), slot);
                 }
             }
         }
-        let own = place.upstream(self.slot, version, members, overrides, lanes);
+        let of = (self.group.as_deref(), overrides);
+        let own = place.upstream(self.slot, version, members, of, lanes);
         upstreams[self.slot] = Some(own);
     }
 

@@ -92,6 +92,7 @@ fn upstream(address: &Address, cluster: &Name, slot: usize, number: PeerNumber) 
     );
     peer.set_takes(true);
     let upstream = Upstream::new(Parts {
+        group: None,
         index: u32::try_from(slot).unwrap_or(u32::MAX),
         whole: false,
         version: 1,
