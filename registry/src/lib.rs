@@ -3,6 +3,7 @@
 //! A request comes in through [`start`]'s HTTP API (`http/`), is turned into a change and handed to
 //! the writer; what was written leaves through the feed.
 
+pub mod analysis;
 mod auth;
 mod background;
 pub mod change;
