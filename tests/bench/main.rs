@@ -9,6 +9,7 @@
 
 mod agent;
 mod etcd;
+mod figures;
 mod machine;
 mod proxies;
 mod pull;
@@ -20,12 +21,13 @@ use std::time::Duration;
 use cardea_tests::binary;
 
 /// The last two are the registry's halves, for a machine that is quiet only for a short time.
-const PARTS: [&str; 7] = [
+const PARTS: [&str; 8] = [
     "proxies",
     "registry",
     "pull",
     "memory",
     "agent",
+    "figures",
     "registry-writes",
     "registry-others",
 ];
@@ -42,7 +44,7 @@ fn main() {
     }
     refuse_unknown(&parts, &PARTS);
     if parts.is_empty() {
-        parts = PARTS[..5].iter().map(|part| (*part).to_owned()).collect();
+        parts = PARTS[..6].iter().map(|part| (*part).to_owned()).collect();
     }
     println!(
         "{} {}\n",
@@ -71,6 +73,7 @@ fn main() {
                 "pull" => pull::pulls().await,
                 "memory" => pull::memory().await,
                 "agent" => agent::run().await,
+                "figures" => figures::run().await,
                 _ => unreachable!("checked above"),
             }
         }
