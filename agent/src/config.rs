@@ -75,6 +75,9 @@ pub struct ServiceConfig {
     /// The version of the program.
     #[serde(default)]
     pub version: String,
+    /// How many requests a second it can serve, where that is known.
+    #[serde(default)]
+    pub capacity: Option<u32>,
     /// How long it stays registered without a renewal; renewed three times as often. Default `15s`.
     #[serde(default = "default_lease")]
     pub lease: Span,
@@ -188,6 +191,7 @@ impl ServiceConfig {
             zone: None,
             labels: BTreeMap::new(),
             version: String::new(),
+            capacity: None,
             lease: DEFAULT_LEASE,
             probe: ProbeConfig::default(),
             warm_up: WarmUpConfig::default(),

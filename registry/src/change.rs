@@ -6,7 +6,8 @@
 use std::{borrow::Cow, fmt, sync::Arc};
 
 use cardea_registry_api::{
-    Certificate, Cluster, Fallback, InstanceKey, Invalid, Name, Plugin, Route, Service, api,
+    Certificate, Cluster, Fallback, InstanceKey, Invalid, Name, Plugin, Route, Service, Traffic,
+    TrafficKey, api,
     api::{InstancePatch, Registration, Role, TokenInfo},
 };
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,8 @@ pub enum Kind {
     Fallback,
     /// [`Plugin`], by name.
     Plugin,
+    /// [`Traffic`], by `cluster` or `cluster/service`.
+    Traffic,
     /// [`cardea_registry_api::Instance`], by `cluster/service/id`.
     Instance,
     /// [`TokenRecord`], by name; never in the feed.
@@ -47,6 +50,7 @@ impl Kind {
             Self::Certificate => "certificate",
             Self::Fallback => "fallback",
             Self::Plugin => "plugin",
+            Self::Traffic => "traffic",
             Self::Instance => "instance",
             Self::Token => "token",
             Self::History => "history",
@@ -63,6 +67,7 @@ impl Kind {
             Self::Certificate,
             Self::Fallback,
             Self::Plugin,
+            Self::Traffic,
             Self::Instance,
             Self::Token,
             Self::History,
@@ -232,6 +237,20 @@ pub enum Change {
     DeletePlugin {
         /// Which.
         name: Name,
+        /// What the writer saw.
+        expected: Expected,
+    },
+    /// Say where a cluster's requests go; every cluster and service that it names must exist.
+    PutTraffic {
+        /// The whole object.
+        traffic: Box<Traffic>,
+        /// What the writer saw.
+        expected: Expected,
+    },
+    /// Say it no more.
+    DeleteTraffic {
+        /// Which.
+        key: TrafficKey,
         /// What the writer saw.
         expected: Expected,
     },

@@ -297,10 +297,12 @@ impl Core {
         result
     }
 
-    /// How many routers of a cluster are live, as far as this replica knows.
+    /// How many routers of a cluster are live, as far as this replica knows. Those of other clusters serve
+    /// none of its routes.
     pub fn live_routers(&self, cluster: &Name) -> u64 {
         let all = self.shared.routers.list(Some(cluster)).into_iter();
-        all.filter(|router| router.live).count() as u64
+        all.filter(|router| router.live && !router.is_visitor())
+            .count() as u64
     }
 
     /// Counts a router's checked report of live figures, once; returns when it is in the database (or in

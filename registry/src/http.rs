@@ -25,6 +25,7 @@ mod schemas;
 mod snapshots;
 mod status;
 mod tokens;
+mod traffic;
 
 use std::sync::Arc;
 
@@ -59,6 +60,7 @@ pub(crate) type Api = State<Arc<App>>;
 fn calls() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(openapi::frame())
         .merge(configuration::calls())
+        .merge(traffic::calls())
         .routes(routes!(schemas::list))
         .routes(routes!(schemas::get))
         .routes(routes!(fallbacks::list))

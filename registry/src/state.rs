@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use cardea_registry_api::{
     Certificate, Cluster, Fallback, Instance, InstanceKey, InstanceState, Name, Plugin, Route,
-    Service, Source,
+    Service, Source, Traffic, TrafficKey,
     feed::{Line, SetChecksum},
     route::{HostPattern, PathPrefix},
 };
@@ -103,6 +103,7 @@ pub struct State {
     certificates: OrdMap<Name, Arc<Stored<Certificate>>>,
     fallbacks: OrdMap<Name, Arc<Stored<Fallback>>>,
     plugins: OrdMap<Name, Arc<Stored<Plugin>>>,
+    traffic: OrdMap<TrafficKey, Arc<Stored<Traffic>>>,
     instances: OrdMap<InstanceKey, Arc<Stored<Instance>>>,
     /// Service, cluster → how many instances.
     instances_of: OrdMap<(Name, Name), u64>,
@@ -138,6 +139,7 @@ impl State {
             certificates: OrdMap::new(),
             fallbacks: OrdMap::new(),
             plugins: OrdMap::new(),
+            traffic: OrdMap::new(),
             instances: OrdMap::new(),
             instances_of: OrdMap::new(),
             counts: OrdMap::new(),
@@ -189,6 +191,33 @@ impl State {
     /// A plugin.
     pub fn plugin(&self, name: &str) -> Option<&Arc<Stored<Plugin>>> {
         self.plugins.get(name)
+    }
+
+    /// Where a cluster's requests go.
+    pub fn traffic(&self, key: &TrafficKey) -> Option<&Arc<Stored<Traffic>>> {
+        self.traffic.get(key)
+    }
+
+    /// Where clusters' requests go, behind `after`.
+    pub fn traffics(
+        &self,
+        after: Option<&TrafficKey>,
+    ) -> impl Iterator<Item = &Arc<Stored<Traffic>>> + use<'_> {
+        behind(&self.traffic, after)
+    }
+
+    /// Where a cluster's requests go: for all services, then for one after the other.
+    pub fn traffic_of<'a>(
+        &'a self,
+        cluster: &'a Name,
+    ) -> impl Iterator<Item = &'a Arc<Stored<Traffic>>> {
+        let first = TrafficKey {
+            cluster: cluster.clone(),
+            service: None,
+        };
+        (self.traffic.range(first..))
+            .take_while(move |(key, _)| key.cluster == *cluster)
+            .map(|(_, stored)| stored)
     }
 
     /// An instance.
@@ -317,11 +346,12 @@ impl State {
             + self.certificates.len()
             + self.fallbacks.len()
             + self.plugins.len()
+            + self.traffic.len()
             + self.instances.len()
             + self.tokens.len()) as u64
     }
 
-    /// What a cluster's feed holds: what all feeds do, and its instances.
+    /// What a cluster's feed holds: what all feeds do, its instances, and where its requests go.
     pub fn totals(&self, cluster: &Name) -> Totals {
         let mut totals = self.shared;
         if let Some(own) = self.per_cluster.get(cluster) {
@@ -341,6 +371,7 @@ impl State {
             .chain(self.certificates.values().map(|s| &s.line))
             .chain(self.fallbacks.values().map(|s| &s.line))
             .chain(self.plugins.values().map(|s| &s.line))
+            .chain(self.traffic.values().map(|s| &s.line))
             .chain(self.tokens.values().map(|s| &s.line))
             .chain(self.instances.values().map(|s| &s.line))
     }
@@ -371,6 +402,10 @@ impl State {
                     .map(|(k, s)| (Kind::Plugin, k.to_string(), s.revision, s.json())),
             )
             .chain(
+                (self.traffic.iter())
+                    .map(|(k, s)| (Kind::Traffic, k.to_string(), s.revision, s.json())),
+            )
+            .chain(
                 (self.tokens.iter())
                     .map(|(k, s)| (Kind::Token, k.to_string(), s.revision, s.json())),
             )
@@ -385,11 +420,13 @@ impl State {
         &'a self,
         cluster: &'a Name,
     ) -> impl Iterator<Item = &'a Arc<Line>> {
-        (self.services.values().map(|s| &s.line))
+        (self.clusters.values().map(|s| &s.line))
+            .chain(self.services.values().map(|s| &s.line))
             .chain(self.routes.values().map(|s| &s.line))
             .chain(self.certificates.values().map(|s| &s.line))
             .chain(self.fallbacks.values().map(|s| &s.line))
             .chain(self.plugins.values().map(|s| &s.line))
+            .chain(self.traffic_of(cluster).map(|s| &s.line))
             .chain(self.instances_in(cluster, None).map(|s| &s.line))
     }
 

@@ -78,6 +78,7 @@ pub(crate) fn registration(
         zone: service.zone.clone(),
         labels: service.labels.clone(),
         version: service.version.clone(),
+        capacity: service.capacity,
         lease: Some(service.lease),
         ..Registration::at(address)
     }

@@ -244,6 +244,7 @@ pub(crate) enum GetKind {
     Certificates,
     #[value(alias = "plugin")]
     Plugins,
+    Traffic,
     #[value(alias = "fallback")]
     Fallbacks,
     #[value(alias = "instance")]
@@ -268,6 +269,7 @@ pub(crate) enum DeletableKind {
     #[value(alias = "cert")]
     Certificate,
     Plugin,
+    Traffic,
     Fallback,
     Instance,
 }

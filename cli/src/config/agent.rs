@@ -80,6 +80,9 @@ pub(crate) struct ServiceSettings {
     /// The version of the program
     #[arg(long, env = "CARDEA_SERVICE_VERSION", value_name = "TEXT")]
     pub(crate) app_version: Option<String>,
+    /// How many requests a second it can serve, where that is known
+    #[arg(long, env = "CARDEA_SERVICE_CAPACITY", value_name = "N")]
+    pub(crate) capacity: Option<u32>,
     /// How long it stays registered without a renewal [default: 15s]
     #[arg(long, env = "CARDEA_SERVICE_LEASE", value_name = "TIME")]
     pub(crate) lease: Option<Span>,
@@ -151,6 +154,7 @@ impl ServiceSettings {
             "zone": self.zone,
             "labels": labels,
             "version": self.app_version,
+            "capacity": self.capacity,
             "lease": self.lease,
             "stop_ceiling": self.stop_ceiling,
             "probe": {

@@ -101,8 +101,8 @@ fn yaml(text: &str) -> Result<Value, String> {
             }
             _ => {
                 return Err(
-                    "a document has `cluster`, `service`, `route`, `plugin`, `fallback` and \
-                     `certificate` lists"
+                    "a document has `cluster`, `service`, `route`, `plugin`, `traffic`, \
+                     `fallback` and `certificate` lists"
                         .to_owned(),
                 );
             }
@@ -142,6 +142,7 @@ fn add(
                 .map(|one| &one.name)
                 .map(named("fallback")),
         )
+        .chain((part.traffic.iter()).map(|one| format!("traffic `{}`", one.key())))
         .chain((part.certificates.iter().map(|one| &one.name)).map(named("certificate")))
         .chain((part.instances.iter()).map(|keyed| format!("instance `{}`", keyed.key)));
     for object in objects {
@@ -157,6 +158,7 @@ fn add(
     whole.certificates.extend(part.certificates);
     whole.fallbacks.extend(part.fallbacks);
     whole.plugins.extend(part.plugins);
+    whole.traffic.extend(part.traffic);
     whole.instances.extend(part.instances);
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `ctl delete`, `token`, `history` and `snapshot`.
 
 use cardea_registry_api::{
-    Name, Span,
+    Name, Span, TrafficKey,
     api::{HistoryDecision, Keep, NewToken},
     client::{ClientError, Precondition},
 };
@@ -25,6 +25,9 @@ pub(super) async fn delete(
     let failed = |e: ClientError| session.failure(&e);
     if kind == DeletableKind::Instance {
         return deregister(session, name, write).await;
+    }
+    if kind == DeletableKind::Traffic {
+        return delete_traffic(session, name, write).await;
     }
     let key: Name = name.parse().map_err(Exit::failed)?;
     let (word, revision) = match kind {
@@ -65,6 +68,28 @@ pub(super) async fn delete(
     };
     session.print(&written.map_err(failed)?, |written| {
         format!("{word} {key} deleted\n{}", instances::at_revision(written))
+    })
+}
+
+async fn delete_traffic(session: &Session, name: &str, write: WriteArgs) -> Outcome {
+    let failed = |e: ClientError| session.failure(&e);
+    let key: TrafficKey = name.parse().map_err(Exit::failed)?;
+    let found = session.client.traffic(&key).await.map_err(failed)?;
+    if write.dry_run {
+        return dry(session, &format!("traffic {key} would be deleted"));
+    }
+    let back = match &key.service {
+        None => format!("requests stay in `{}` again", key.cluster),
+        Some(service) => format!(
+            "requests of `{service}` go where those of `{}` go",
+            key.cluster
+        ),
+    };
+    ask::confirm(write, &format!("this deletes the traffic `{key}`: {back}"))?;
+    let seen = Precondition::Revision(found.revision);
+    let written = session.client.delete_traffic(&key, seen).await;
+    session.print(&written.map_err(failed)?, |written| {
+        format!("traffic {key} deleted\n{}", instances::at_revision(written))
     })
 }
 

@@ -1,10 +1,11 @@
 //! How objects look in tables.
 
 use cardea_registry_api::{
-    Certificate, Cluster, Instance, Plugin, Route, Service,
+    Certificate, Cluster, Instance, Plugin, Route, Service, Traffic,
     api::{ChangeRecord, RouterInfo, SnapshotInfo, Status, TokenInfo, Versioned},
     fallback::FallbackInfo,
     policy::Balance,
+    traffic::Zones,
 };
 use serde::Serialize;
 
@@ -38,11 +39,53 @@ pub(super) fn clusters(items: &[Versioned<Cluster>]) -> String {
         vec![
             cluster.name.to_string(),
             or_dash(&cluster.description),
+            if cluster.gateway.is_empty() {
+                "direct".to_owned()
+            } else {
+                let gateway = cluster.gateway.iter().map(ToString::to_string);
+                format!("gateway {}", gateway.collect::<Vec<_>>().join(" "))
+            },
             item.revision.to_string(),
         ]
     };
-    let rows = items.iter().map(row).collect();
-    render(&["cluster", "description", "revision"], rows, &["revision"])
+    let headings = ["cluster", "description", "reached", "revision"];
+    render(&headings, items.iter().map(row).collect(), &["revision"])
+}
+
+pub(super) fn traffic(items: &[Versioned<Traffic>]) -> String {
+    let row = |item: &Versioned<Traffic>| {
+        let traffic = &item.object;
+        let weights = traffic
+            .weights
+            .iter()
+            .map(|(name, w)| format!("{name} {w}"));
+        let weights: Vec<String> = weights.collect();
+        let failover = traffic.failover.as_ref().map(|failover| {
+            let order: Vec<&str> = failover.order.iter().map(|name| name.as_str()).collect();
+            format!("{} below {} %", order.join(", "), failover.threshold)
+        });
+        let sticky = traffic.sticky.as_ref().map(ToString::to_string);
+        vec![
+            traffic.key().to_string(),
+            if weights.is_empty() {
+                format!("{} 100", traffic.cluster)
+            } else {
+                weights.join(", ")
+            },
+            or_dash(&failover.unwrap_or_default()),
+            or_dash(&sticky.unwrap_or_default()),
+            match traffic.zones {
+                Zones::Any => "any",
+                Zones::Near => "near",
+            }
+            .to_owned(),
+            item.revision.to_string(),
+        ]
+    };
+    let headings = [
+        "traffic", "weights", "failover", "sticky", "zones", "revision",
+    ];
+    render(&headings, items.iter().map(row).collect(), &["revision"])
 }
 
 pub(super) fn services(items: &[Versioned<Service>]) -> String {
@@ -187,6 +230,9 @@ pub(super) fn instances(items: &[Versioned<Instance>]) -> String {
                 "weight set to {weight}, reports {}",
                 instance.weight
             ));
+        }
+        if let Some(capacity) = instance.capacity {
+            notes.push(format!("serves {capacity}/s"));
         }
         if let Some(since) = instance.stale_since {
             notes.push(format!("stale since {}", time(since)));

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Address, Certificate, Cluster, Fallback, Instance, InstanceKey, InstanceState, Name, Plugin,
-    Route, Service, Source, Span,
+    Route, Service, Source, Span, Traffic,
 };
 
 /// The header that carries the revision of an answer.
@@ -45,6 +45,10 @@ pub struct Registration {
     /// The version of the program.
     #[serde(default)]
     pub version: String,
+    /// How many requests a second it can serve, where that is known: what a cluster can bear is reckoned by
+    /// it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u32>,
     /// Default `up`.
     #[serde(default = "default_state")]
     pub state: InstanceState,
@@ -163,7 +167,8 @@ pub struct Deregistered {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RouterInfo {
-    /// Its id, unique in its cluster.
+    /// Its id, unique in its cluster. A router of another cluster, which sends requests to this one's
+    /// instances, has its own cluster and a `/` before its id.
     pub id: String,
     /// Its cluster.
     pub cluster: Name,
@@ -184,6 +189,13 @@ pub struct RouterInfo {
     /// Plugins for its cluster whose kinds it does not know.
     #[serde(default)]
     pub unknown_plugins: Vec<Name>,
+}
+
+impl RouterInfo {
+    /// Whether it is a router of another cluster, which only wants this one's instances.
+    pub fn is_visitor(&self) -> bool {
+        self.id.contains('/')
+    }
 }
 
 /// A kept disk snapshot.
@@ -395,6 +407,9 @@ pub struct ApplyRequest {
     /// Plugins.
     #[serde(default)]
     pub plugins: Vec<Plugin>,
+    /// Where clusters' requests go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub traffic: Vec<Traffic>,
     /// Instances (source `manual`).
     #[serde(default)]
     pub instances: Vec<KeyedRegistration>,
@@ -463,6 +478,7 @@ impl Registration {
             zone: None,
             labels: BTreeMap::new(),
             version: String::new(),
+            capacity: None,
             state: InstanceState::Up,
             source: Source::Agent,
             lease: Some(DEFAULT_LEASE),
@@ -480,6 +496,7 @@ impl Registration {
             zone: self.zone,
             labels: self.labels,
             version: self.version,
+            capacity: self.capacity,
             state: self.state,
             source: self.source,
             lease: self.lease,

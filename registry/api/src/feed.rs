@@ -34,6 +34,10 @@ pub mod kind {
     pub const FALLBACK: &str = "fallback";
     /// [`crate::Instance`], by `cluster/service/id`.
     pub const INSTANCE: &str = "instance";
+    /// [`crate::Cluster`], by name.
+    pub const CLUSTER: &str = "cluster";
+    /// [`crate::Traffic`] of the feed's own cluster, by `cluster` or `cluster/service`.
+    pub const TRAFFIC: &str = "traffic";
     /// [`crate::Certificate`], by name, with its key.
     pub const CERTIFICATE: &str = "certificate";
 }

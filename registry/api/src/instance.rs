@@ -14,6 +14,8 @@ use crate::{Invalid, Name, Span, invalid::Check, name::parse_from_str};
 
 /// The highest weight.
 pub const MAX_WEIGHT: u16 = 1000;
+/// The highest capacity, in requests a second.
+pub const MAX_CAPACITY: u32 = 1_000_000;
 /// The most labels an instance may carry.
 pub const MAX_LABELS: usize = 32;
 
@@ -40,6 +42,10 @@ pub struct Instance {
     /// The version of the program, empty when unknown.
     #[serde(default)]
     pub version: String,
+    /// How many requests a second it can serve, where that is known: what a cluster can bear is reckoned by
+    /// it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u32>,
     /// The state its source reports.
     pub state: InstanceState,
     /// Who reports it.
@@ -109,6 +115,12 @@ impl Instance {
                 format!("a weight is 0 to {MAX_WEIGHT}"),
             );
         }
+        check.ensure(
+            self.capacity
+                .is_none_or(|c| (1..=MAX_CAPACITY).contains(&c)),
+            "capacity",
+            format!("requests a second, 1 to {MAX_CAPACITY}; leave it out where it is not known"),
+        );
         check.merge("labels", check_labels(&self.labels));
         check.ensure(
             self.version.len() <= 128 && self.version.chars().all(|c| !c.is_control()),

@@ -27,6 +27,7 @@ pub mod route;
 pub mod service;
 pub mod span;
 pub mod strict;
+pub mod traffic;
 
 pub use certificate::Certificate;
 pub use cluster::Cluster;
@@ -40,3 +41,4 @@ pub use problem::Problem;
 pub use route::Route;
 pub use service::Service;
 pub use span::Span;
+pub use traffic::{Traffic, TrafficKey};

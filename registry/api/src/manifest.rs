@@ -1,7 +1,7 @@
 //! Files of objects: what `cardea router --static` serves and `cardea ctl apply -f` takes.
 //!
 //! `[[cluster]]`, `[[service]]` (with `[[service.instance]]` inside), `[[route]]`, `[[plugin]]`,
-//! `[[fallback]]` and `[[certificate]]` tables, in TOML, YAML or JSON. Reading is strict: unknown names
+//! `[[traffic]]`, `[[fallback]]` and `[[certificate]]` tables, in TOML, YAML or JSON. Reading is strict: unknown names
 //! are refused with the nearest known one.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     Address, Certificate, Cluster, Fallback, Instance, InstanceId, InstanceKey, InstanceState,
-    Invalid, Name, Plugin, Route, Service, Source,
+    Invalid, Name, Plugin, Route, Service, Source, Traffic,
     api::{ApplyRequest, KeyedRegistration, Registration, default_state, default_weight},
     invalid::Check,
     route::{HostPattern, PathPrefix},
@@ -36,6 +36,8 @@ pub struct Manifest {
     pub fallbacks: Vec<Fallback>,
     /// Instances by service.
     pub instances: Vec<(Name, ManifestInstance)>,
+    /// Where clusters' requests go.
+    pub traffic: Vec<Traffic>,
     /// Certificates; see [`files`] for those that are kept in files of their own.
     pub certificates: Vec<Certificate>,
 }
@@ -63,6 +65,9 @@ pub struct ManifestInstance {
     /// The version of the program.
     #[serde(default)]
     pub version: String,
+    /// How many requests a second it can serve, where that is known.
+    #[serde(default)]
+    pub capacity: Option<u32>,
     /// Default `up`.
     #[serde(default = "default_state")]
     pub state: InstanceState,
@@ -79,11 +84,12 @@ struct RouteTable {
 }
 
 /// The tables of a file.
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 7] = [
     "cluster",
     "service",
     "route",
     "plugin",
+    "traffic",
     "fallback",
     "certificate",
 ];
@@ -121,6 +127,7 @@ impl Manifest {
                     "service" => manifest.add_service(item),
                     "route" => manifest.add_route(item),
                     "plugin" => manifest.add_plugin(item),
+                    "traffic" => manifest.add_traffic(item),
                     "fallback" => manifest.add_fallback(item),
                     "certificate" => manifest.add_certificate(item),
                     _ => {
@@ -209,6 +216,13 @@ impl Manifest {
         Ok(())
     }
 
+    fn add_traffic(&mut self, item: Value) -> Result<(), Invalid> {
+        let traffic: Traffic = strict::from_value(item)?;
+        traffic.check()?;
+        self.traffic.push(traffic);
+        Ok(())
+    }
+
     fn add_fallback(&mut self, item: Value) -> Result<(), Invalid> {
         let fallback: Fallback = strict::from_value(item)?;
         fallback.check()?;
@@ -234,6 +248,14 @@ impl Manifest {
         );
         unique("plugin", self.plugins.iter().map(|p| &p.name).collect());
         unique("fallback", self.fallbacks.iter().map(|f| &f.name).collect());
+        let mut whose = BTreeSet::new();
+        for (i, traffic) in self.traffic.iter().enumerate() {
+            check.ensure(
+                whose.insert(traffic.key()),
+                &format!("traffic[{i}]"),
+                format!("`{}` stands twice", traffic.key()),
+            );
+        }
         let mut ids = BTreeSet::new();
         let mut places = BTreeSet::new();
         for (i, route) in self.routes.iter().enumerate() {
@@ -267,11 +289,10 @@ impl Manifest {
         check.finish()
     }
 
-    /// The file as instances of `cluster`, for static mode.
-    pub fn instances_in(&self, cluster: &Name) -> Vec<Instance> {
+    /// The file's instances, for static mode; those without a cluster belong to `cluster`.
+    pub fn instances(&self, cluster: &Name) -> Vec<Instance> {
         self.registrations(cluster)
             .into_iter()
-            .filter(|keyed| keyed.key.cluster == *cluster)
             .map(|keyed| keyed.registration.into_instance(keyed.key, 0))
             .collect()
     }
@@ -286,6 +307,7 @@ impl Manifest {
             certificates: self.certificates,
             fallbacks: self.fallbacks,
             plugins: self.plugins,
+            traffic: self.traffic,
             instances,
         }
     }
@@ -311,6 +333,7 @@ impl ManifestInstance {
             zone: self.zone,
             labels: self.labels,
             version: self.version,
+            capacity: self.capacity,
             state: self.state,
             source: Source::Manual,
             lease: None,
@@ -344,7 +367,7 @@ mod tests {
     fn reads_the_documented_form() {
         let manifest = Manifest::from_toml(FILE).unwrap();
         manifest.check_complete().unwrap();
-        let instances = manifest.instances_in(&"static".parse().unwrap());
+        let instances = manifest.instances(&"static".parse().unwrap());
         assert_eq!(instances.len(), 2);
         assert_eq!(instances[0].weight, 4);
         assert_eq!(instances[1].id.as_str(), "127.0.0.1:9002");

@@ -31,7 +31,8 @@ async fn round_trip(url: &str) {
     let again = one.submit(register("a", "search", 0)).await.unwrap();
     assert_eq!(again.revision, 3, "nothing changed: no revision");
     let (update, epoch, revision) = body(&one.core.feed(ask(None, Duration::ZERO)).await);
-    assert_eq!((update.entries.len(), revision), (2, 3));
+    // Cluster, service, instance.
+    assert_eq!((update.entries.len(), revision), (3, 3));
     let poll = one.core.clone();
     let after = epoch.clone();
     let waiting = tokio::spawn(async move {
@@ -55,7 +56,7 @@ async fn round_trip(url: &str) {
         .unwrap();
     assert!(gone.found());
     let (update, _, revision) = body(&waiting.await.unwrap());
-    assert_eq!((update.entries.len(), revision), (1, 4));
+    assert_eq!((update.entries.len(), revision), (2, 4));
     let none = one
         .core
         .acknowledged(&name("a"), &gone, Duration::ZERO)

@@ -18,6 +18,7 @@ use super::{
     openapi::Sending,
     problem::{ApiError, of_many},
     routers::warnings,
+    traffic,
 };
 use crate::{
     auth::scope::{Caller, Writes},
@@ -47,10 +48,16 @@ pub(super) async fn apply(
         return Ok(Json(Applied { written, actions }).into_response());
     }
     let plugins = objects::plugins_in(&changes);
+    let about: Vec<Change> = (changes.iter())
+        .filter(|change| matches!(change, Change::PutTraffic { .. }))
+        .cloned()
+        .collect();
     let written = app.core.submit(changes, caller.author()).await;
     let written = written.map_err(|error| of_many(error, place))?;
     let mut done = written.api();
     done.warnings = warnings(&app, &plugins).await;
+    done.warnings
+        .extend(traffic::warnings(&app.core.state(), &about));
     let body = Json(Applied {
         written: Some(done),
         actions: written
@@ -111,6 +118,11 @@ fn unit(request: ApplyRequest) -> Result<(Vec<Change>, Vec<String>), ApiError> {
         let plugin = Box::new(plugin);
         changes.push(Change::PutPlugin { plugin, expected });
         places.push(format!("plugins[{i}]"));
+    }
+    for (i, traffic) in request.traffic.into_iter().enumerate() {
+        let traffic = Box::new(traffic);
+        changes.push(Change::PutTraffic { traffic, expected });
+        places.push(format!("traffic[{i}]"));
     }
     check.finish()?;
     Ok((changes, places))

@@ -10,7 +10,7 @@ use axum::{
 };
 use bytes::Bytes;
 use cardea_registry_api::{
-    InstanceId, InstanceKey, Invalid, Name, invalid::Check, problem::Code, strict,
+    InstanceId, InstanceKey, Invalid, Name, TrafficKey, invalid::Check, problem::Code, strict,
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::{Serialize, de::DeserializeOwned};
@@ -152,6 +152,21 @@ impl FromPath for InstanceKey {
     }
 }
 
+/// `/v1/clusters/{cluster}[/services/{service}]/traffic`.
+impl FromPath for TrafficKey {
+    fn from_path(params: &RawPathParams) -> Result<Self, Invalid> {
+        let mut check = Check::default();
+        let cluster: Option<Name> = param(params, "cluster", &mut check);
+        let of_service = params.iter().any(|(key, _)| key == "service");
+        let service: Option<Name> = of_service
+            .then(|| param(params, "service", &mut check))
+            .flatten();
+        check.finish()?;
+        let cluster = cluster.ok_or_else(|| Invalid::field("", "the path names no cluster"))?;
+        Ok(Self { cluster, service })
+    }
+}
+
 /// `/v1/routers/{cluster}/{id}`.
 #[derive(Debug)]
 pub(crate) struct RouterKey {
@@ -159,7 +174,8 @@ pub(crate) struct RouterKey {
     pub(crate) id: RouterId,
 }
 
-/// A router's id: 1–128 visible ASCII characters without `/`.
+/// A router's id: 1–128 visible ASCII characters without `/`; that of a router of another cluster, which
+/// asks for this one's instances, has its cluster and a `/` before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RouterId(pub(crate) String);
 
@@ -168,10 +184,20 @@ impl FromStr for RouterId {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let plain = |b: u8| b.is_ascii_graphic() && b != b'/';
-        if (1..=128).contains(&text.len()) && text.bytes().all(plain) {
+        let (home, id) = match text.split_once('/') {
+            Some((home, id)) => (Some(home), id),
+            None => (None, text),
+        };
+        if (1..=128).contains(&id.len())
+            && id.bytes().all(plain)
+            && home.is_none_or(|home| home.parse::<Name>().is_ok())
+        {
             Ok(Self(text.to_owned()))
         } else {
-            Err("a router's id is 1 to 128 visible ASCII characters without `/`")
+            Err(
+                "a router's id is 1 to 128 visible ASCII characters without `/`, after its cluster and a `/` \
+                 if that is another one",
+            )
         }
     }
 }

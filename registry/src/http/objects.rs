@@ -18,6 +18,7 @@ use super::{
     precondition::etag,
     problem::ApiError,
     routers::warnings,
+    traffic,
 };
 use crate::{
     auth::scope::Caller,
@@ -66,9 +67,12 @@ pub(super) async fn write<S>(
     change: Change,
 ) -> Result<Response, ApiError> {
     let plugins = plugins_in([&change]);
+    let about = change.clone();
     let written = app.core.submit(vec![change], caller.author()).await?;
     let mut body = written.api();
     body.warnings = warnings(app, &plugins).await;
+    body.warnings
+        .extend(traffic::warnings(&app.core.state(), [&about]));
     let mut response = Json(body).into_response();
     stamp(&mut response, &written.epoch, written.revision);
     if let Some(outcome) = written.outcomes.last().filter(|o| o.after.is_some()) {

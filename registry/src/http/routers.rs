@@ -42,6 +42,9 @@ fn is_unknown(router: &RouterInfo, plugin: &Plugin) -> bool {
         .cluster
         .as_ref()
         .is_none_or(|own| *own == router.cluster);
+    if router.is_visitor() {
+        return false; // It serves its own cluster's routes, and says there what it knows.
+    }
     let (Some(known), Some(kind)) = (&router.plugin_kinds, plugin.kind()) else {
         return false;
     };

@@ -72,6 +72,8 @@ impl State {
             Change::DeleteFallback { name, expected } => act.delete_fallback(name, *expected),
             Change::PutPlugin { plugin, expected } => act.put_plugin(plugin, *expected),
             Change::DeletePlugin { name, expected } => act.delete_plugin(name, *expected),
+            Change::PutTraffic { traffic, expected } => act.put_traffic(traffic, *expected),
+            Change::DeleteTraffic { key, expected } => act.delete_traffic(key, *expected),
             Change::PutToken { token, expected } => act.put_token(token, *expected),
             Change::DeleteCluster { name, expected } => act.delete_cluster(name, *expected),
             Change::DeleteService { name, expected } => act.delete_service(name, *expected),
@@ -153,10 +155,7 @@ impl Act<'_> {
         }
         new.check()?;
         if self.state.cluster(key.cluster.as_str()).is_none() {
-            let cluster = Cluster {
-                name: key.cluster.clone(),
-                description: String::new(),
-            };
+            let cluster = Cluster::named(key.cluster.clone());
             self.put(Object::Cluster(cluster.clone()), None, &cluster, "implied")?;
         }
         if self.state.service(key.service.as_str()).is_none() {

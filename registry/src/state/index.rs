@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use cardea_registry_api::{
-    Instance, InstanceKey, Name,
+    Instance, InstanceKey, Name, TrafficKey,
     feed::{FeedError, Line},
 };
 use imbl::OrdMap;
@@ -59,6 +59,10 @@ impl State {
                 let name = object.name.clone();
                 self.plugins.insert(name, pack(*object, revision, stored));
             }
+            Object::Traffic(object) => {
+                let key = object.key();
+                self.traffic.insert(key, pack(*object, revision, stored));
+            }
             Object::Token(object) => {
                 self.tokens_by_hash
                     .insert(object.sha256.as_str().into(), object.name.clone());
@@ -98,9 +102,11 @@ impl State {
 
     /// Takes an object away; whether it was there.
     pub(crate) fn unset(&mut self, kind: Kind, key: &str, revision: u64) -> bool {
-        let cluster = (kind == Kind::Instance)
-            .then(|| key.parse::<InstanceKey>().ok().map(|key| key.cluster))
-            .flatten();
+        let cluster = match kind {
+            Kind::Instance => key.parse::<InstanceKey>().ok().map(|key| key.cluster),
+            Kind::Traffic => key.parse::<TrafficKey>().ok().map(|key| key.cluster),
+            _ => None,
+        };
         if !self.unindex(kind, key) {
             return false;
         }
@@ -111,7 +117,13 @@ impl State {
     /// Takes an object out of the maps, the indexes and the sums.
     fn unindex(&mut self, kind: Kind, key: &str) -> bool {
         match kind {
-            Kind::Cluster => self.clusters.remove(key).is_some(),
+            Kind::Cluster => match self.clusters.remove(key) {
+                Some(old) => {
+                    self.shared.remove(&old.line);
+                    true
+                }
+                None => false,
+            },
             Kind::Service => match self.services.remove(key) {
                 Some(old) => {
                     self.shared.remove(&old.line);
@@ -152,6 +164,18 @@ impl State {
                 }
                 None => false,
             },
+            Kind::Traffic => {
+                let Ok(parsed) = key.parse::<TrafficKey>() else {
+                    return false;
+                };
+                let Some(old) = self.traffic.remove(&parsed) else {
+                    return false;
+                };
+                if let Some(totals) = self.per_cluster.get_mut(&parsed.cluster) {
+                    totals.remove(&old.line);
+                }
+                true
+            }
             Kind::Token => match self.tokens.remove(key) {
                 Some(old) => {
                     self.tokens_by_hash.remove(old.object.sha256.as_str());
@@ -198,10 +222,17 @@ impl State {
     ) {
         let totals = match (kind, &cluster) {
             (
-                Kind::Service | Kind::Route | Kind::Certificate | Kind::Fallback | Kind::Plugin,
+                Kind::Cluster
+                | Kind::Service
+                | Kind::Route
+                | Kind::Certificate
+                | Kind::Fallback
+                | Kind::Plugin,
                 _,
             ) => &mut self.shared,
-            (Kind::Instance, Some(cluster)) => self.per_cluster.entry(cluster.clone()).or_default(),
+            (Kind::Instance | Kind::Traffic, Some(cluster)) => {
+                self.per_cluster.entry(cluster.clone()).or_default()
+            }
             _ => return,
         };
         if let Some(line) = line {

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use cardea_registry_api::{
-    Certificate, Cluster, Fallback, Instance, InstanceId, Name, Plugin, Route, Service,
+    Certificate, Cluster, Fallback, Instance, InstanceId, Name, Plugin, Route, Service, Traffic,
     feed::{FeedError, Line, set_line},
 };
 
@@ -18,6 +18,7 @@ pub(crate) enum Object {
     Certificate(Box<Certificate>),
     Fallback(Fallback),
     Plugin(Box<Plugin>),
+    Traffic(Box<Traffic>),
     Instance(Box<Instance>),
     Token(TokenRecord),
 }
@@ -31,6 +32,7 @@ impl Object {
             Self::Certificate(_) => Kind::Certificate,
             Self::Fallback(_) => Kind::Fallback,
             Self::Plugin(_) => Kind::Plugin,
+            Self::Traffic(_) => Kind::Traffic,
             Self::Instance(_) => Kind::Instance,
             Self::Token(_) => Kind::Token,
         }
@@ -44,6 +46,7 @@ impl Object {
             Self::Certificate(object) => object.name.to_string(),
             Self::Fallback(object) => object.name.to_string(),
             Self::Plugin(object) => object.name.to_string(),
+            Self::Traffic(object) => object.key().to_string(),
             Self::Instance(object) => object.key().to_string(),
             Self::Token(object) => object.name.to_string(),
         }
@@ -53,6 +56,7 @@ impl Object {
     pub(crate) fn cluster(&self) -> Option<Name> {
         match self {
             Self::Instance(object) => Some(object.cluster.clone()),
+            Self::Traffic(object) => Some(object.cluster.clone()),
             _ => None,
         }
     }
@@ -66,6 +70,7 @@ impl Object {
             Self::Certificate(object) => set_line(kind, &key, object),
             Self::Fallback(object) => set_line(kind, &key, object),
             Self::Plugin(object) => set_line(kind, &key, object),
+            Self::Traffic(object) => set_line(kind, &key, object),
             Self::Instance(object) => set_line(kind, &key, object),
             Self::Token(object) => set_line(kind, &key, object),
         }
@@ -80,6 +85,7 @@ impl Object {
             Kind::Certificate => Self::Certificate(serde_json::from_str(json)?),
             Kind::Fallback => Self::Fallback(serde_json::from_str(json)?),
             Kind::Plugin => Self::Plugin(serde_json::from_str(json)?),
+            Kind::Traffic => Self::Traffic(serde_json::from_str(json)?),
             Kind::Instance => Self::Instance(serde_json::from_str(json)?),
             Kind::Token => Self::Token(serde_json::from_str(json)?),
             Kind::History | Kind::Newer => {

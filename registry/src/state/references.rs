@@ -1,9 +1,11 @@
-//! That everything is there which plugins name: asked of the state that a unit of changes leads to, so
+//! That everything is there which plugins and traffic name: asked of the state that a unit of changes leads to, so
 //! that a unit may take away and give in any order.
 
 use cardea_registry_api::{
-    Invalid, Name, Plugin, Route, Service,
+    Invalid, Name, Plugin, Route, Service, Traffic,
+    invalid::Check,
     plugin::refers::{self, Thing, World},
+    strict,
 };
 
 use super::{State, object::first_name};
@@ -16,7 +18,7 @@ impl State {
         changes: &[Change],
         before: &Self,
     ) -> Result<(), (usize, Rejection)> {
-        if self.plugins.is_empty() {
+        if self.plugins.is_empty() && self.traffic.is_empty() {
             return Ok(());
         }
         // Once for a unit: which change closed a loop does not matter as long as one is named.
@@ -24,6 +26,7 @@ impl State {
         for (index, change) in changes.iter().enumerate() {
             let found = match change {
                 Change::PutPlugin { plugin, .. } => refers::check(plugin, self).map_err(Into::into),
+                Change::PutTraffic { traffic, .. } => self.traffic_is_fit(traffic),
                 Change::PutService { service, .. } => self.groups_are_there(service, before),
                 Change::PutRoute { route, .. } => self.route_is_fit(route),
                 Change::DeleteCluster { name, .. } => self.unnamed(Thing::Cluster, name),
@@ -102,8 +105,59 @@ impl State {
         Ok(())
     }
 
-    /// No plugin names something that was taken away.
+    /// Every cluster that traffic may go to is there, and so is its service.
+    fn traffic_is_fit(&self, traffic: &Traffic) -> Result<(), Rejection> {
+        let mut check = Check::default();
+        for cluster in std::iter::once(&traffic.cluster).chain(traffic.others()) {
+            let field = traffic.names_cluster(cluster).unwrap_or_default();
+            let known = self.clusters.contains_key(cluster);
+            check.ensure(known, &field, self.lacking(Thing::Cluster, cluster));
+        }
+        if let Some(service) = &traffic.service {
+            let known = self.services.contains_key(service);
+            check.ensure(known, "service", self.lacking(Thing::Service, service));
+        }
+        check.finish().map_err(Into::into)
+    }
+
+    fn lacking(&self, thing: Thing, name: &Name) -> String {
+        let known = self.names(thing).map(Name::as_str);
+        let hint = strict::nearest(name.as_str(), known).map_or_else(
+            || "create it first".to_owned(),
+            |near| format!("did you mean `{near}`?"),
+        );
+        format!("there is no {} `{name}`: {hint}", thing.as_str())
+    }
+
+    /// No traffic names something that was taken away.
+    fn unnamed_by_traffic(&self, thing: Thing, name: &Name) -> Result<(), Rejection> {
+        let field = |traffic: &Traffic| match thing {
+            Thing::Cluster => traffic.names_cluster(name),
+            Thing::Service => {
+                (traffic.service.as_ref() == Some(name)).then(|| "service".to_owned())
+            }
+            Thing::Route | Thing::Fallback => None,
+        };
+        let named = self.traffic.iter().find_map(|(key, stored)| {
+            let field = field(&stored.object)?;
+            Some((key, field))
+        });
+        let Some((key, field)) = named else {
+            return Ok(());
+        };
+        let word = thing.as_str();
+        Err(Rejection::Conflict {
+            kind: Kind::parse(word).unwrap_or(Kind::Traffic),
+            key: name.to_string(),
+            why: format!(
+                "traffic `{key}` names {word} `{name}` in `{field}`: change or delete it first"
+            ),
+        })
+    }
+
+    /// Nothing names something that was taken away.
     fn unnamed(&self, thing: Thing, name: &Name) -> Result<(), Rejection> {
+        self.unnamed_by_traffic(thing, name)?;
         let named = self.plugins.values().find_map(|stored| {
             let field = stored.object.names(thing, name)?;
             Some((&stored.object.name, field))

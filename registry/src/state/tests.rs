@@ -202,7 +202,25 @@ fn any_change() -> impl Strategy<Value = Change> {
             Change::PutToken { token, expected: Expected::Any }
         }),
         1 => small().prop_map(|n| Change::DeleteToken { name: token(n).name }),
+        2 => (small(), small(), small(), any::<bool>()).prop_map(|(c, s, t, weighs)| {
+            let mut traffic = Traffic::of(traffic_key(c, s));
+            if weighs {
+                traffic.weights.insert(name(["a", "b", "c"][t]), 50);
+            }
+            Change::PutTraffic { traffic: Box::new(traffic), expected: Expected::Any }
+        }),
+        1 => (small(), small()).prop_map(|(c, s)| Change::DeleteTraffic {
+            key: traffic_key(c, s),
+            expected: Expected::Any,
+        }),
     ]
+}
+
+fn traffic_key(cluster: usize, service: usize) -> TrafficKey {
+    TrafficKey {
+        cluster: name(["a", "b", "c"][cluster]),
+        service: (service > 0).then(|| name(["search", "mail", "map"][service])),
+    }
 }
 
 fn replay(state: &mut State, outcomes: &[Outcome]) {

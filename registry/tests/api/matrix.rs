@@ -46,6 +46,7 @@ fn calls() -> Vec<(&'static str, &'static str, &'static [&'static str], Value)> 
         ("GET", LIVE, READ, none.clone()),
         ("GET", "/v1/routers", READ, none.clone()),
         ("POST", "/v1/apply", WRITE, json!({})),
+        ("GET", "/v1/traffic", READ, none.clone()),
         ("GET", "/v1/plugins/schemas", READ, none.clone()),
         ("GET", "/v1/plugins/schemas/gray", READ, none.clone()),
         ("GET", "/v1/snapshots", READ, none.clone()),
@@ -84,6 +85,17 @@ fn calls() -> Vec<(&'static str, &'static str, &'static [&'static str], Value)> 
         ("/v1/fallbacks", "/v1/fallbacks/f", json!({"name": "f"})),
     ] {
         calls.push(("GET", list, READ, none.clone()));
+        calls.push(("GET", one, READ, none.clone()));
+        calls.push(("PUT", one, WRITE, body));
+        calls.push(("DELETE", one, WRITE, none.clone()));
+    }
+    for (one, body) in [
+        ("/v1/clusters/c/traffic", json!({"cluster": "c"})),
+        (
+            "/v1/clusters/c/services/s/traffic",
+            json!({"cluster": "c", "service": "s"}),
+        ),
+    ] {
         calls.push(("GET", one, READ, none.clone()));
         calls.push(("PUT", one, WRITE, body));
         calls.push(("DELETE", one, WRITE, none.clone()));

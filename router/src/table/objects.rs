@@ -218,7 +218,8 @@ impl Objects {
         let certificates = manifest.certificates.iter().cloned().map(Arc::new);
         let fallbacks = manifest.fallbacks.iter().cloned().map(Arc::new);
         let plugins = manifest.plugins.iter().cloned().map(Arc::new);
-        let instances = manifest.instances_in(cluster).into_iter().map(Arc::new);
+        let instances = manifest.instances(cluster).into_iter();
+        let instances = instances.filter(|one| one.cluster == *cluster).map(Arc::new);
         services
             .map(Object::Service)
             .chain(routes.map(Object::Route))

@@ -174,10 +174,7 @@ async fn fill(client: &Client, upstreams: &[u16]) {
     let mut hashed = cardea_registry_api::Service::named(name("hashed"));
     hashed.balance = Balance::Hash(HashKey::Client);
     let request = ApplyRequest {
-        clusters: vec![Cluster {
-            name: name("elsewhere"),
-            description: String::new(),
-        }],
+        clusters: vec![Cluster::named(name("elsewhere"))],
         services: vec![hashed, cardea_registry_api::Service::named(name("search"))],
         ..ApplyRequest::default()
     };

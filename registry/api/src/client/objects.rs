@@ -5,7 +5,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Client, ClientError, send::Call};
 use crate::{
-    Certificate, Cluster, Fallback, Name, Plugin, Route, Service,
+    Certificate, Cluster, Fallback, Name, Plugin, Route, Service, Traffic, TrafficKey,
     api::{Applied, ApplyRequest, KindSchema, Page, Versioned, Written},
     fallback::FallbackInfo,
 };
@@ -255,6 +255,44 @@ impl Client {
         self.delete(&path, if_match).await
     }
 
+    /// `GET /v1/traffic`: one page.
+    pub async fn traffics(
+        &self,
+        page: &PageQuery,
+    ) -> Result<Page<Versioned<Traffic>>, ClientError> {
+        self.list(&["traffic"], page).await
+    }
+
+    /// Where every cluster's requests go.
+    pub async fn all_traffic(&self) -> Result<Vec<Versioned<Traffic>>, ClientError> {
+        self.list_all(&["traffic"]).await
+    }
+
+    /// `GET /v1/clusters/{c}/traffic` or `/v1/clusters/{c}/services/{s}/traffic`.
+    pub async fn traffic(&self, key: &TrafficKey) -> Result<Versioned<Traffic>, ClientError> {
+        let path: Vec<&str> = ["v1"].into_iter().chain(traffic_path(key)).collect();
+        self.call(Call::get(&path)).await
+    }
+
+    /// `PUT` to the same path.
+    pub async fn put_traffic(
+        &self,
+        traffic: &Traffic,
+        if_match: Precondition,
+    ) -> Result<Written, ClientError> {
+        let key = traffic.key();
+        self.put(&traffic_path(&key), traffic, if_match).await
+    }
+
+    /// `DELETE` of the same path: requests stay in their cluster, or go where the broader object says.
+    pub async fn delete_traffic(
+        &self,
+        key: &TrafficKey,
+        if_match: Precondition,
+    ) -> Result<Written, ClientError> {
+        self.delete(&traffic_path(key), if_match).await
+    }
+
     /// `GET /v1/plugins/schemas`: what plugins of each kind may say, in the order of their stages.
     pub async fn plugin_schemas(&self) -> Result<Vec<KindSchema>, ClientError> {
         let got: Page<KindSchema> = self.call(Call::get(&["v1", "plugins", "schemas"])).await?;
@@ -322,4 +360,13 @@ impl Client {
         self.call(Call::new(Method::DELETE, &path).precondition(if_match))
             .await
     }
+}
+
+fn traffic_path(key: &TrafficKey) -> Vec<&str> {
+    let mut path = vec!["clusters", key.cluster.as_str()];
+    if let Some(service) = &key.service {
+        path.extend(["services", service.as_str()]);
+    }
+    path.push("traffic");
+    path
 }

@@ -199,10 +199,7 @@ async fn a_refusal_is_typed_and_final() {
     let server = Server::start(|_| problem(Code::PreconditionFailed)).await;
     let other = Server::start(|_| Reply::json(WRITTEN)).await;
     let client = client(&[&server.address(), &other.address()]);
-    let cluster = Cluster {
-        name: "dc-a".parse().unwrap(),
-        description: String::new(),
-    };
+    let cluster = Cluster::named("dc-a".parse().unwrap());
     let error = client
         .put_cluster(&cluster, Precondition::Revision(4))
         .await

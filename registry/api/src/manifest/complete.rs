@@ -31,6 +31,15 @@ impl Manifest {
         for (i, plugin) in self.plugins.iter().enumerate() {
             check.merge(&format!("plugin[{i}]"), refers::check(plugin, self));
         }
+        for (i, traffic) in self.traffic.iter().enumerate() {
+            if let Some(service) = &traffic.service {
+                let known = names.contains(&service.as_str());
+                let hint = strict::nearest(service.as_str(), names.iter().copied())
+                    .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+                let text = format!("no service `{service}` in this file{hint}");
+                check.ensure(known, &format!("traffic[{i}].service"), text);
+            }
+        }
         if let Some(found) = refers::find_loop(self) {
             let mut plugins = self.plugins.iter();
             let at = plugins.position(|plugin| plugin.name == found.plugin);

@@ -1,7 +1,8 @@
 //! Configuration: what is put and deleted as a whole.
 
 use cardea_registry_api::{
-    Certificate, Cluster, Fallback, Invalid, Name, Plugin, Route, Service, fallback,
+    Certificate, Cluster, Fallback, Invalid, Name, Plugin, Route, Service, Traffic, TrafficKey,
+    fallback,
 };
 
 use super::{Act, there};
@@ -166,6 +167,31 @@ impl Act<'_> {
         let old = self.state.plugin(name.as_str()).cloned();
         there(Kind::Plugin, name.as_str(), old.as_ref()).expect_to_delete(expected)?;
         self.delete(Kind::Plugin, name.as_str(), old.as_deref(), "deleted");
+        Ok(())
+    }
+
+    pub(super) fn put_traffic(
+        &mut self,
+        traffic: &Traffic,
+        expected: Expected,
+    ) -> Result<(), Rejection> {
+        traffic.check()?;
+        let key = traffic.key();
+        let old = self.state.traffic(&key).cloned();
+        there(Kind::Traffic, &key.to_string(), old.as_ref()).expect(expected)?;
+        let object = Object::Traffic(Box::new(traffic.clone()));
+        self.put(object, old.as_deref(), traffic, "applied")
+    }
+
+    pub(super) fn delete_traffic(
+        &mut self,
+        key: &TrafficKey,
+        expected: Expected,
+    ) -> Result<(), Rejection> {
+        let old = self.state.traffic(key).cloned();
+        let key = key.to_string();
+        there(Kind::Traffic, &key, old.as_ref()).expect_to_delete(expected)?;
+        self.delete(Kind::Traffic, &key, old.as_deref(), "deleted");
         Ok(())
     }
 

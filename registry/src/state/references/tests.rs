@@ -206,3 +206,79 @@ fn recent_changes_have_a_bound_in_bytes() {
         state.revision - state.recent.len() as u64
     );
 }
+
+fn traffic(json: serde_json::Value) -> Change {
+    Change::PutTraffic {
+        traffic: serde_json::from_value(json).unwrap(),
+        expected: ANY,
+    }
+}
+
+fn cluster(cluster: &str) -> Change {
+    Change::PutCluster {
+        cluster: cardea_registry_api::Cluster::named(name(cluster)),
+        expected: ANY,
+    }
+}
+
+#[test]
+fn traffic_names_what_is_there_and_what_it_names_stays() {
+    let mut state = site();
+    let one = serde_json::json!({
+        "cluster": "dc-a", "service": "search", "weights": {"dc-a": 10, "dc-b": 90},
+        "failover": {"order": ["dc-c"]},
+    });
+    let (_, why) = refused(
+        &mut state,
+        &[cluster("dc-a"), cluster("dc-b"), traffic(one.clone())],
+    );
+    assert_eq!(
+        why,
+        "failover.order[0]: there is no cluster `dc-c`: did you mean `dc-a`?"
+    );
+    let mut other = one.clone();
+    other["service"] = "serch".into();
+    let clusters = [cluster("dc-a"), cluster("dc-b"), cluster("dc-c")];
+    state.apply_all(&clusters, 1).unwrap();
+    let (_, why) = refused(&mut state, &[traffic(other)]);
+    assert_eq!(
+        why,
+        "service: there is no service `serch`: did you mean `search`?"
+    );
+    state.apply_all(&[traffic(one)], 1).unwrap();
+    for (named, field) in [
+        ("dc-a", "cluster"),
+        ("dc-b", "weights.dc-b"),
+        ("dc-c", "failover.order[0]"),
+    ] {
+        let delete = Change::DeleteCluster {
+            name: name(named),
+            expected: ANY,
+        };
+        let (_, why) = refused(&mut state, &[delete]);
+        assert_eq!(
+            why,
+            format!(
+                "traffic `dc-a/search` names cluster `{named}` in `{field}`: change or delete it first"
+            )
+        );
+    }
+    let unroute = Change::DeleteRoute {
+        id: name("search"),
+        expected: ANY,
+    };
+    let gone = Change::DeleteService {
+        name: name("search"),
+        expected: ANY,
+    };
+    let (_, why) = refused(&mut state, &[unroute.clone(), gone.clone()]);
+    assert!(
+        why.starts_with("traffic `dc-a/search` names service `search`"),
+        "{why}"
+    );
+    let free = Change::DeleteTraffic {
+        key: "dc-a/search".parse().unwrap(),
+        expected: ANY,
+    };
+    state.apply_all(&[unroute, gone, free], 1).unwrap();
+}
