@@ -154,7 +154,7 @@ async fn peers(
     let upstreams = table.upstreams().filter(|u| wanted(u.service().as_str()));
     let peers: Vec<ListedPeer<'_>> = upstreams
         .flat_map(|upstream| {
-            upstream.members().iter().map(move |member| ListedPeer {
+            upstream.everybody().map(move |member| ListedPeer {
                 service: upstream.service().as_str(),
                 peer: ExplainedPeer::of(member, now),
             })

@@ -21,9 +21,12 @@ pub(crate) mod random;
 pub(crate) mod robin;
 #[cfg(test)]
 mod tests;
+mod ways;
 
 use random::Random;
 use robin::{Fitness, Robin};
+use ways::LocalWays;
+pub use ways::Reach;
 
 /// What a pick depends on besides the upstream.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,6 +37,10 @@ pub struct PickInput {
     /// The request can be sent again to another peer if this one fails. Only then may it probe a
     /// peer that was down (others probe when no such request has come for a while).
     pub replayable: bool,
+    /// The hash of what keeps a caller in one cluster, for upstreams whose requests may leave it.
+    pub cluster_key: Option<u64>,
+    /// How far it may go.
+    pub reach: Reach,
 }
 
 /// The balancing state of one worker.
@@ -42,6 +49,8 @@ pub struct Balancers {
     random: Random,
     /// By the upstreams' indexes.
     states: Vec<Option<Local>>,
+    /// Turns among clusters, by the upstreams' indexes, where there are any.
+    ways: Vec<Option<Box<LocalWays>>>,
 }
 
 /// One upstream as this worker last saw it.
@@ -68,6 +77,7 @@ impl Balancers {
         Self {
             random: Random::new(seed),
             states: Vec::new(),
+            ways: Vec::new(),
         }
     }
 
@@ -83,6 +93,39 @@ impl Balancers {
         tried: &[PeerNumber],
         now: Instant,
     ) -> Option<Picked> {
+        match upstream.ways() {
+            None => self.pick_part(upstream, input, tried, now, true),
+            Some(ways) => self.pick_way(upstream, ways, input, (tried, None), now),
+        }
+    }
+
+    /// Picks a peer among the upstream's own; `last`: one that is down if there is no other.
+    fn pick_part(
+        &mut self,
+        upstream: &Arc<Upstream>,
+        input: &PickInput,
+        tried: &[PeerNumber],
+        now: Instant,
+        last: bool,
+    ) -> Option<Picked> {
+        let (local, random) = self.local(upstream);
+        local.pick(random, input, (tried, last), clock::millis(now))
+    }
+
+    /// A peer that was down and may be tried again by this request.
+    fn probe(
+        &mut self,
+        upstream: &Arc<Upstream>,
+        input: &PickInput,
+        tried: &[PeerNumber],
+        now: Instant,
+    ) -> Option<Picked> {
+        let (local, _) = self.local(upstream);
+        local.probe(input, tried, clock::millis(now))
+    }
+
+    /// This worker's state of an upstream, of the newest version that it has seen.
+    fn local(&mut self, upstream: &Arc<Upstream>) -> (&mut Local, &mut Random) {
         let at = upstream.index() as usize;
         if self.states.len() <= at {
             self.states.resize_with(at + 1, || None);
@@ -97,7 +140,7 @@ impl Balancers {
             }
             empty => empty.insert(Local::new(upstream, random)),
         };
-        local.pick(random, input, tried, clock::millis(now))
+        (local, random)
     }
 
     /// The peer that [`Balancers::pick`] would give, without giving it: no probe is begun and nothing
@@ -109,7 +152,8 @@ impl Balancers {
         now: Instant,
     ) -> Option<Arc<Peer>> {
         let mut local = Local::new(upstream, &mut self.random);
-        let (member, _) = local.choose(&mut self.random, input, &[], clock::millis(now))?;
+        let none = (&[][..], true);
+        let (member, _) = local.choose(&mut self.random, input, none, clock::millis(now))?;
         Some(Arc::clone(&upstream.members()[member].peer))
     }
 
@@ -118,6 +162,9 @@ impl Balancers {
         for (at, state) in self.states.iter_mut().enumerate() {
             if table.slots.get(at).is_none_or(Option::is_none) {
                 *state = None;
+                if let Some(ways) = self.ways.get_mut(at) {
+                    *ways = None;
+                }
             }
         }
     }
@@ -143,21 +190,26 @@ impl Local {
         &mut self,
         random: &mut Random,
         input: &PickInput,
-        tried: &[PeerNumber],
+        (tried, last): (&[PeerNumber], bool),
         now: u64,
     ) -> Option<Picked> {
-        if let Some(member) = self.watch.due(&self.upstream, input, tried, now) {
-            return Some(self.picked(member, Trial::Probe));
+        if let Some(picked) = self.probe(input, tried, now) {
+            return Some(picked);
         }
-        let (member, trial) = self.choose(random, input, tried, now)?;
+        let (member, trial) = self.choose(random, input, (tried, last), now)?;
         Some(self.picked(member, trial))
+    }
+
+    fn probe(&mut self, input: &PickInput, tried: &[PeerNumber], now: u64) -> Option<Picked> {
+        let member = self.watch.due(&self.upstream, input, tried, now)?;
+        Some(self.picked(member, Trial::Probe))
     }
 
     fn choose(
         &mut self,
         random: &mut Random,
         input: &PickInput,
-        tried: &[PeerNumber],
+        (tried, last): (&[PeerNumber], bool),
         now: u64,
     ) -> Option<(usize, Trial)> {
         let upstream = &*self.upstream;
@@ -184,6 +236,9 @@ impl Local {
         };
         if let Some(member) = choice {
             return Some((member, Trial::Normal));
+        }
+        if !last {
+            return None;
         }
         // Every peer that is left is down: any of them is better than none.
         let start = random.below(members.len().max(1));

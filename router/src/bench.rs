@@ -161,6 +161,7 @@ fn pick(peers: usize, balance: &Balance) {
         let input = PickInput {
             key: Some(key::hash(&number.to_le_bytes())),
             replayable: true,
+            ..PickInput::default()
         };
         let mut picked = balancers.pick(&upstream, &input, &[], now).expect("a peer");
         picked.responded(Duration::from_millis(1), now);

@@ -120,7 +120,7 @@ impl Checks {
             return;
         };
         let mut before = std::mem::take(&mut self.watched);
-        for upstream in table.upstreams() {
+        for upstream in table.upstreams().flat_map(|upstream| upstream.parts()) {
             let Some(active) = &upstream.policy().health.active else {
                 continue;
             };

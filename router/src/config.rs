@@ -13,6 +13,8 @@ pub use limits::Limits;
 pub struct Config {
     /// The cluster whose routes and instances it serves.
     pub cluster: Name,
+    /// Where it stands: instances there come first where traffic says so.
+    pub zone: Option<Name>,
     /// Its own name among the routers of the cluster; 1–128 visible characters.
     pub id: String,
     /// Where callers connect. Port 0 lets the system choose. None: nowhere but with TLS.
@@ -223,6 +225,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             cluster: default_cluster(),
+            zone: None,
             id: default_id(),
             listen: Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
             listen_tls: None,

@@ -53,12 +53,12 @@ impl Control {
     pub(crate) fn new(
         config: &Config,
         (shared, listener, metrics): (Arc<Shared>, TcpListener, Arc<Metrics>),
-        handed: Option<&[u8]>,
+        handed: &[Vec<u8>],
     ) -> Result<Self, Invalid> {
         let source = match &config.source {
             Source::Static { file } => Table::File(Box::new(StaticFile::new(
                 file.clone(),
-                config.cluster.clone(),
+                (config.cluster.clone(), config.zone.clone()),
                 config.tls_min_version,
                 Arc::clone(&shared),
             )?)),
@@ -70,6 +70,8 @@ impl Control {
             } => {
                 let settings = Settings {
                     cluster: config.cluster.clone(),
+                    zone: config.zone.clone(),
+                    home: None,
                     router: config.id.clone(),
                     client: ClientConfig {
                         addresses: addresses.clone(),

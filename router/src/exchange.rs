@@ -27,6 +27,8 @@ pub(crate) struct Exchange {
     pub(crate) id: RequestId,
     /// The request as it goes upstream: the head, and as much of the body as may be sent again.
     pub(crate) outbound: Vec<u8>,
+    /// Its head says that it leaves the cluster.
+    pub(crate) hops: bool,
     pub(crate) upload: Body,
     /// What plugins write about it.
     pub(crate) scratch: Scratch,
@@ -49,6 +51,7 @@ impl Exchange {
             believed: Believed::default(),
             id: RequestId::default(),
             outbound: Vec::with_capacity(4096),
+            hops: false,
             upload: Body::default(),
             scratch: Scratch::default(),
             tried: Vec::with_capacity(4),

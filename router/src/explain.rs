@@ -105,6 +105,9 @@ pub struct ExplainedUpstream {
     pub service: String,
     /// How it balances, and over which key.
     pub balance: String,
+    /// Which cluster, where requests may leave the router's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<ExplainedTraffic>,
     /// Its peers.
     pub peers: Vec<ExplainedPeer>,
     /// The peer that a request like this would get now. By hash: this very one; otherwise it is one
@@ -140,6 +143,10 @@ impl ExplainedPeer {
         }
     }
 }
+
+mod traffic;
+
+pub use traffic::{ExplainedCluster, ExplainedTraffic};
 
 /// The most lost routes that are listed.
 const MAX_LOST: usize = 50;
@@ -293,15 +300,23 @@ fn explain_upstream(
     let input = PickInput {
         key,
         // As one that may not probe: asking must not use up the permission.
-        replayable: false,
+        ..PickInput::default()
     };
-    let would_pick = Balancers::new(rand::random()).preview(upstream, &input, now);
+    let (traffic, part) = match upstream.ways() {
+        None => (None, Some(upstream)),
+        Some(ways) => {
+            let (traffic, part) = traffic::explain(upstream, ways, question, now);
+            (Some(traffic), part)
+        }
+    };
+    let mut balancers = Balancers::new(rand::random());
+    let would_pick = part.and_then(|part| balancers.preview(part, &input, now));
     ExplainedUpstream {
         service: upstream.service().to_string(),
         balance,
+        traffic,
         peers: upstream
-            .members()
-            .iter()
+            .everybody()
             .map(|member| ExplainedPeer::of(member, now))
             .collect(),
         would_pick: would_pick.map(|peer| peer.key().to_string()),

@@ -1,9 +1,10 @@
 //! A small world of services, routes and instances for tests.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use cardea_registry_api::{
-    Instance, InstanceKey, InstanceState, Name, Plugin, Route, Service, api::Registration,
+    Cluster, Instance, InstanceKey, InstanceState, Name, Plugin, Route, Service, Traffic,
+    TrafficKey, api::Registration,
 };
 
 use crate::{
@@ -51,6 +52,8 @@ pub(crate) struct World {
     pub(crate) dirty: Dirty,
     pub(crate) builder: Builder,
     pub(crate) shared: Arc<Shared>,
+    /// The instances of other clusters.
+    others: BTreeMap<Name, (Objects, Dirty)>,
     revision: u64,
 }
 
@@ -62,6 +65,7 @@ impl Default for World {
             dirty: Dirty::default(),
             builder: Builder::new(name("dc"), &shared, crate::tls::Version::V12),
             shared,
+            others: BTreeMap::new(),
             revision: 0,
         }
     }
@@ -99,6 +103,49 @@ impl World {
             .set(Object::Instance(Arc::new(instance)), &mut self.dirty);
     }
 
+    /// A router that stands in a zone.
+    pub(crate) fn in_zone(zone: &str) -> Self {
+        let world = Self::default();
+        Self {
+            builder: world.builder.stands_in(Some(name(zone))),
+            ..world
+        }
+    }
+
+    pub(crate) fn cluster(&mut self, cluster: Cluster) {
+        self.objects
+            .set(Object::Cluster(Arc::new(cluster)), &mut self.dirty);
+    }
+
+    pub(crate) fn traffic(&mut self, traffic: Traffic) {
+        self.objects
+            .set(Object::Traffic(Arc::new(traffic)), &mut self.dirty);
+    }
+
+    pub(crate) fn no_traffic(&mut self, key: &TrafficKey) {
+        self.objects
+            .remove(&Key::Traffic(key.clone()), &mut self.dirty);
+    }
+
+    /// An instance of another cluster.
+    pub(crate) fn other(&mut self, cluster: &str, instance: Instance) {
+        let (objects, dirty) = self.others.entry(name(cluster)).or_default();
+        objects.set(Object::Instance(Arc::new(instance)), dirty);
+    }
+
+    /// One of another cluster less.
+    pub(crate) fn other_gone(&mut self, cluster: &str, service: &str, number: usize) {
+        let key = Key::Instance(name(service), format!("i{number}").parse().unwrap());
+        let (objects, dirty) = self.others.entry(name(cluster)).or_default();
+        objects.remove(&key, dirty);
+    }
+
+    /// Another cluster is no longer followed.
+    pub(crate) fn forget(&mut self, cluster: &str) {
+        self.others.remove(&name(cluster));
+        self.builder.forget(&name(cluster));
+    }
+
     pub(crate) fn state(&mut self, service: &str, number: usize, state: InstanceState) {
         let id = format!("i{number}").parse().unwrap();
         let mut changed = (**self.objects.instance(&name(service), &id).unwrap()).clone();
@@ -119,6 +166,9 @@ impl World {
             origin: Origin::Registry,
         };
         let dirty = std::mem::take(&mut self.dirty);
+        for (cluster, (objects, dirty)) in &mut self.others {
+            self.builder.learn(cluster, objects, &std::mem::take(dirty));
+        }
         self.builder
             .build(&self.objects, &dirty, stamp, now)
             .publish(&self.shared);

@@ -57,21 +57,22 @@ mod sync;
 mod table;
 mod timer;
 mod tls;
+mod traffic;
 mod tunnel;
 mod upgrade;
 mod upstream;
 mod wire;
 mod worker;
 
-pub use balance::{Balancers, PickInput, key};
+pub use balance::{Balancers, PickInput, Reach, key};
 pub use budget::Budget;
 pub use cardea_registry_api::network::{BadNetwork, Network, Networks};
 pub use config::{
     AccessLog, BelieveIds, Config, Http2, Limits, Mirror, Source, TlsVersion, Upgrade,
 };
 pub use explain::{
-    ChosenRoute, ExplainedPeer, ExplainedUpstream, Explanation, LostRoute, Question, Refusal,
-    explain,
+    ChosenRoute, ExplainedCluster, ExplainedPeer, ExplainedTraffic, ExplainedUpstream, Explanation,
+    LostRoute, Question, Refusal, explain,
 };
 pub use health::Trial;
 pub use listen::Passed;

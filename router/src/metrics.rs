@@ -90,6 +90,8 @@ pub(crate) struct RouteSeries {
     errors: Mutex<Vec<(&'static str, Arc<Counter>)>>,
     /// By what went wrong, and where the answer came from.
     fallbacks: Mutex<Vec<([&'static str; 2], Arc<Counter>)>>,
+    /// By the cluster of the peer, where that may be another one than the router's.
+    clusters: Mutex<Vec<(Name, Arc<Counter>)>>,
 }
 
 /// The labels of a request that are not its route's.
@@ -365,6 +367,20 @@ impl LocalMetrics {
         self.with(Some(route), |local| add_to(&local.series.fallbacks, of));
     }
 
+    /// Counts a request that may have left the router's cluster: where its last peer is.
+    pub(crate) fn went_to(&self, route: RouteLabels<'_>, cluster: &Name) {
+        self.with(Some(route), |local| {
+            let mut clusters = lock(&local.series.clusters);
+            if let Some((_, counter)) = clusters.iter().find(|(known, _)| known == cluster) {
+                counter.add(1);
+            } else {
+                let counter = Arc::new(Counter::default());
+                counter.add(1);
+                clusters.push((cluster.clone(), counter));
+            }
+        });
+    }
+
     fn with(&self, route: Option<RouteLabels<'_>>, act: impl FnOnce(&mut LocalRoute)) {
         let Some(labels) = route else {
             let mut none = self.none.borrow_mut();
@@ -399,6 +415,7 @@ impl LocalMetrics {
             retries: Counter::default(),
             errors: Mutex::default(),
             fallbacks: Mutex::default(),
+            clusters: Mutex::default(),
         });
         lock(&self.share.routes).push(Arc::clone(&series));
         LocalRoute {

@@ -14,7 +14,7 @@ use std::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    balance::Balancers,
+    balance::{Balancers, PickInput, Reach},
     config,
     http1::request::Method,
     http2::links::Links,
@@ -250,7 +250,11 @@ impl Mirrors {
     }
 
     fn pick(&self, to: &Arc<Upstream>) -> Option<crate::peer::Picked> {
-        let input = crate::balance::PickInput::default();
+        // Through no gateway: copies do not say that they came from here.
+        let input = PickInput {
+            reach: Reach::Instances,
+            ..PickInput::default()
+        };
         let mut balancers = self.balancers.borrow_mut();
         balancers.pick(to, &input, &[], Instant::now())
     }

@@ -52,6 +52,7 @@ pub(crate) mod connect;
 mod copy;
 mod deliver;
 mod forward;
+pub(crate) mod hop;
 mod observe;
 mod plan;
 mod prepare;
@@ -249,6 +250,7 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
     let chunks = framing == Framing::Chunked;
     x.upload.begin(framing, chunks, worker.config.limits.body);
     x.outbound.clear();
+    x.hops = false;
     // Match and plan, with one table from here to the end.
     let table = worker.table();
     let planned = match table.as_deref() {

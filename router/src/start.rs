@@ -80,7 +80,7 @@ pub fn start(config: Config) -> Result<Router, StartError> {
 pub fn start_activated(config: Config, passed: Vec<Passed>) -> Result<Router, StartError> {
     config.check()?;
     let inherited = Inherited::new(passed).map_err(StartError::Passed)?;
-    prepare(config, inherited, None, Phase::Sole)?.go(Phase::Sole)
+    prepare(config, inherited, &[], Phase::Sole)?.go(Phase::Sole)
 }
 
 /// A router with all its threads, which accepts no connections yet.
@@ -97,11 +97,11 @@ pub(crate) struct Prepared {
     waiting: Vec<oneshot::Sender<Vec<TcpListener>>>,
 }
 
-/// Does everything that may fail. `handed` is the table of the router that is taken over from.
+/// Does everything that may fail. `handed` are the sets of the router that is taken over from.
 pub(crate) fn prepare(
     config: Config,
     mut inherited: Inherited,
-    handed: Option<&[u8]>,
+    handed: &[Vec<u8>],
     phase: Phase,
 ) -> Result<Prepared, StartError> {
     let config = Arc::new(config);

@@ -3,6 +3,7 @@
 //! files do not fit keeps only itself back ([`keep`]).
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -43,6 +44,8 @@ pub(crate) struct StaticFile {
     shared: Arc<Shared>,
     builder: Builder,
     objects: Objects,
+    /// The instances of other clusters.
+    others: BTreeMap<Name, Objects>,
     revision: u64,
     /// Of the file last looked into, good or bad.
     looks: Option<Looks>,
@@ -65,16 +68,17 @@ impl StaticFile {
     /// Reads the file for the first time; it must be good.
     pub(crate) fn new(
         path: PathBuf,
-        cluster: Name,
+        (cluster, zone): (Name, Option<Name>),
         lowest_tls: tls::Version,
         shared: Arc<Shared>,
     ) -> Result<Self, Invalid> {
         let mut file = Self {
             path,
-            builder: Builder::new(cluster.clone(), &shared, lowest_tls),
+            builder: Builder::new(cluster.clone(), &shared, lowest_tls).stands_in(zone),
             cluster,
             shared,
             objects: Objects::default(),
+            others: BTreeMap::new(),
             revision: 0,
             looks: None,
             named: Vec::new(),
@@ -87,7 +91,7 @@ impl StaticFile {
         file.digest = Some(digest(&bytes, &parsed));
         file.own = Some(xxh3_64(&bytes));
         file.named = parsed.named;
-        file.put(parsed.objects);
+        file.put(parsed.objects, parsed.others);
         Ok(file)
     }
 
@@ -146,7 +150,7 @@ impl StaticFile {
                 self.named = parsed.named;
                 if self.digest != Some(digest) {
                     self.digest = Some(digest);
-                    self.put(parsed.objects);
+                    self.put(parsed.objects, parsed.others);
                     tracing::info!(file = %self.path.display(), revision = self.revision, "reloaded");
                     self.complain_of(&parsed.kept);
                 }
@@ -186,7 +190,7 @@ impl StaticFile {
         self.looks = None;
     }
 
-    fn put(&mut self, objects: Objects) {
+    fn put(&mut self, objects: Objects, others: BTreeMap<Name, Objects>) {
         let began = Instant::now();
         self.revision += 1;
         let dirty = self.objects.difference(&objects);
@@ -195,15 +199,29 @@ impl StaticFile {
             revision: self.revision,
             origin: Origin::Static,
         };
+        self.learn(&others);
         self.builder
             .build(&objects, &dirty, stamp, began)
             .publish(&self.shared);
         self.shared.counts.builds.observe(began.elapsed());
         self.objects = objects;
+        self.others = others;
         self.shared
             .set_alarms("skipped_object", self.builder.refused());
         self.shared.set_degraded("static_file", None);
         self.shared.confirm();
+    }
+}
+
+impl StaticFile {
+    /// Takes over what has changed of the instances of other clusters.
+    fn learn(&mut self, others: &BTreeMap<Name, Objects>) {
+        let none = Objects::default();
+        let names: BTreeSet<&Name> = self.others.keys().chain(others.keys()).collect();
+        for name in names {
+            let [before, now] = [&self.others, others].map(|all| all.get(name).unwrap_or(&none));
+            self.builder.learn(name, now, &before.difference(now));
+        }
     }
 }
 
@@ -234,6 +252,8 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// What a file came to.
 struct Parsed {
     objects: Objects,
+    /// Those of other clusters.
+    others: BTreeMap<Name, Objects>,
     /// Files that it names.
     named: Vec<(PathBuf, Option<Looks>)>,
     /// Of their content.
@@ -289,6 +309,7 @@ fn parse(
     };
     Ok(Parsed {
         objects: Objects::from_manifest(&manifest, cluster),
+        others: Objects::others_in(&manifest, cluster),
         named: files.into_iter().map(looked).collect(),
         digest,
         kept,

@@ -11,8 +11,9 @@
 //! deregistration waits for.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -21,32 +22,34 @@ use cardea_registry_api::{
     client::{Client, ClientConfig, ClientError, Position as Applied, Pull, Pulled},
     feed::Update,
 };
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock,
     phase::Phase,
     shared::{Shared, count},
-    table::{
-        Origin,
-        builder::{Builder, Stamp},
-        objects::Dirty,
-    },
+    table::{Origin, builder::Builder, objects::Dirty},
     tls,
 };
 
+mod alarms;
 mod backoff;
+mod company;
 mod disk;
 mod handle;
 mod kept;
+mod others;
 pub(crate) mod replica;
 #[cfg(test)]
 mod tests;
 
 use backoff::Backoff;
+use company::{Company, Member};
 pub(crate) use handle::Handle;
 use handle::{Identity, farewell};
 use kept::{Kept, Writer};
+use others::Others;
 use replica::Replica;
 
 /// How long the registry may hold a poll: also how soon a frozen registry is noticed.
@@ -59,6 +62,9 @@ const FAREWELL: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) cluster: Name,
+    pub(crate) zone: Option<Name>,
+    /// The router's own cluster, where another one is followed.
+    pub(crate) home: Option<Name>,
     pub(crate) router: String,
     pub(crate) client: ClientConfig,
     pub(crate) state_dir: Option<PathBuf>,
@@ -66,48 +72,87 @@ pub(crate) struct Settings {
     pub(crate) lowest_tls: tls::Version,
 }
 
-/// Follows a registry.
+/// Follows a registry: for the own cluster, or for another one.
 #[derive(Debug)]
 pub(crate) struct Sync {
     settings: Settings,
     shared: Arc<Shared>,
     client: Client,
     identity: Arc<Identity>,
-    builder: Builder,
+    company: Arc<Company>,
+    /// Of another cluster.
+    other: Option<Arc<Member>>,
     kept: Arc<Kept>,
     last_full: Option<Instant>,
     backoff: Backoff,
 }
 
 impl Sync {
-    /// Checks the settings and serves what was handed over, or the copy on disk, if there is one.
-    /// Blocks on the disk.
+    /// Checks the settings and serves what was handed over – the own cluster's set, then those of others –,
+    /// or the copies on disk, if there are some. Blocks on the disk.
     pub(crate) fn new(
         settings: Settings,
         shared: Arc<Shared>,
-        handed: Option<&[u8]>,
+        handed: &[Vec<u8>],
     ) -> Result<Self, Invalid> {
         let client = Client::new(&settings.client)?;
+        let kept = Arc::new(Kept::new(Replica::new(settings.cluster.clone())));
+        let builder = Builder::new(settings.cluster.clone(), &shared, settings.lowest_tls)
+            .stands_in(settings.zone.clone());
+        let company = Company::new(Arc::clone(&shared), Arc::clone(&kept), builder);
         let mut sync = Self {
             client,
             identity: Arc::new(Identity::new(&settings.router)),
-            builder: Builder::new(settings.cluster.clone(), &shared, settings.lowest_tls),
-            kept: Arc::new(Kept::new(Replica::new(settings.cluster.clone()))),
+            company: Arc::new(company),
+            other: None,
+            kept,
             last_full: None,
             backoff: Backoff::default(),
             settings,
             shared,
         };
-        if !handed.is_some_and(|table| sync.take_handed(table)) {
+        let (own, others) = handed.split_first().unzip();
+        if !own.is_some_and(|own| sync.take_handed(own, others.unwrap_or_default())) {
             sync.restore();
         }
         Ok(sync)
     }
 
+    /// Follows another cluster, as the same router.
+    fn of_other(
+        home: &Settings,
+        cluster: &Name,
+        member: Arc<Member>,
+        company: Arc<Company>,
+        identity: &Arc<Identity>,
+    ) -> Result<Self, Invalid> {
+        Ok(Self {
+            client: Client::new(&home.client)?,
+            identity: Arc::clone(identity),
+            kept: Arc::clone(&member.kept),
+            shared: Arc::clone(&company.shared),
+            company,
+            other: Some(member),
+            last_full: None,
+            backoff: Backoff::default(),
+            settings: Settings {
+                cluster: cluster.clone(),
+                state_dir: others::folder(home, cluster),
+                home: Some(home.cluster.clone()),
+                ..home.clone()
+            },
+        })
+    }
+
+    /// Its name in the registry's list of the routers that follow the cluster.
+    fn name(&self, id: &str) -> String {
+        named(self.settings.home.as_ref(), id)
+    }
+
     /// A hand on it while it runs.
     pub(crate) fn handle(&self) -> Handle {
         Handle {
-            kept: Arc::clone(&self.kept),
+            company: Arc::clone(&self.company),
             cluster: self.settings.cluster.clone(),
             client: self.client.clone(),
             identity: Arc::clone(&self.identity),
@@ -115,15 +160,19 @@ impl Sync {
     }
 
     /// Serves the table of the process that is taken over from; `false`: it is of no use.
-    fn take_handed(&mut self, table: &[u8]) -> bool {
-        match disk::decode(
-            table,
-            &self.settings.cluster,
-            Path::new("the table handed over"),
-        ) {
+    fn take_handed(&mut self, table: &[u8], others: &[Vec<u8>]) -> bool {
+        let from = Path::new("the table handed over");
+        match disk::decode(table, &self.settings.cluster, from) {
             Ok(replica) => {
                 self.kept.changed();
-                self.serve(replica, Origin::HandedOver);
+                let others = others.iter().filter_map(|set| {
+                    let read = disk::decode_any(set, from);
+                    read.inspect_err(
+                        |error| tracing::warn!(%error, "a cluster's set is not taken over"),
+                    )
+                    .ok()
+                });
+                self.serve(replica, Origin::HandedOver, others.collect());
                 true
             }
             Err(error) => {
@@ -133,7 +182,7 @@ impl Sync {
         }
     }
 
-    fn serve(&mut self, replica: Replica, origin: Origin) {
+    fn serve(&mut self, replica: Replica, origin: Origin, mut handed: BTreeMap<Name, Replica>) {
         // Before the table: with all of a divided limit this router would let through what all of them
         // together may.
         if let Some(routers) = replica.routers() {
@@ -141,6 +190,13 @@ impl Sync {
         }
         *self.kept.lock() = replica;
         let dirty = self.kept.lock().everything();
+        // So that requests go where they went before, from the first on.
+        for cluster in self.company.needs() {
+            let known = handed.remove(&cluster).map(Replica::with_instances_only);
+            let folder = others::folder(&self.settings, &cluster);
+            let replica = known.unwrap_or_else(|| others::restore(folder, cluster.clone()));
+            self.company.join(&cluster, replica);
+        }
         self.publish(&dirty, origin, Instant::now());
     }
 
@@ -166,7 +222,7 @@ impl Sync {
         if let Some(replica) = restored.replica {
             let objects = replica.objects().len();
             tracing::info!(objects, "serving the copy on disk until a registry answers");
-            self.serve(replica, Origin::Disk);
+            self.serve(replica, Origin::Disk, BTreeMap::new());
             self.shared.set_degraded(
                 "disk_copy",
                 Some("serving the copy on disk; no registry has confirmed it yet".to_owned()),
@@ -187,14 +243,29 @@ impl Sync {
                 None => std::future::pending().await,
             }
         };
+        let mut others = self.other.is_none().then(|| {
+            let company = Arc::clone(&self.company);
+            Others::new(self.settings.clone(), company, Arc::clone(&self.identity))
+        });
+        let others_run = async {
+            match &mut others {
+                Some(others) => others.run().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = end.cancelled() => {}
             () = self.follow() => {}
             () = writing => {}
+            () = others_run => {}
         }
         // The name belongs to the router that this one failed to take over from.
         if self.shared.tenure.phase() >= Phase::Sole {
-            farewell(&self.client, &self.settings.cluster, &self.identity.id()).await;
+            let name = self.name(&self.identity.id());
+            farewell(&self.client, &self.settings.cluster, &name).await;
+        }
+        if let Some(others) = others {
+            others.stop().await;
         }
         if let Some(writer) = &writer {
             writer.write_if_changed().await;
@@ -205,7 +276,7 @@ impl Sync {
         let mut names = self.identity.wanted.subscribe();
         loop {
             let id = Arc::clone(&names.borrow_and_update());
-            let renamed = *self.identity.heard.borrow() != id;
+            let renamed = *self.heard().borrow() != id;
             let pull = self.next_pull(&id, renamed);
             let began = Instant::now();
             let pulled = tokio::select! {
@@ -215,8 +286,9 @@ impl Sync {
             if let Ok(Pulled::NotModified { routers, .. } | Pulled::Update { routers, .. }) =
                 &pulled
             {
-                self.identity.heard.send_replace(id);
+                self.heard().send_replace(id);
                 if let Some(routers) = *routers
+                    && self.other.is_none()
                     && self.share_among(routers)
                 {
                     self.kept.lock().set_routers(routers);
@@ -234,7 +306,7 @@ impl Sync {
                         self.unchanged(began.elapsed())
                     }
                 }
-                Ok(Pulled::Update { update, .. }) => self.take(&update),
+                Ok(Pulled::Update { update, .. }) => self.take(&update).await,
                 Err(error) => Some(self.failed(&error)),
             };
             match pause {
@@ -257,7 +329,7 @@ impl Sync {
             cluster: self.settings.cluster.clone(),
             applied,
             wait: if at_once { Span::secs(0) } else { WAIT },
-            router: Some(id.to_owned()),
+            router: Some(self.name(id)),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             full: self.last_full.is_none_or(|at| at.elapsed() >= FULL_EVERY),
         }
@@ -272,8 +344,15 @@ impl Sync {
         })
     }
 
+    fn heard(&self) -> &watch::Sender<Arc<str>> {
+        match &self.other {
+            None => &self.identity.heard,
+            Some(member) => &member.heard,
+        }
+    }
+
     /// Applies an update; when it has to be refused, tells how long to pause at least.
-    fn take(&mut self, update: &Update) -> Option<Duration> {
+    async fn take(&mut self, update: &Update) -> Option<Duration> {
         let began = Instant::now();
         let full = update.head.after.is_none();
         let counts = &self.shared.counts;
@@ -289,9 +368,12 @@ impl Sync {
                     self.last_full = Some(began);
                 }
                 self.kept.changed();
+                if self.shared.table().is_none() && self.other.is_none() {
+                    self.meet_others().await;
+                }
                 self.publish(&dirty, Origin::Registry, began);
-                self.shared.set_alarms("refused_update", []);
-                self.shared.set_degraded(
+                self.alarm("refused_update", None);
+                self.degrade(
                     "registry_degraded",
                     update.head.degraded.then(|| {
                         "the registry serves from memory or disk, without its database".to_owned()
@@ -304,13 +386,8 @@ impl Sync {
                 count(&counts.pulls_refused);
                 let registry = self.client.current_address().to_owned();
                 tracing::error!(%registry, %refused, full, "refused an update");
-                self.shared.set_alarms(
-                    "refused_update",
-                    [(
-                        format!("the update from {registry}"),
-                        format!("was refused whole: {refused}"),
-                    )],
-                );
+                let why = format!("was refused whole: {refused}");
+                self.alarm("refused_update", Some((registry, why)));
                 self.last_full = None;
                 if full {
                     self.client.move_on();
@@ -321,28 +398,14 @@ impl Sync {
     }
 
     fn publish(&mut self, dirty: &Dirty, origin: Origin, began: Instant) {
-        let replica = self.kept.lock();
-        let Some(position) = replica.position() else {
-            return;
-        };
-        let stamp = Stamp {
-            epoch: Arc::clone(&position.epoch),
-            revision: position.revision,
-            origin,
-        };
-        let start = Instant::now();
-        let built = self.builder.build(replica.objects(), dirty, stamp, start);
-        built.publish(&self.shared);
-        self.shared.counts.builds.observe(start.elapsed());
-        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.shared
-            .counts
-            .apply_micros
-            .store(micros, Ordering::Relaxed);
-        let skipped = replica.skipped().chain(self.builder.refused());
-        self.shared.set_alarms("skipped_object", skipped);
-        let retained = replica.retained().len();
-        self.shared.set_degraded(
+        if self.other.is_some() {
+            let cluster = &self.settings.cluster;
+            self.company.learn(cluster, &self.kept, dirty, began);
+        } else {
+            self.company.publish(dirty, Some(origin), began);
+        }
+        let retained = self.kept.lock().retained().len();
+        self.degrade(
             "retained",
             (retained > 0).then(|| {
                 format!(
@@ -354,7 +417,12 @@ impl Sync {
     }
 
     fn confirmed(&self) {
-        self.shared.confirm();
+        if let Some(member) = &self.other {
+            self.company.settle(member);
+            self.degrade("registry_unreachable", None);
+            return;
+        }
+        self.company.confirm();
         self.shared.set_degraded("disk_copy", None);
         if self.shared.set_degraded("registry_unreachable", None) {
             tracing::info!(
@@ -368,22 +436,25 @@ impl Sync {
         count(&self.shared.counts.pulls_failed);
         if let ClientError::Decode { address, reason } = error {
             tracing::error!(registry = address, reason, "refused an update");
-            self.shared.set_alarms(
-                "refused_update",
-                [(
-                    format!("the update from {address}"),
-                    format!("was refused whole: {reason}"),
-                )],
-            );
+            let why = format!("was refused whole: {reason}");
+            self.alarm("refused_update", Some((address.clone(), why)));
             self.last_full = None;
         }
-        let news = self.shared.set_degraded(
-            "registry_unreachable",
-            Some(format!("serving the last table: {error}")),
-        );
-        if news {
+        if let Some(member) = &self.other {
+            self.company.settle(member);
+        }
+        let why = format!("serving the last table: {error}");
+        if self.degrade("registry_unreachable", Some(why)) {
             tracing::warn!(%error, "no registry answers; serving the last table");
         }
         error.retry_after().unwrap_or_default()
+    }
+}
+
+/// A router's name in the list of those who follow a cluster: in another's list, with its own before it.
+fn named(home: Option<&Name>, id: &str) -> String {
+    match home {
+        None => id.to_owned(),
+        Some(home) => format!("{home}/{id}"),
     }
 }

@@ -70,7 +70,8 @@ pub enum UpgradeError {
 /// What the running router gave.
 struct Given {
     sockets: Vec<Passed>,
-    table: Option<Vec<u8>>,
+    /// The own cluster's, then those of others.
+    tables: Vec<Vec<u8>>,
     upgrades: (u64, u64),
     tickets: Vec<Secret>,
 }
@@ -116,7 +117,7 @@ async fn attempt(config: Config, stream: &mut UnixStream) -> Result<Router, Upgr
     let patience = config.upgrade.patience;
     let given = given(&config, stream).await?;
     let inherited = Inherited::new(given.sockets).map_err(UpgradeError::Broken)?;
-    let mut prepared = start::prepare(config, inherited, given.table.as_deref(), Phase::Preparing)?;
+    let mut prepared = start::prepare(config, inherited, &given.tables, Phase::Preparing)?;
     let (done, failed) = given.upgrades;
     let counts = &prepared.router.shared.counts;
     counts.upgrades_done.store(done + 1, Ordering::Relaxed);
@@ -150,18 +151,23 @@ async fn given(config: &Config, stream: &mut UnixStream) -> Result<Given, Upgrad
         cluster: config.cluster.to_string(),
         id: config.id.clone(),
         patience_ms: u64::try_from(config.upgrade.patience.as_millis()).unwrap_or(u64::MAX),
+        clusters: true,
     };
     let talk = async {
         message::send(stream, &hello, &[]).await?;
         let (offer, _) = message::receive(stream).await?;
-        let (version, count, has_table, upgrades, tickets) = match offer {
+        let (version, count, tables, upgrades, tickets) = match offer {
             Message::Offer {
                 version,
                 sockets,
                 table,
+                others,
                 upgrades,
                 tickets,
-            } => (version, sockets, table, upgrades, tickets),
+            } => {
+                let tables = usize::from(table) + others;
+                (version, sockets, tables, upgrades, tickets)
+            }
             Message::Refused { reason } => return Ok(Err(reason)),
             other => return Err(unexpected(&other)),
         };
@@ -177,11 +183,10 @@ async fn given(config: &Config, stream: &mut UnixStream) -> Result<Given, Upgrad
             let named = names.into_iter().zip(came);
             sockets.extend(named.map(|(name, socket)| Passed { name, socket }));
         }
-        let table = if has_table {
-            Some(message::receive_frame(stream).await?.0)
-        } else {
-            None
-        };
+        let mut frames = Vec::new();
+        while frames.len() < tables {
+            frames.push(message::receive_frame(stream).await?.0);
+        }
         tracing::info!(
             version,
             sockets = count,
@@ -189,7 +194,7 @@ async fn given(config: &Config, stream: &mut UnixStream) -> Result<Given, Upgrad
         );
         Ok(Ok(Given {
             sockets,
-            table,
+            tables: frames,
             upgrades,
             tickets,
         }))

@@ -20,6 +20,7 @@ use crate::{
     health::{Rules, guard::Guard},
     peer::{Peer, PeerNumber},
     tls::Terms,
+    traffic::Ways,
 };
 
 /// A service's peers in this cluster and how to treat them.
@@ -40,6 +41,10 @@ pub struct Upstream {
     lots: OnceLock<Lots>,
     /// Beside the peers of no lane.
     lanes: Lanes,
+    /// Where requests go that may leave the cluster; none: they may not.
+    ways: Option<Ways>,
+    /// Its peers are another cluster's routers.
+    gateway: bool,
 }
 
 /// The slots of a service's lanes.
@@ -58,6 +63,10 @@ pub struct Member {
     pub state: InstanceState,
     /// The service's groups that it is in, a bit for each.
     pub(crate) groups: u64,
+    /// What it can serve, in requests a second, if it says so.
+    pub(crate) capacity: Option<u32>,
+    /// It is in the router's own zone.
+    pub(crate) near: bool,
 }
 
 impl Member {
@@ -68,6 +77,8 @@ impl Member {
             weight,
             state,
             groups,
+            capacity: None,
+            near: false,
         }
     }
 
@@ -195,6 +206,7 @@ pub(crate) struct Parts {
     /// Ordered by the peers' numbers.
     pub(crate) members: Vec<Member>,
     pub(crate) lanes: Lanes,
+    pub(crate) gateway: bool,
 }
 
 impl Upstream {
@@ -219,7 +231,15 @@ impl Upstream {
             chooser: OnceLock::new(),
             lots: OnceLock::new(),
             lanes: parts.lanes,
+            ways: None,
+            gateway: parts.gateway,
         }
+    }
+
+    /// The same, with requests that may leave the cluster.
+    pub(crate) fn with_ways(mut self, ways: Ways) -> Self {
+        self.ways = Some(ways);
+        self
     }
 
     /// The slot of a lane's peers, where these are those of no lane.
@@ -277,9 +297,38 @@ impl Upstream {
         self.takers
     }
 
-    /// Whether there is a peer that is not known to be down.
+    /// Whether there is a peer that is not known to be down, here or wherever else requests may go.
     pub(crate) fn is_usable(&self) -> bool {
+        match &self.ways {
+            None => self.has_usable(),
+            Some(ways) => ways.is_usable(),
+        }
+    }
+
+    /// Whether there is one among its own.
+    pub(crate) fn has_usable(&self) -> bool {
         self.members.iter().any(Member::is_usable)
+    }
+
+    /// Whether its peers are another cluster's routers.
+    pub(crate) fn is_gateway(&self) -> bool {
+        self.gateway
+    }
+
+    /// Where its requests go, if they may leave the cluster.
+    pub(crate) fn ways(&self) -> Option<&Ways> {
+        self.ways.as_ref()
+    }
+
+    /// The upstreams that peers are picked from: itself, or one for each cluster.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Self> {
+        let away = self.ways.iter().flat_map(|ways| &ways.each[1..]);
+        std::iter::once(self).chain(away.map(|way| &*way.all))
+    }
+
+    /// Every peer of every cluster that its requests may go to.
+    pub(crate) fn everybody(&self) -> impl Iterator<Item = &Member> {
+        self.parts().flat_map(|part| part.members.iter())
     }
 
     /// The member with this peer.

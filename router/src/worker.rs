@@ -81,6 +81,8 @@ pub(crate) struct Parts {
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) config: Arc<Config>,
+    /// What requests say that leave the cluster.
+    pub(crate) hop: Box<[u8]>,
     tls_port: Option<u16>,
     index: usize,
     seats: Arc<Seats>,
@@ -151,6 +153,7 @@ impl Worker {
             most_requests: limits.requests_per_connection.unwrap_or(u32::MAX),
             index: parts.index,
             seats: parts.seats,
+            hop: pipeline::hop::line(&parts.config.cluster),
             config: parts.config,
             tls_port: parts.tls_port,
             shared: parts.shared,

@@ -9,6 +9,8 @@
 mod answers;
 #[path = "wire/bodies.rs"]
 mod bodies;
+#[path = "wire/clusters.rs"]
+mod clusters;
 #[path = "wire/differential.rs"]
 mod differential;
 #[path = "wire/early.rs"]

@@ -48,6 +48,9 @@ pub(crate) struct RouterSettings {
     /// The cluster whose traffic it serves [default: default]
     #[arg(long, env = "CARDEA_CLUSTER", value_name = "NAME")]
     pub(crate) cluster: Option<Name>,
+    /// Where it stands: instances there come first where traffic says so [default: none]
+    #[arg(long, env = "CARDEA_ZONE", value_name = "NAME")]
+    pub(crate) zone: Option<Name>,
     /// Its name among the cluster's routers [default: the host's name]
     #[arg(long, env = "CARDEA_ROUTER_ID", value_name = "NAME")]
     pub(crate) id: Option<String>,
@@ -203,6 +206,7 @@ impl RouterSettings {
         };
         self.lay_over(&mut config);
         config.listen_tls = self.listen_tls;
+        config.zone = self.zone;
         config.limits.body = self.limits.body;
         config.limits.connections_per_client = self.limits.connections_per_client;
         config.limits.requests_per_connection = self.limits.requests_per_connection;

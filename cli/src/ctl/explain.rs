@@ -55,8 +55,30 @@ struct Refusal {
 #[serde(default)]
 struct Upstream {
     balance: String,
+    traffic: Option<Traffic>,
     peers: Vec<Peer>,
     would_pick: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Traffic {
+    object: String,
+    chosen: Option<String>,
+    reason: String,
+    clusters: Vec<Way>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Way {
+    cluster: String,
+    wanted: f64,
+    share: f64,
+    healthy: f64,
+    keeps: f64,
+    failover: Option<usize>,
+    gateway: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -153,6 +175,14 @@ fn render(method: &str, url: &str, explanation: &Explanation) -> String {
         lines.push(format!("  path     {path}"));
     }
     if let Some(upstream) = &explanation.upstream {
+        if let Some(traffic) = &upstream.traffic {
+            let chosen = traffic.chosen.as_deref().unwrap_or("none");
+            lines.push(format!(
+                "  cluster  {chosen}, by traffic {}",
+                traffic.object
+            ));
+            lines.push(format!("           {}", traffic.reason));
+        }
         lines.push(format!("  balance  {}", upstream.balance));
         if let Some(peer) = &upstream.would_pick {
             lines.push(format!("  peer     {peer}"));
@@ -166,6 +196,10 @@ fn render(method: &str, url: &str, explanation: &Explanation) -> String {
         .as_ref()
         .filter(|u| !u.peers.is_empty())
     {
+        if let Some(traffic) = &upstream.traffic {
+            lines.push(String::new());
+            lines.push(clusters(&traffic.clusters));
+        }
         lines.push(String::new());
         lines.push(peers(&upstream.peers));
     }
@@ -174,6 +208,26 @@ fn render(method: &str, url: &str, explanation: &Explanation) -> String {
         lines.push(lost(&explanation.lost));
     }
     lines.join("\n")
+}
+
+fn clusters(clusters: &[Way]) -> String {
+    let row = |cluster: &Way| {
+        let failover = cluster.failover.map(|place| place.to_string());
+        vec![
+            cluster.cluster.clone(),
+            format!("{} %", cluster.wanted),
+            format!("{} %", cluster.healthy),
+            format!("{} %", cluster.keeps),
+            format!("{} %", cluster.share),
+            failover.unwrap_or_else(|| "–".to_owned()),
+            if cluster.gateway { "gateway" } else { "direct" }.to_owned(),
+        ]
+    };
+    let headings = [
+        "cluster", "wanted", "healthy", "keeps", "gets", "failover", "reached",
+    ];
+    let right = ["wanted", "healthy", "keeps", "gets", "failover"];
+    table::render(&headings, clusters.iter().map(row).collect(), &right)
 }
 
 fn peers(peers: &[Peer]) -> String {
@@ -259,5 +313,18 @@ mod tests {
                              "refusal": {"status": 404, "reason": "no route fits"}});
         let explanation = Explanation::deserialize(&refused).unwrap();
         insta::assert_snapshot!(render("GET", "http://x/", &explanation));
+        let mut led = answer.clone();
+        led["upstream"]["traffic"] = json!({
+            "object": "dc-a", "chosen": "dc-b",
+            "reason": "it has the largest share; clusters take turns: dc-a cannot bear all of its share",
+            "clusters": [
+                {"cluster": "dc-a", "wanted": 100.0, "share": 28.0, "healthy": 20.0, "keeps": 28.0,
+                 "failover": null, "gateway": false},
+                {"cluster": "dc-b", "wanted": 0.0, "share": 72.0, "healthy": 100.0, "keeps": 100.0,
+                 "failover": 1, "gateway": true},
+            ],
+        });
+        let explanation = Explanation::deserialize(&led).unwrap();
+        insta::assert_snapshot!(render("GET", "http://shop.local/api", &explanation));
     }
 }

@@ -54,23 +54,21 @@ pub(super) async fn run(session: &Session, args: GetArgs) -> Outcome {
             Some(name) => one(session, client.plugin(&name).await, rows::plugins),
             None => many(session, client.all_plugins().await, rows::plugins),
         },
-        GetKind::Traffic => match named {
-            Some(key) => {
+        GetKind::Traffic => {
+            if let Some(key) = named {
                 let key = key.parse().map_err(Exit::failed)?;
-                one(session, client.traffic(&key).await, rows::traffic)
+                return one(session, client.traffic(&key).await, rows::traffic);
             }
-            None => {
-                let mut all = client.all_traffic().await.map_err(failed)?;
-                let is = |wanted: &Option<Name>, name: Option<&Name>| {
-                    wanted.is_none() || wanted.as_ref() == name
-                };
-                all.retain(|one| {
-                    is(&args.cluster, Some(&one.object.cluster))
-                        && is(&args.service, one.object.service.as_ref())
-                });
-                session.print(&all, |all| rows::traffic(all))
-            }
-        },
+            let mut all = client.all_traffic().await.map_err(failed)?;
+            let is = |wanted: &Option<Name>, name: Option<&Name>| {
+                wanted.is_none() || wanted.as_ref() == name
+            };
+            all.retain(|one| {
+                is(&args.cluster, Some(&one.object.cluster))
+                    && is(&args.service, one.object.service.as_ref())
+            });
+            session.print(&all, |all| rows::traffic(all))
+        }
         GetKind::Fallbacks => match name()? {
             Some(name) => {
                 let found = client.fallback(&name).await.map_err(failed)?;

@@ -1,7 +1,7 @@
 //! How objects look in tables.
 
 use cardea_registry_api::{
-    Certificate, Cluster, Instance, Plugin, Route, Service, Traffic,
+    Certificate, Cluster, Instance, Name, Plugin, Route, Service, Traffic,
     api::{ChangeRecord, RouterInfo, SnapshotInfo, Status, TokenInfo, Versioned},
     fallback::FallbackInfo,
     policy::Balance,
@@ -61,7 +61,7 @@ pub(super) fn traffic(items: &[Versioned<Traffic>]) -> String {
             .map(|(name, w)| format!("{name} {w}"));
         let weights: Vec<String> = weights.collect();
         let failover = traffic.failover.as_ref().map(|failover| {
-            let order: Vec<&str> = failover.order.iter().map(|name| name.as_str()).collect();
+            let order: Vec<&str> = failover.order.iter().map(Name::as_str).collect();
             format!("{} below {} %", order.join(", "), failover.threshold)
         });
         let sticky = traffic.sticky.as_ref().map(ToString::to_string);

@@ -29,6 +29,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) route: &'a [u8],
     pub(crate) service: &'a str,
     pub(crate) peer: Option<&'a str>,
+    /// The peer's cluster, where requests may leave the router's own.
+    pub(crate) cluster: Option<&'a str>,
     /// What the route's plugins said.
     pub(crate) plugins: Option<(&'a Chain, Said)>,
     pub(crate) status: u16,
@@ -117,6 +119,10 @@ impl Entry<'_> {
         if let Some(peer) = self.peer {
             out.extend_from_slice(b"\",\"peer\":\"");
             out.extend_from_slice(peer.as_bytes());
+        }
+        if let Some(cluster) = self.cluster {
+            out.extend_from_slice(b"\",\"cluster\":\"");
+            out.extend_from_slice(cluster.as_bytes());
         }
         if let Some((chain, said)) = self.plugins {
             out.extend_from_slice(b"\",\"plugins\":\"");

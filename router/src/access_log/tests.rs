@@ -17,6 +17,7 @@ fn entry<'a>(client: &'a SocketAddr, path: &'a [u8]) -> Entry<'a> {
         route: b"r",
         service: "s",
         peer: Some("10.0.0.1:80"),
+        cluster: None,
         plugins: None,
         status: 200,
         upstream_status: 200,

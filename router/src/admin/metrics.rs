@@ -96,10 +96,10 @@ pub(super) fn render(admin: &Admin, out: &mut String) {
             }),
         );
         let peers = table.upstreams().flat_map(|upstream| {
-            upstream.members().iter().map(move |member| {
+            upstream.everybody().map(move |member| {
                 let labels = format!(
                     "{{cluster=\"{}\",service=\"{}\",peer=\"{}\"}}",
-                    admin.cluster,
+                    member.peer.key().cluster,
                     upstream.service(),
                     member.peer.key().id
                 );

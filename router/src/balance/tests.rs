@@ -127,7 +127,7 @@ proptest! {
             world.publish(now);
             let upstream = world.upstream("s");
             let mut tried = Vec::new();
-            let input = PickInput { key: Some(number as u64), replayable: true };
+            let input = PickInput { key: Some(number as u64), replayable: true, ..PickInput::default() };
             while let Some(picked) = balancers.pick(&upstream, &input, &tried, now) {
                 prop_assert!(!tried.contains(&picked.peer().number()));
                 prop_assert!(upstream.member(picked.peer().number()).unwrap().takes_requests());

@@ -62,6 +62,7 @@ fn names_the_winner_the_losers_and_the_peer() {
     let input = PickInput {
         key: Some(crate::key::hash(b"ann")),
         replayable: true,
+        ..PickInput::default()
     };
     let picked = Balancers::new(9)
         .pick(&world.upstream("s"), &input, &[], now)

@@ -6,7 +6,7 @@
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 #[derive(Debug, Default)]
@@ -14,6 +14,8 @@ pub(crate) struct Guard {
     counts: Mutex<Counts>,
     /// Grows with each change, so that workers know when to look at parked peers again.
     generation: AtomicU64,
+    /// Others can take over all that these peers have: then none of them has to be spared.
+    backed: AtomicBool,
 }
 
 /// Peers that are meant to take requests, and those of them that are out.
@@ -40,6 +42,12 @@ impl Guard {
         *self.lock()
     }
 
+    /// Whether peers of other clusters can take over: then all of these may be marked, as they must be for
+    /// their requests to leave.
+    pub(crate) fn set_backed(&self, backed: bool) {
+        self.backed.store(backed, Ordering::Relaxed);
+    }
+
     /// Bumped whenever a peer goes out, comes back, joins or leaves.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
@@ -48,7 +56,11 @@ impl Guard {
     /// Asks to mark one taker; on `true` it is already counted as out.
     pub(crate) fn try_mark(&self, percent: u8) -> bool {
         let mut counts = self.lock();
-        let spare = counts.can_spare_one(percent);
+        let spare = if self.backed.load(Ordering::Relaxed) {
+            percent > 0
+        } else {
+            counts.can_spare_one(percent)
+        };
         if spare {
             counts.out += 1;
         }

@@ -58,6 +58,8 @@ pub(crate) enum Known {
     Expect,
     Forwarded,
     Host,
+    /// A router's word that a request has left its cluster.
+    Hop,
     Http2Settings,
     KeepAlive,
     ProxyConnection,
@@ -95,6 +97,7 @@ pub(crate) fn classify(name: &[u8]) -> Known {
         (10, b'k') => ("keep-alive", Known::KeepAlive),
         (10, b't') => ("tracestate", Known::Tracestate),
         (11, b't') => ("traceparent", Known::Traceparent),
+        (12, b'x') if name[2].eq_ignore_ascii_case(&b'c') => ("x-cardea-hop", Known::Hop),
         (12, b'x') => ("x-request-id", Known::XRequestId),
         (14, b'c') => ("content-length", Known::ContentLength),
         (14, b'h') => ("http2-settings", Known::Http2Settings),

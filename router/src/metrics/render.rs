@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::atomic::Ordering};
 
+use cardea_registry_api::Name;
+
 use super::{
     BOUNDS_US, Counter, Histogram, Http2Refusal, IdleClosed, Metrics, Protocol, RequestLabels,
     Slow, lock,
@@ -39,6 +41,7 @@ struct Merged {
     retries: u64,
     errors: BTreeMap<&'static str, u64>,
     fallbacks: BTreeMap<[&'static str; 2], u64>,
+    clusters: BTreeMap<Name, u64>,
 }
 
 impl Metrics {
@@ -55,6 +58,9 @@ impl Metrics {
                 for (kind, counter) in lock(&series.errors).iter() {
                     *merged.errors.entry(kind).or_default() += counter.get();
                 }
+                for (to, counter) in lock(&series.clusters).iter() {
+                    *merged.clusters.entry(to.clone()).or_default() += counter.get();
+                }
                 for (of, counter) in lock(&series.fallbacks).iter() {
                     *merged.fallbacks.entry(*of).or_default() += counter.get();
                 }
@@ -65,6 +71,7 @@ impl Metrics {
         }
         self.render_routes(out, &routes);
         self.render_fallbacks(out, &routes);
+        self.render_clusters(out, &routes);
         self.render_workers(out);
         self.render_tls(out);
     }
@@ -183,6 +190,26 @@ impl Metrics {
                     out,
                     "{name}{{cluster=\"{}\",route=\"{route}\",service=\"{service}\",\
                      cause=\"{cause}\",answer=\"{answer}\"}} {count}",
+                    self.cluster
+                );
+            }
+        }
+    }
+
+    fn render_clusters(&self, out: &mut String, routes: &BTreeMap<(Box<str>, Box<str>), Merged>) {
+        let name = "cardea_router_cluster_requests_total";
+        head(
+            out,
+            name,
+            "counter",
+            "Requests of services whose traffic may leave the cluster, by the cluster they went to.",
+        );
+        for ((route, service), merged) in routes {
+            for (to, count) in &merged.clusters {
+                let _ = writeln!(
+                    out,
+                    "{name}{{cluster=\"{}\",route=\"{route}\",service=\"{service}\",\
+                     to=\"{to}\"}} {count}",
                     self.cluster
                 );
             }

@@ -18,6 +18,8 @@ use crate::{
 const INPUT: PickInput = PickInput {
     key: None,
     replayable: true,
+    cluster_key: None,
+    reach: crate::balance::Reach::Anywhere,
 };
 
 fn world(peers: usize, percent: u8) -> World {

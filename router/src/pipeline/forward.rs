@@ -3,6 +3,8 @@
 
 use std::time::Instant;
 
+use cardea_registry_api::Name;
+
 use crate::{
     exchange::Exchange,
     grpc,
@@ -11,6 +13,7 @@ use crate::{
     pipeline::{
         Connection,
         attempt::{self, Answer, Trouble},
+        hop,
         observe::Seen,
         plan::Plan,
         retry::{self, Sent, Verdict},
@@ -89,7 +92,7 @@ pub(crate) async fn forward<'w>(
         kept: true,
     };
     x.tried.clear();
-    let Some(mut picked) = pick(worker, x, plan, now) else {
+    let Some(mut picked) = pick(worker, x, plan, None, now) else {
         return End::Refused {
             refusal: refusal::NO_PEER,
             picked: None,
@@ -97,6 +100,7 @@ pub(crate) async fn forward<'w>(
         };
     };
     loop {
+        hop::mark(x, &picked, &worker.hop);
         let asked = attempt::attempt(worker, conn, x, body, &picked, &mut tries.kept, now).await;
         now = Instant::now();
         let (failure, sent, refusal, answer) = match asked {
@@ -125,7 +129,7 @@ pub(crate) async fn forward<'w>(
                     return answered(picked, answer);
                 }
                 // The answer stands unless another peer may be asked.
-                match next(worker, x, plan, &mut tries, Sent::Something, now) {
+                match next(worker, x, plan, &mut tries, (&picked, Sent::Something), now) {
                     Some(other) => {
                         seen.retries += 1;
                         picked = other;
@@ -161,7 +165,7 @@ pub(crate) async fn forward<'w>(
         picked.failed(failure, now);
         worker.metrics.upstream_error(plan.labels(), failure.kind());
         seen.error = Some(failure.kind());
-        match next(worker, x, plan, &mut tries, sent, now) {
+        match next(worker, x, plan, &mut tries, (&picked, sent), now) {
             Some(other) => {
                 seen.retries += 1;
                 picked = other;
@@ -183,7 +187,7 @@ fn next(
     x: &mut Exchange,
     plan: &Plan<'_>,
     tries: &mut Tries,
-    sent: Sent,
+    (failed, sent): (&Picked, Sent),
     now: Instant,
 ) -> Option<Picked> {
     let verdict = retry::decide(retry::Failed {
@@ -195,7 +199,10 @@ fn next(
     if verdict == Verdict::No {
         return None;
     }
-    let other = pick(worker, x, plan, now)?;
+    // The last try goes to another cluster, if it may: the one that failed may be gone as a whole, before
+    // all of its peers are marked.
+    let leave = (tries.left == 1).then(|| &failed.peer().key().cluster);
+    let other = pick(worker, x, plan, leave, now)?;
     let retries = &plan.upstream.policy().retries;
     if verdict == Verdict::WithinBudget
         && !plan
@@ -210,11 +217,19 @@ fn next(
 }
 
 /// A peer that has not been asked yet.
-fn pick(worker: &Worker, x: &mut Exchange, plan: &Plan<'_>, now: Instant) -> Option<Picked> {
-    let picked = worker
-        .balancers
-        .borrow_mut()
-        .pick(plan.upstream, &plan.pick, &x.tried, now)?;
+fn pick(
+    worker: &Worker,
+    x: &mut Exchange,
+    plan: &Plan<'_>,
+    leave: Option<&Name>,
+    now: Instant,
+) -> Option<Picked> {
+    let mut balancers = worker.balancers.borrow_mut();
+    let (upstream, input) = (plan.upstream, &plan.pick);
+    let picked = match upstream.ways() {
+        None => balancers.pick(upstream, input, &x.tried, now),
+        Some(ways) => balancers.pick_way(upstream, ways, input, (&x.tried, leave), now),
+    }?;
     x.tried.push(picked.peer().number());
     Some(picked)
 }

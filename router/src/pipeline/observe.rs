@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use cardea_registry_api::Name;
+
 use crate::{
     access_log::{Entry, Logged},
     clock,
@@ -137,6 +139,11 @@ pub(crate) fn request(
         seen.status
     };
     let labels = forwarded.map(|(plan, _)| plan.labels());
+    // Where it went, if it may have gone to another cluster.
+    let cluster = forwarded.and_then(|(plan, picked)| {
+        plan.upstream.ways()?;
+        picked.map(|picked| &picked.peer().key().cluster)
+    });
     if on(Feature::Metrics) {
         worker.metrics.request(
             labels,
@@ -158,6 +165,9 @@ pub(crate) fn request(
                 retries: seen.retries,
             },
         );
+        if let (Some(labels), Some(cluster)) = (labels, cluster) {
+            worker.metrics.went_to(labels, cluster);
+        }
     }
     let raw = x.inbound.raw();
     let lost = worker.log.write(&Entry {
@@ -189,6 +199,7 @@ pub(crate) fn request(
         peer: forwarded
             .and_then(|(_, picked)| picked)
             .map(|picked| picked.peer().authority()),
+        cluster: cluster.map(Name::as_str),
         plugins: forwarded.and_then(|(plan, _)| plan.said()),
         status,
         upstream_status: seen.upstream_status,

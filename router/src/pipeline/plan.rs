@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Instant};
 
-use cardea_registry_api::policy::Balance;
+use cardea_registry_api::policy::{Balance, HashKey};
 
 use crate::{
-    balance::PickInput,
+    balance::{PickInput, Reach},
     clock,
     exchange::Exchange,
     http1::{
@@ -13,7 +13,7 @@ use crate::{
         request::{Framing, RequestHead},
     },
     metrics::{RouteLabels, UnderWay},
-    pipeline::Connection,
+    pipeline::{Connection, hop},
     plugin::{
         Chain, Decision, Mode, Own, Said, Token,
         asked::{Asked, Headers},
@@ -125,13 +125,20 @@ pub(crate) fn pick_input(
         Framing::Length(length) => length <= u64::from(policy.retries.body_limit),
         Framing::Chunked | Framing::UntilClose => false,
     };
+    let hash = |of: &HashKey| {
+        let token = Token::default();
+        Read::of(x).asked(conn, worker, &token).hash(of)
+    };
+    let ways = upstream.ways();
     PickInput {
         key: match &policy.balance {
-            Balance::Hash(of) => {
-                let token = Token::default();
-                Read::of(x).asked(conn, worker, &token).hash(of)
-            }
+            Balance::Hash(of) => hash(of),
             Balance::RoundRobin | Balance::LeastLoaded => None,
+        },
+        cluster_key: ways.and_then(|ways| hash(ways.split.sticky.as_ref()?)),
+        reach: match ways {
+            Some(_) => hop::reach(&x.request, conn.client.trusted),
+            None => Reach::Anywhere,
         },
         replayable: fits && x.request.method.idempotent() && policy.retries.attempts > 0,
     }

@@ -63,6 +63,7 @@ pub(super) fn write_head(
 ) {
     let mut out = std::mem::take(&mut x.outbound);
     out.clear();
+    x.hops = false;
     render_head(&mut out, worker, conn, x, decision.request_gone, false);
     x.outbound = out;
 }

@@ -156,7 +156,7 @@ fn ready(table: &Table, slot: Option<usize>) -> Ready {
     let upstream = slot.and_then(|slot| table.upstream_at(slot));
     upstream.map_or(Ready { usable: 0, of: 0 }, |upstream| {
         let mut ready = Ready { usable: 0, of: 0 };
-        for member in upstream.members() {
+        for member in upstream.everybody() {
             // Those that still start are meant to take requests as well.
             let meant = matches!(member.state, InstanceState::Up | InstanceState::Starting);
             ready.of += u64::from(meant);

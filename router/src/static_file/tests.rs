@@ -29,7 +29,7 @@ impl Served {
         let path = dir.path().join("f.toml");
         let file = StaticFile::new(
             path,
-            name("dc"),
+            (name("dc"), None),
             crate::tls::Version::V12,
             Arc::clone(&shared),
         )?;

@@ -91,6 +91,8 @@ impl Image {
                 Object::Plugin(_, Some(json)) | Object::Other(_, json) => {
                     whole_line(&kind, &key, json)?
                 }
+                Object::Cluster(cluster) => set_line(&kind, &key, cluster)?,
+                Object::Traffic(traffic) => set_line(&kind, &key, traffic)?,
                 Object::Instance(instance) => set_line(&kind, &key, instance)?,
             };
             checksum.add(line.hash);
@@ -282,6 +284,20 @@ pub(crate) fn decode(bytes: &[u8], cluster: &Name, path: &Path) -> Result<Replic
         retained,
         routers,
     ))
+}
+
+/// Reads the set of whichever cluster it is of.
+pub(crate) fn decode_any(bytes: &[u8], path: &Path) -> Result<(Name, Replica), DiskError> {
+    let update = Update::decode(bytes).map_err(|source| DiskError::Feed {
+        path: path.to_owned(),
+        source,
+    })?;
+    let found = update.head.cluster;
+    let Ok(cluster) = found.parse::<Name>() else {
+        let path = path.to_owned();
+        return Err(DiskError::OtherCluster { path, found });
+    };
+    decode(bytes, &cluster, path).map(|replica| (cluster, replica))
 }
 
 #[cfg(test)]

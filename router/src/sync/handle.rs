@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use cardea_registry_api::{Name, client::Client};
 use tokio::sync::watch;
 
-use super::{FAREWELL, disk::Image, kept::Kept};
+use super::{FAREWELL, company::Company, disk::Image, kept::Kept, named};
 
 /// How long a registry may take to hear of another name.
 const RENAME: Duration = Duration::from_secs(2);
@@ -38,20 +38,29 @@ impl Identity {
 /// A hand on the sync while it runs.
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
-    pub(super) kept: Arc<Kept>,
+    pub(super) company: Arc<Company>,
     pub(super) cluster: Name,
     pub(super) client: Client,
     pub(super) identity: Arc<Identity>,
 }
 
 impl Handle {
-    /// The newest set, as it would be written to disk; none: there is no table yet.
-    pub(crate) fn table(&self) -> Option<Vec<u8>> {
-        let image = Image::of(&self.kept.lock(), &self.cluster)?;
-        image
-            .encode()
-            .inspect_err(|error| tracing::error!(%error, "the table cannot be handed over"))
-            .ok()
+    /// The newest sets, as they would be written to disk: the own cluster's first, then those of the others
+    /// that are followed. Empty: there is no table yet.
+    pub(crate) fn tables(&self) -> Vec<Vec<u8>> {
+        let encode = |cluster: &Name, kept: &Kept| {
+            let image = Image::of(&kept.lock(), cluster)?;
+            image
+                .encode()
+                .inspect_err(|error| tracing::error!(%error, "a table cannot be handed over"))
+                .ok()
+        };
+        let Some(own) = encode(&self.cluster, &self.company.home) else {
+            return Vec::new();
+        };
+        let others = self.company.members().into_iter();
+        let others = others.filter_map(|(cluster, member)| encode(&cluster, &member.kept));
+        std::iter::once(own).chain(others).collect()
     }
 
     /// How the registry is asked.
@@ -65,11 +74,18 @@ impl Handle {
     }
 
     /// Follows under another name. Returns when a registry has answered to it – from then on it
-    /// waits for that name's acknowledgements – or when none does.
+    /// waits for that name's acknowledgements –, for each cluster that is followed, or when none does.
     pub(crate) async fn rename(&self, id: &str) {
-        let mut heard = self.identity.heard.subscribe();
         self.identity.wanted.send_replace(id.into());
-        let answered = heard.wait_for(|heard| **heard == *id);
+        let mut all = vec![self.identity.heard.subscribe()];
+        let members = self.company.members().into_iter();
+        all.extend(members.map(|(_, member)| member.heard.subscribe()));
+        let answered = async {
+            for heard in &mut all {
+                // Whose follower is gone is not waited for.
+                let _ = heard.wait_for(|heard| **heard == *id).await;
+            }
+        };
         if tokio::time::timeout(RENAME, answered).await.is_err() {
             tracing::info!(id, "no registry has heard of the other name yet");
         }
@@ -78,13 +94,20 @@ impl Handle {
     /// Tells the registry not to wait for a name any longer.
     pub(crate) async fn forget(&self, id: &str) {
         farewell(&self.client, &self.cluster, id).await;
+        for (cluster, _) in self.company.members() {
+            let name = named(Some(&self.cluster), id);
+            farewell(&self.client, &cluster, &name).await;
+        }
     }
 
     /// Returns when nothing is being written to disk. Nothing begins to be once another process
     /// has taken over.
     pub(crate) async fn settle(&self) {
-        let kept = Arc::clone(&self.kept);
-        let _ = tokio::task::spawn_blocking(move || drop(kept.writing())).await;
+        let mut all = vec![Arc::clone(&self.company.home)];
+        let members = self.company.members().into_iter();
+        all.extend(members.map(|(_, member)| Arc::clone(&member.kept)));
+        let write = move || all.iter().for_each(|kept| drop(kept.writing()));
+        let _ = tokio::task::spawn_blocking(write).await;
     }
 }
 

@@ -15,7 +15,7 @@ use std::{
 
 use cardea_registry_api::{
     Name,
-    feed::{Entry, Head, SetChecksum, Update},
+    feed::{Entry, Head, SetChecksum, Update, kind},
 };
 
 use crate::table::objects::{Dirty, Key, Object, Objects};
@@ -35,6 +35,8 @@ pub(crate) struct Replica {
     skipped: BTreeMap<Id, String>,
     retained: BTreeSet<Key>,
     routers: Option<u64>,
+    /// Everything but instances is left alone: the set is another cluster's.
+    instances_only: bool,
 }
 
 /// A revision in a history.
@@ -68,6 +70,19 @@ impl Replica {
             skipped: BTreeMap::new(),
             retained: BTreeSet::new(),
             routers: None,
+            instances_only: false,
+        }
+    }
+
+    /// Of another cluster: nothing but its instances is of use here.
+    pub(crate) fn of_instances(cluster: Name) -> Self {
+        Self::new(cluster).with_instances_only()
+    }
+
+    pub(crate) fn with_instances_only(self) -> Self {
+        Self {
+            instances_only: true,
+            ..self
         }
     }
 
@@ -265,15 +280,18 @@ impl Replica {
         }
     }
 
-    fn set(&mut self, kind: &str, key: &str, hash: u128, json: &str, dirty: &mut Dirty) {
-        let id = id(kind, key);
+    fn set(&mut self, of: &str, key: &str, hash: u128, json: &str, dirty: &mut Dirty) {
+        let id = id(of, key);
         if self.hashes.insert(id.clone(), hash) == Some(hash) && !self.skipped.contains_key(&id) {
             return;
         }
-        if let Some(key) = Key::read(kind, key) {
+        if self.instances_only && of != kind::INSTANCE {
+            return;
+        }
+        if let Some(key) = Key::read(of, key) {
             self.retained.remove(&key);
         }
-        match Object::read(kind, key, json, self.cluster.as_str()) {
+        match Object::read(of, key, json, self.cluster.as_str()) {
             Ok(object) => {
                 self.skipped.remove(&id);
                 self.objects.set(object, dirty);

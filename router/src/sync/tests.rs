@@ -6,14 +6,14 @@ use std::{
     net::SocketAddr,
     sync::{
         Mutex,
-        atomic::{AtomicU64, AtomicUsize},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use axum::{
     Router,
     body::Body,
-    extract::{Query, State},
+    extract::{self, Query, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{delete, get},
@@ -33,6 +33,7 @@ use crate::{
 };
 
 mod copy;
+mod others;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -51,9 +52,13 @@ enum Mood {
 #[derive(Clone)]
 struct Fake {
     registry: watch::Sender<Registry>,
+    /// Of cluster `b`.
+    other: watch::Sender<Registry>,
     mood: Arc<Mutex<Mood>>,
     asked: Arc<Mutex<Vec<HashMap<String, String>>>>,
+    asked_of_other: Arc<Mutex<Vec<HashMap<String, String>>>>,
     farewells: Arc<AtomicUsize>,
+    farewells_of: Arc<Mutex<Vec<String>>>,
     /// How many it says are live.
     routers: Arc<AtomicU64>,
 }
@@ -81,14 +86,17 @@ impl Fake {
     fn start_at(registry: Registry, address: SocketAddr) -> Running {
         let fake = Self {
             registry: watch::Sender::new(registry),
+            other: watch::Sender::new(Registry::of("b", "e1")),
             mood: Arc::new(Mutex::new(Mood::Honest)),
             asked: Arc::default(),
+            asked_of_other: Arc::default(),
+            farewells_of: Arc::default(),
             farewells: Arc::default(),
             routers: Arc::new(AtomicU64::new(4)),
         };
         let routes = Router::new()
-            .route("/v1/clusters/dc/snapshot", get(snapshot))
-            .route("/v1/routers/dc/r1", delete(farewell))
+            .route("/v1/clusters/{cluster}/snapshot", get(snapshot))
+            .route("/v1/routers/{cluster}/{id}", delete(farewell))
             .with_state(fake.clone());
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -138,10 +146,19 @@ impl Fake {
 
 async fn snapshot(
     State(fake): State<Fake>,
+    extract::Path(cluster): extract::Path<String>,
     Query(query): Query<HashMap<String, String>>,
 ) -> Response {
-    fake.asked.lock().unwrap().push(query.clone());
-    let mut changes = fake.registry.subscribe();
+    let source = if cluster == "b" {
+        let mut asked = query.clone();
+        asked.insert("cluster".to_owned(), cluster);
+        fake.asked_of_other.lock().unwrap().push(asked);
+        &fake.other
+    } else {
+        fake.asked.lock().unwrap().push(query.clone());
+        &fake.registry
+    };
+    let mut changes = source.subscribe();
     let after: Option<u64> = query.get("after").and_then(|text| text.parse().ok());
     let full = query.get("full").is_some_and(|text| text == "true");
     let mood = *fake.mood.lock().unwrap();
@@ -165,7 +182,7 @@ async fn snapshot(
             return StatusCode::NOT_MODIFIED.into_response();
         }
     }
-    let registry = fake.registry.borrow().clone();
+    let registry = source.borrow().clone();
     let mood = *fake.mood.lock().unwrap();
     let from = after.filter(|_| !full && here(&registry));
     let mut bytes = registry.bytes(from);
@@ -184,8 +201,15 @@ async fn snapshot(
     (routers(), coding, Body::from(body)).into_response()
 }
 
-async fn farewell(State(fake): State<Fake>) -> StatusCode {
-    fake.farewells.fetch_add(1, Ordering::SeqCst);
+async fn farewell(
+    State(fake): State<Fake>,
+    extract::Path((cluster, id)): extract::Path<(String, String)>,
+) -> StatusCode {
+    if cluster == "dc" && id == "r1" {
+        fake.farewells.fetch_add(1, Ordering::SeqCst);
+    }
+    let of = format!("{id} of {cluster}");
+    fake.farewells_of.lock().unwrap().push(of);
     StatusCode::NO_CONTENT
 }
 
@@ -206,6 +230,8 @@ struct Follower {
 
 fn settings(addresses: &[SocketAddr], dir: Option<&TempDir>) -> Settings {
     Settings {
+        zone: None,
+        home: None,
         cluster: name("dc"),
         router: "r1".to_owned(),
         client: ClientConfig {
@@ -219,7 +245,7 @@ fn settings(addresses: &[SocketAddr], dir: Option<&TempDir>) -> Settings {
 
 fn follow(addresses: &[SocketAddr], dir: Option<&TempDir>) -> Follower {
     let shared = Arc::new(Shared::default());
-    let sync = Sync::new(settings(addresses, dir), Arc::clone(&shared), None).unwrap();
+    let sync = Sync::new(settings(addresses, dir), Arc::clone(&shared), &[]).unwrap();
     let stopping = CancellationToken::new();
     let task = tokio::spawn(sync.run(stopping.clone()));
     Follower {

@@ -30,13 +30,21 @@ use crate::{
         views::View,
     },
     tls::{self, Certificates, Maker, Terms},
+    traffic::split::Split,
     upstream::{Lanes, Member, Parts, Policy, Security, Upstream},
 };
 
 mod addresses;
+pub(super) mod away;
+mod edits;
+pub(super) mod fronts;
 mod routing;
+mod traffic;
 
 use addresses::Addresses;
+use away::{Away, Others};
+use edits::{Edits, change};
+use fronts::{Front, Wanted};
 use routing::Routing;
 
 /// Makes tables and keeps what outlives them.
@@ -58,6 +66,10 @@ pub(crate) struct Builder {
     next_peer: PeerNumber,
     addresses: Addresses,
     version: u64,
+    /// Where the router stands.
+    zone: Option<Name>,
+    others: Others,
+    splits: traffic::Splits,
 }
 
 #[cfg(feature = "bench")]
@@ -90,6 +102,13 @@ pub(super) struct Place {
     groups: Arc<Service>,
     /// Upstreams of some of its peers, or with another policy: for plugins.
     views: Vec<View>,
+    /// Where its requests go, if somebody says so; and its peers in those other clusters, in the order
+    /// of the split.
+    split: Option<Arc<Split>>,
+    away: Vec<Away>,
+    /// Clusters that it no longer goes to, until the next table.
+    gone: Vec<Away>,
+    front: Front,
 }
 
 /// What a table is of.
@@ -138,7 +157,16 @@ impl Builder {
             next_peer: 0,
             addresses: Addresses::default(),
             version: 0,
+            zone: None,
+            others: Others::default(),
+            splits: traffic::Splits::default(),
         }
+    }
+
+    /// Instances in this zone are near.
+    pub(crate) fn stands_in(mut self, zone: Option<Name>) -> Self {
+        self.zone = zone;
+        self
     }
 
     /// Makes the table of `objects`, which differ by `dirty` from those of the last call.
@@ -151,6 +179,10 @@ impl Builder {
     ) -> Built {
         let mut touched: BTreeSet<Name> = dirty.policies.clone();
         touched.extend(dirty.instances.keys().cloned());
+        touched.extend(self.others.touched().cloned());
+        if dirty.traffic || dirty.clusters {
+            touched.extend(self.led_otherwise(objects));
+        }
         touched.extend(self.route(objects, dirty));
         if dirty.certificates || self.certificates.is_none() {
             self.make_certificates(objects);
@@ -186,6 +218,12 @@ impl Builder {
             let why = place.broken.as_ref()?;
             Some((format!("service {}", place.name), format!("tls: {why}")))
         });
+        let gateways = self.places.iter().flat_map(|place| &place.away);
+        let gateways = gateways.filter_map(|away| {
+            let why = away.gateway.as_ref()?.broken.as_ref()?;
+            let what = format!("cluster {}", away.cluster);
+            Some((what, format!("gateway_tls: {why}")))
+        });
         let plugins = self.refused_plugins.iter().cloned().map(named("plugin"));
         let routes = self.routing.index.refused();
         routes
@@ -193,6 +231,7 @@ impl Builder {
             .chain(plugins)
             .chain(certificates)
             .chain(broken)
+            .chain(gateways)
     }
 
     fn make_certificates(&mut self, objects: &Objects) {
@@ -225,6 +264,10 @@ impl Builder {
             peers: HashMap::new(),
             groups: Arc::new(plain),
             views: Vec::new(),
+            split: None,
+            away: Vec::new(),
+            gone: Vec::new(),
+            front: Front::default(),
         });
         self.upstreams.push(None);
         at
@@ -240,6 +283,8 @@ impl Builder {
     ) {
         let wanted = self.is_wanted(service, objects);
         let at = self.place(service);
+        self.lead(at, objects);
+        let changed_away = self.others.take(service);
         let place = &mut self.places[at];
         let configured = match objects.service(service) {
             Some(service) => Arc::clone(service),
@@ -259,7 +304,19 @@ impl Builder {
         place.groups = configured;
         let mut edits = Edits::default();
         for id in changed.into_iter().flatten() {
-            place.change(id, objects, &mut self.next_peer, now, &mut edits);
+            let instance = objects.instance(&place.name, id).map(|one| &**one);
+            let groups = instance.map_or(0, |instance| place.groups.groups_of(instance));
+            let (next_peer, guard) = (&mut self.next_peer, &place.guard);
+            let one = (id, instance);
+            change(
+                &mut place.peers,
+                one,
+                groups,
+                guard,
+                next_peer,
+                now,
+                &mut edits,
+            );
         }
         let old = self.upstreams[place.slot]
             .as_deref()
@@ -274,30 +331,64 @@ impl Builder {
             }
         }
         leavers.extend(edits.leavers);
+        if place.split.as_ref().is_some_and(|split| split.near) {
+            for member in &mut members {
+                let instance = objects.instance(&place.name, &member.peer.key().id);
+                let zone = instance.and_then(|instance| instance.zone.as_ref());
+                member.near = zone.is_some() && zone == self.zone.as_ref();
+            }
+        }
+        let mut away = std::mem::take(&mut place.away);
+        for one in &mut away {
+            let there = (&self.others, objects.cluster(&one.cluster));
+            let changed = changed_away.get(&one.cluster);
+            one.follow(place, there, changed, &mut self.next_peer, now, leavers);
+            if regroup {
+                one.regroup(place, &self.others);
+            }
+        }
+        place.away = away;
+        for mut one in std::mem::take(&mut place.gone) {
+            one.leave(leavers);
+        }
+        place.back(&members);
+        let (others, upstreams) = (&self.others, &mut self.upstreams);
         let mut views = std::mem::take(&mut place.views);
         for view in &mut views {
             if wanted && view.users > 0 {
-                view.build(place, &members, objects, self.version, &mut self.upstreams);
+                view.build(place, &members, (objects, others), self.version, upstreams);
             } else {
-                view.clear(&mut self.upstreams);
+                view.clear(upstreams);
             }
         }
         place.views = views;
-        self.upstreams[place.slot] = wanted.then(|| {
-            place.upstream(
-                place.slot,
-                self.version,
+        let mut front = std::mem::take(&mut place.front);
+        upstreams[place.slot] = if wanted {
+            let all = Wanted {
+                slot: place.slot,
+                version: self.version,
+                of: View::WHOLE,
+                lanes: Lanes::default(),
                 members,
-                View::WHOLE,
-                Lanes::default(),
-            )
-        });
+                takes: &|_, _| true,
+            };
+            Some(front.build(place, others, all, upstreams))
+        } else {
+            front.clear(upstreams);
+            None
+        };
+        place.front = front;
     }
 }
 
 impl Place {
     pub(super) fn name(&self) -> &Name {
         &self.name
+    }
+
+    /// Its peers in other clusters.
+    pub(super) fn away(&self) -> &[Away] {
+        &self.away
     }
 
     /// The service whose groups its members were last sorted into.
@@ -313,7 +404,7 @@ impl Place {
         members: Vec<Member>,
         (group, overrides): (Option<&str>, Option<&(Name, Arc<Override>)>),
         lanes: Lanes,
-    ) -> Arc<Upstream> {
+    ) -> Upstream {
         let upstream = Upstream::new(Parts {
             index: u32::try_from(slot).unwrap_or(u32::MAX),
             whole: slot == self.slot,
@@ -329,37 +420,56 @@ impl Place {
             guard: Arc::clone(&self.guard),
             members,
             lanes,
+            gateway: false,
         });
         upstream.prepare();
-        Arc::new(upstream)
+        upstream
     }
-}
 
-/// What becomes of an upstream's members.
-#[derive(Debug, Default)]
-struct Edits {
-    /// Members that are other than before; none: gone.
-    changed: HashMap<PeerNumber, Option<Member>>,
-    joined: Vec<Member>,
-    leavers: Vec<Arc<Peer>>,
-}
+    /// One of the members in another cluster.
+    pub(super) fn upstream_away(
+        &self,
+        slot: usize,
+        version: u64,
+        away: &Away,
+        members: Vec<Member>,
+        (group, overrides): (Option<&str>, Option<&(Name, Arc<Override>)>),
+    ) -> Upstream {
+        let policy = match overrides {
+            None => Arc::clone(&self.policy),
+            Some((_, overrides)) => Arc::new(self.policy.with(overrides)),
+        };
+        let (policy, security) = match &away.gateway {
+            None => (policy, self.security.clone()),
+            Some(gateway) => (Arc::new(gateway.policy(&policy)), gateway.security.clone()),
+        };
+        let upstream = Upstream::new(Parts {
+            index: u32::try_from(slot).unwrap_or(u32::MAX),
+            whole: false,
+            version,
+            service: self.name.clone(),
+            group: group.and_then(|group| group.parse().ok()),
+            policy,
+            security,
+            budget: Arc::clone(&self.budget),
+            guard: Arc::clone(&away.guard),
+            members,
+            lanes: Lanes::default(),
+            gateway: away.gateway.is_some(),
+        });
+        upstream.prepare();
+        upstream
+    }
 
-impl Edits {
-    fn apply(&mut self, old: &[Member]) -> Vec<Member> {
-        let mut members = Vec::with_capacity(old.len() + self.joined.len());
-        if self.changed.is_empty() {
-            members.extend_from_slice(old);
-        } else {
-            members.extend(old.iter().filter_map(|member| {
-                match self.changed.remove(&member.number()) {
-                    None => Some(member.clone()),
-                    Some(edited) => edited,
-                }
-            }));
+    /// Whether peers of several clusters can answer: then none has to be spared for the sake of its own.
+    fn back(&self, members: &[Member]) {
+        let takes = |members: &[Member]| members.iter().any(Member::takes_requests);
+        let mut able = self.away.iter().filter(|away| takes(&away.members)).count();
+        able += usize::from(takes(members));
+        self.guard.set_backed(self.split.is_some() && able > 1);
+        for away in &self.away {
+            away.guard.set_backed(able > 1);
         }
-        // New peers have the highest numbers, in the order they came.
-        members.append(&mut self.joined);
-        members
     }
 }
 
@@ -376,56 +486,6 @@ impl Place {
             Some(Ok(terms)) => (Security::Tls(Arc::new(terms)), None),
             Some(Err(why)) => (Security::Broken, Some(why)),
         };
-    }
-
-    fn change(
-        &mut self,
-        id: &InstanceId,
-        objects: &Objects,
-        next_peer: &mut PeerNumber,
-        now: Instant,
-        edits: &mut Edits,
-    ) {
-        let known = self.peers.get(id).cloned();
-        let Some(instance) = objects.instance(&self.name, id) else {
-            if let Some(peer) = known {
-                self.peers.remove(id);
-                edits.changed.insert(peer.number(), None);
-                edits.leavers.push(peer);
-            }
-            return;
-        };
-        let (weight, state) = (instance.effective_weight(), instance.effective_state());
-        let groups = self.groups.groups_of(instance);
-        let peer = match known {
-            Some(peer) if *peer.address() == instance.address => {
-                let member = Member::new(Arc::clone(&peer), weight, state, groups);
-                edits.changed.insert(peer.number(), Some(member));
-                peer
-            }
-            moved => {
-                if let Some(peer) = moved {
-                    edits.changed.insert(peer.number(), None);
-                    edits.leavers.push(peer);
-                }
-                *next_peer += 1;
-                let guard = Arc::clone(&self.guard);
-                let address = instance.address.clone();
-                let peer = Peer::new(*next_peer, instance.key(), address, guard, now);
-                let peer = Arc::new(peer);
-                self.peers.insert(id.clone(), Arc::clone(&peer));
-                edits
-                    .joined
-                    .push(Member::new(Arc::clone(&peer), weight, state, groups));
-                peer
-            }
-        };
-        if instance.takes_requests() {
-            // Before the swap: who finds it in the new table may use it.
-            peer.set_takes(true);
-        } else {
-            edits.leavers.push(peer);
-        }
     }
 }
 

@@ -6,8 +6,8 @@ use std::{
 };
 
 use cardea_registry_api::{
-    Certificate, Fallback, Instance, InstanceId, InstanceKey, Name, Plugin, Route, Service,
-    feed::kind, manifest::Manifest,
+    Certificate, Cluster, Fallback, Instance, InstanceId, InstanceKey, Name, Plugin, Route,
+    Service, Traffic, TrafficKey, feed::kind, manifest::Manifest,
 };
 
 /// What is in every cluster's feed, and one cluster's instances.
@@ -18,6 +18,8 @@ pub(crate) struct Objects {
     certificates: BTreeMap<Name, Arc<Certificate>>,
     fallbacks: BTreeMap<Name, Arc<Fallback>>,
     plugins: BTreeMap<Name, (Arc<Plugin>, Whole)>,
+    clusters: BTreeMap<Name, Arc<Cluster>>,
+    traffic: BTreeMap<TrafficKey, Arc<Traffic>>,
     others: BTreeMap<OtherKey, Arc<str>>,
     instances: HashMap<Name, BTreeMap<InstanceId, Arc<Instance>>>,
 }
@@ -37,6 +39,8 @@ pub(crate) struct Dirty {
     pub(crate) certificates: bool,
     pub(crate) plugins: bool,
     pub(crate) fallbacks: bool,
+    pub(crate) clusters: bool,
+    pub(crate) traffic: bool,
     pub(crate) policies: BTreeSet<Name>,
     pub(crate) instances: HashMap<Name, BTreeSet<InstanceId>>,
 }
@@ -49,6 +53,8 @@ pub(crate) enum Object {
     Certificate(Arc<Certificate>),
     Fallback(Arc<Fallback>),
     Plugin(Arc<Plugin>, Whole),
+    Cluster(Arc<Cluster>),
+    Traffic(Arc<Traffic>),
     Instance(Arc<Instance>),
     /// Of a kind that this program does not know: kept, and otherwise left alone.
     Other(OtherKey, Arc<str>),
@@ -62,6 +68,8 @@ pub(crate) enum Key {
     Certificate(Name),
     Fallback(Name),
     Plugin(Name),
+    Cluster(Name),
+    Traffic(TrafficKey),
     Instance(Name, InstanceId),
     Other(Box<str>, Box<str>),
 }
@@ -87,6 +95,18 @@ impl Object {
                     Ok(Self::Fallback(Arc::new(fallback)))
                 }),
             kind::PLUGIN => read_plugin(json),
+            kind::CLUSTER => serde_json::from_str(json)
+                .map_err(|e| e.to_string())
+                .and_then(|cluster: Cluster| {
+                    cluster.check().map_err(|e| e.to_string())?;
+                    Ok(Self::Cluster(Arc::new(cluster)))
+                }),
+            kind::TRAFFIC => serde_json::from_str(json)
+                .map_err(|e| e.to_string())
+                .and_then(|traffic: Traffic| {
+                    traffic.check().map_err(|e| e.to_string())?;
+                    Ok(Self::Traffic(Arc::new(traffic)))
+                }),
             kind::INSTANCE => serde_json::from_str(json)
                 .map_err(|e| e.to_string())
                 .and_then(|instance: Instance| {
@@ -115,6 +135,8 @@ impl Object {
             Self::Certificate(certificate) => Key::Certificate(certificate.name.clone()),
             Self::Fallback(fallback) => Key::Fallback(fallback.name.clone()),
             Self::Plugin(plugin, _) => Key::Plugin(plugin.name.clone()),
+            Self::Cluster(cluster) => Key::Cluster(cluster.name.clone()),
+            Self::Traffic(traffic) => Key::Traffic(traffic.key()),
             Self::Instance(instance) => {
                 Key::Instance(instance.service.clone(), instance.id.clone())
             }
@@ -129,6 +151,8 @@ impl Object {
             Self::Certificate(_) => kind::CERTIFICATE,
             Self::Fallback(_) => kind::FALLBACK,
             Self::Plugin(..) => kind::PLUGIN,
+            Self::Cluster(_) => kind::CLUSTER,
+            Self::Traffic(_) => kind::TRAFFIC,
             Self::Instance(_) => kind::INSTANCE,
             Self::Other((kind, _), _) => kind,
         }
@@ -142,6 +166,8 @@ impl Object {
             Self::Certificate(certificate) => certificate.name.to_string(),
             Self::Fallback(fallback) => fallback.name.to_string(),
             Self::Plugin(plugin, _) => plugin.name.to_string(),
+            Self::Cluster(cluster) => cluster.name.to_string(),
+            Self::Traffic(traffic) => traffic.key().to_string(),
             Self::Instance(instance) => instance.key().to_string(),
             Self::Other((_, key), _) => key.to_string(),
         }
@@ -169,6 +195,8 @@ impl Key {
             kind::CERTIFICATE => key.parse().ok().map(Self::Certificate),
             kind::FALLBACK => key.parse().ok().map(Self::Fallback),
             kind::PLUGIN => key.parse().ok().map(Self::Plugin),
+            kind::CLUSTER => key.parse().ok().map(Self::Cluster),
+            kind::TRAFFIC => key.parse().ok().map(Self::Traffic),
             kind::INSTANCE => {
                 let key: InstanceKey = key.parse().ok()?;
                 Some(Self::Instance(key.service, key.id))
@@ -190,6 +218,8 @@ impl Dirty {
             Key::Certificate(_) => self.certificates = true,
             Key::Plugin(_) => self.plugins = true,
             Key::Fallback(_) => self.fallbacks = true,
+            Key::Cluster(_) => self.clusters = true,
+            Key::Traffic(_) => self.traffic = true,
             Key::Other(..) => {}
             Key::Instance(service, id) => {
                 self.instances.entry(service).or_default().insert(id);
@@ -203,6 +233,8 @@ impl Dirty {
             && !self.certificates
             && !self.plugins
             && !self.fallbacks
+            && !self.clusters
+            && !self.traffic
             && self.policies.is_empty()
             && self.instances.is_empty()
     }
@@ -218,17 +250,34 @@ impl Objects {
         let certificates = manifest.certificates.iter().cloned().map(Arc::new);
         let fallbacks = manifest.fallbacks.iter().cloned().map(Arc::new);
         let plugins = manifest.plugins.iter().cloned().map(Arc::new);
+        let clusters = manifest.clusters.iter().cloned().map(Arc::new);
+        let traffic = manifest.traffic.iter().cloned().map(Arc::new);
         let instances = manifest.instances(cluster).into_iter();
-        let instances = instances.filter(|one| one.cluster == *cluster).map(Arc::new);
+        let instances = instances
+            .filter(|one| one.cluster == *cluster)
+            .map(Arc::new);
         services
             .map(Object::Service)
             .chain(routes.map(Object::Route))
             .chain(certificates.map(Object::Certificate))
             .chain(fallbacks.map(Object::Fallback))
             .chain(plugins.map(|plugin| Object::Plugin(plugin, None)))
+            .chain(clusters.map(Object::Cluster))
+            .chain(traffic.map(Object::Traffic))
             .chain(instances.map(Object::Instance))
             .for_each(|object| objects.set(object, &mut dirty));
         objects
+    }
+
+    /// A static file's instances of other clusters.
+    pub(crate) fn others_in(manifest: &Manifest, cluster: &Name) -> BTreeMap<Name, Self> {
+        let mut others: BTreeMap<Name, Self> = BTreeMap::new();
+        let instances = manifest.instances(cluster).into_iter();
+        for instance in instances.filter(|one| one.cluster != *cluster) {
+            let objects = others.entry(instance.cluster.clone()).or_default();
+            objects.set(Object::Instance(Arc::new(instance)), &mut Dirty::default());
+        }
+        others
     }
 
     /// Puts an object in, noting it when it is another than before.
@@ -256,6 +305,14 @@ impl Objects {
                 let old = self.plugins.insert(name, (Arc::clone(&new), whole));
                 old.is_some_and(|(old, _)| old == new)
             }
+            Object::Cluster(new) => {
+                let old = self.clusters.insert(new.name.clone(), Arc::clone(&new));
+                old.is_some_and(|old| old == new)
+            }
+            Object::Traffic(new) => {
+                let old = self.traffic.insert(new.key(), Arc::clone(&new));
+                old.is_some_and(|old| old == new)
+            }
             Object::Other(key, json) => {
                 self.others.insert(key, json);
                 true
@@ -279,6 +336,8 @@ impl Objects {
             Key::Certificate(name) => self.certificates.remove(name).is_some(),
             Key::Fallback(name) => self.fallbacks.remove(name).is_some(),
             Key::Plugin(name) => self.plugins.remove(name).is_some(),
+            Key::Cluster(name) => self.clusters.remove(name).is_some(),
+            Key::Traffic(key) => self.traffic.remove(key).is_some(),
             Key::Other(kind, key) => self.others.remove(&(kind.clone(), key.clone())).is_some(),
             Key::Instance(service, id) => {
                 let Some(instances) = self.instances.get_mut(service) else {
@@ -321,6 +380,8 @@ impl Objects {
             Key::Certificate(name) => self.certificates.contains_key(name),
             Key::Fallback(name) => self.fallbacks.contains_key(name),
             Key::Plugin(name) => self.plugins.contains_key(name),
+            Key::Cluster(name) => self.clusters.contains_key(name),
+            Key::Traffic(key) => self.traffic.contains_key(key),
             Key::Other(kind, key) => self.others.contains_key(&(kind.clone(), key.clone())),
             Key::Instance(service, id) => self
                 .instances
@@ -336,6 +397,8 @@ impl Objects {
         let certificates = self.certificates.values().cloned();
         let fallbacks = self.fallbacks.values().cloned().map(Object::Fallback);
         let plugins = self.plugins.values().cloned();
+        let clusters = self.clusters.values().cloned().map(Object::Cluster);
+        let traffic = self.traffic.values().cloned().map(Object::Traffic);
         let others = self.others.iter();
         let instances = self.instances.values().flat_map(BTreeMap::values).cloned();
         services
@@ -343,6 +406,8 @@ impl Objects {
             .chain(fallbacks)
             .chain(plugins.map(|(plugin, whole)| Object::Plugin(plugin, whole)))
             .chain(certificates.map(Object::Certificate))
+            .chain(clusters)
+            .chain(traffic)
             .chain(instances.map(Object::Instance))
             .chain(others.map(|(key, json)| Object::Other(key.clone(), Arc::clone(json))))
     }
@@ -351,6 +416,7 @@ impl Objects {
         let instances: usize = self.instances.values().map(BTreeMap::len).sum();
         let certificates = self.certificates.len();
         let policies = self.plugins.len() + self.fallbacks.len() + self.others.len();
+        let policies = policies + self.clusters.len() + self.traffic.len();
         self.services.len() + self.routes.len() + policies + certificates + instances
     }
 
@@ -368,6 +434,35 @@ impl Objects {
 
     pub(crate) fn plugins(&self) -> impl Iterator<Item = &Arc<Plugin>> {
         self.plugins.values().map(|(plugin, _)| plugin)
+    }
+
+    pub(crate) fn cluster(&self, name: &Name) -> Option<&Arc<Cluster>> {
+        self.clusters.get(name)
+    }
+
+    /// Where the requests of a cluster's routers for a service go, if somebody says so: what is said of
+    /// the service, or else of all.
+    pub(crate) fn traffic(&self, cluster: &Name, service: &Name) -> Option<&Arc<Traffic>> {
+        if self.traffic.is_empty() {
+            return None;
+        }
+        let mut key = TrafficKey {
+            cluster: cluster.clone(),
+            service: Some(service.clone()),
+        };
+        self.traffic.get(&key).or_else(|| {
+            key.service = None;
+            self.traffic.get(&key)
+        })
+    }
+
+    /// Everything that is said of a cluster's requests.
+    pub(crate) fn traffic_of<'a>(
+        &'a self,
+        cluster: &'a Name,
+    ) -> impl Iterator<Item = &'a Arc<Traffic>> {
+        let all = self.traffic.values();
+        all.filter(move |traffic| traffic.cluster == *cluster)
     }
 
     pub(crate) fn route(&self, id: &Name) -> Option<&Arc<Route>> {

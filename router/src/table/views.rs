@@ -1,11 +1,21 @@
 //! Views of a service: a group of its peers, or all of them with another policy, or those outside of
 //! lanes with each lane beside them. Plugins ask for them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use cardea_registry_api::{Address, Name, plugin::Override};
+use cardea_registry_api::{Address, Instance, Name, plugin::Override};
 
-use super::{builder::Place, objects::Objects};
+use super::{
+    builder::{
+        Place,
+        away::Others,
+        fronts::{Front, Wanted},
+    },
+    objects::Objects,
+};
 use crate::{
     plugin::is_lane,
     upstream::{Lanes, Member, Upstream},
@@ -47,7 +57,8 @@ pub(super) struct View {
     /// How often routes name it.
     pub(super) users: usize,
     /// The slots of lanes. One is never another's: a worker may still ask for what it was.
-    lanes: BTreeMap<Box<str>, usize>,
+    lanes: BTreeMap<Box<str>, (usize, Front)>,
+    front: Front,
 }
 
 impl View {
@@ -79,6 +90,7 @@ impl View {
                 overrides: None,
                 users: 0,
                 lanes: BTreeMap::new(),
+                front: Front::default(),
             });
         }
         let view = &mut views[at];
@@ -92,10 +104,13 @@ impl View {
     }
 
     /// Nobody wants it.
-    pub(super) fn clear(&self, upstreams: &mut [Option<Arc<Upstream>>]) {
-        for slot in self.lanes.values().chain([&self.slot]) {
+    pub(super) fn clear(&mut self, upstreams: &mut [Option<Arc<Upstream>>]) {
+        for (slot, front) in self.lanes.values_mut() {
             upstreams[*slot] = None;
+            front.clear(upstreams);
         }
+        upstreams[self.slot] = None;
+        self.front.clear(upstreams);
     }
 
     /// Makes its upstream, and those of lanes, of a service's members.
@@ -103,54 +118,89 @@ impl View {
         &mut self,
         place: &Place,
         all: &[Member],
-        objects: &Objects,
+        (objects, others): (&Objects, &Others),
         version: u64,
         upstreams: &mut Vec<Option<Arc<Upstream>>>,
     ) {
         self.clear(upstreams);
-        let overrides = self.overrides.as_ref();
-        let mut members = self.members(place, all);
+        let bit = self.bit(place);
+        let in_group = |member: &Member| bit.is_none_or(|bit| member.groups & bit != 0);
+        let mut members: Vec<Member> = all.iter().filter(|m| in_group(m)).cloned().collect();
         let mut lanes = Lanes::default();
-        if let Some(label) = &self.outside {
+        let label = self.outside.as_deref();
+        if let Some(label) = label {
             let mut by_lane: BTreeMap<&str, Vec<Member>> = BTreeMap::new();
             members.retain(|member| {
                 let instance = objects.instance(place.name(), &member.peer.key().id);
-                let lane = instance.and_then(|instance| instance.labels.get(&**label));
+                let lane = instance.and_then(|instance| instance.labels.get(label));
                 if let Some(lane) = lane {
                     by_lane.entry(lane).or_default().push(member.clone());
                 }
                 lane.is_none()
             });
+            for lane in lanes_away(place, others, label) {
+                by_lane.entry(lane).or_default();
+            }
             if self.group.is_none() {
                 for (lane, members) in by_lane {
                     if !is_lane(lane.as_bytes()) || lanes.len() >= MAX_LANES {
                         continue;
                     }
-                    let known = self.lanes.get(lane).copied();
-                    let slot = known.unwrap_or_else(|| new_slot(upstreams));
-                    self.lanes.insert(lane.into(), slot);
-                    let none = Lanes::default();
-                    upstreams[slot] =
-                        Some(place.upstream(slot, version, members, (None, overrides), none));
-                    lanes.insert(lane.as_bytes().into(), slot);
+                    let (slot, front) = self
+                        .lanes
+                        .entry(lane.into())
+                        .or_insert_with(|| (new_slot(upstreams), Front::default()));
+                    let wanted = Wanted {
+                        slot: *slot,
+                        version,
+                        of: (None, self.overrides.as_ref()),
+                        lanes: Lanes::default(),
+                        members,
+                        takes: &|_, instance| {
+                            instance.is_none_or(|one| lane_of(one, label) == Some(lane))
+                        },
+                    };
+                    upstreams[*slot] = Some(front.build(place, others, wanted, upstreams));
+                    lanes.insert(lane.as_bytes().into(), *slot);
                 }
             }
         }
-        let of = (self.group.as_deref(), overrides);
-        let own = place.upstream(self.slot, version, members, of, lanes);
-        upstreams[self.slot] = Some(own);
+        let wanted = Wanted {
+            slot: self.slot,
+            version,
+            of: (self.group.as_deref(), self.overrides.as_ref()),
+            lanes,
+            members,
+            takes: &|member, instance| {
+                let laneless = |label| instance.is_none_or(|one| lane_of(one, label).is_none());
+                in_group(member) && label.is_none_or(laneless)
+            },
+        };
+        upstreams[self.slot] = Some(self.front.build(place, others, wanted, upstreams));
     }
 
-    fn members(&self, place: &Place, all: &[Member]) -> Vec<Member> {
-        let Some(group) = &self.group else {
-            return all.to_vec();
-        };
+    /// The bit of its group's members; none: all are in it.
+    fn bit(&self, place: &Place) -> Option<u64> {
+        let group = self.group.as_ref()?;
         let mut names = place.groups().group_names();
         let bit = names.position(|name| *name == **group);
-        let bit = bit.map_or(0, |at| 1u64 << at);
-        let members = all.iter().filter(|member| member.groups & bit != 0);
-        members.cloned().collect()
+        Some(bit.map_or(0, |at| 1 << at))
     }
+}
+
+fn lane_of<'i>(instance: &'i Instance, label: &str) -> Option<&'i str> {
+    instance.labels.get(label).map(String::as_str)
+}
+
+/// The lanes that a service has in other clusters.
+fn lanes_away<'o>(place: &Place, others: &'o Others, label: &str) -> BTreeSet<&'o str> {
+    let away = place.away().iter();
+    let instances = away.flat_map(|away| {
+        let known =
+            |member: &Member| others.instance(&away.cluster, place.name(), &member.peer.key().id);
+        away.members.iter().filter_map(known)
+    });
+    instances.filter_map(|one| lane_of(one, label)).collect()
 }
 
 fn new_slot(upstreams: &mut Vec<Option<Arc<Upstream>>>) -> usize {

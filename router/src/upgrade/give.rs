@@ -137,7 +137,7 @@ impl Giver {
     async fn hand_over(&self, stream: &mut UnixStream) -> Result<(), Failed> {
         super::trust(stream).map_err(Failed::Refused)?;
         let hello = timeout(HELLO, message::receive(stream)).await;
-        let (protocol, version, cluster, id, patience_ms) = match hello {
+        let (protocol, version, cluster, id, patience_ms, clusters) = match hello {
             Ok(Ok((
                 Message::Hello {
                     protocol,
@@ -145,9 +145,10 @@ impl Giver {
                     cluster,
                     id,
                     patience_ms,
+                    clusters,
                 },
                 _,
-            ))) => (protocol, version, cluster, id, patience_ms),
+            ))) => (protocol, version, cluster, id, patience_ms, clusters),
             Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 return Err(Failed::Nothing);
             }
@@ -172,7 +173,7 @@ impl Giver {
         if let Some(sync) = self.sync.as_ref().filter(|_| id == self.id) {
             sync.rename(&alias(&self.id)).await;
         }
-        self.offer(stream).await?;
+        self.offer(stream, clusters).await?;
         let answer = timeout(
             (Duration::from_millis(patience_ms) + GRACE).min(LONGEST),
             message::receive(stream),
@@ -186,17 +187,21 @@ impl Giver {
         }
     }
 
-    async fn offer(&self, stream: &mut UnixStream) -> Result<(), Failed> {
+    async fn offer(&self, stream: &mut UnixStream, clusters: bool) -> Result<(), Failed> {
         let sockets = match self.held.copies() {
             Some(sockets) => sockets?,
             None => return Err(Failed::Refused("this router stops".into())),
         };
-        let table = self.sync.as_ref().and_then(Handle::table);
+        let mut tables = self.sync.as_ref().map_or_else(Vec::new, Handle::tables);
+        if !clusters {
+            tables.truncate(1);
+        }
         let counts = &self.shared.counts;
         let offer = Message::Offer {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             sockets: sockets.len(),
-            table: table.is_some(),
+            table: !tables.is_empty(),
+            others: tables.len().saturating_sub(1),
             upgrades: (
                 counts.upgrades_done.load(Ordering::Relaxed),
                 counts.upgrades_failed.load(Ordering::Relaxed),
@@ -209,7 +214,7 @@ impl Giver {
             let beside: Vec<_> = batch.iter().map(|passed| passed.socket.as_fd()).collect();
             message::send(stream, &Message::Sockets { names }, &beside).await?;
         }
-        if let Some(table) = table {
+        for table in tables {
             message::send_frame(stream, &table, &[]).await?;
         }
         Ok(())

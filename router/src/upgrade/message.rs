@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! new    Hello ──►                                    ──► Ready (it accepts connections)
-//! old              ──► Offer, Sockets…, the table                ──► Released (it no longer does)
+//! old              ──► Offer, Sockets…, the tables               ──► Released (it no longer does)
 //! ```
 //!
 //! Either side may say `Refused` with a reason, or just go away, at any point before `Released`: the
@@ -50,12 +50,18 @@ pub(crate) enum Message {
         id: String,
         /// How long it may take to be ready.
         patience_ms: u64,
+        /// It takes the sets of other clusters, too.
+        #[serde(default)]
+        clusters: bool,
     },
     /// What it gets: so many sockets, and the table in a frame of its own.
     Offer {
         version: String,
         sockets: usize,
         table: bool,
+        /// So many sets of other clusters come behind the table, each in a frame of its own.
+        #[serde(default)]
+        others: usize,
         /// Hand-overs so far, and those that failed.
         upgrades: (u64, u64),
         /// With what clients take up their sessions again.

@@ -10,6 +10,7 @@ use crate::fixtures::{instance, name, route};
 /// A registry's side: its lines, and the updates it would send.
 #[derive(Debug, Clone)]
 pub(crate) struct Registry {
+    pub(crate) cluster: String,
     pub(crate) epoch: String,
     pub(crate) revision: u64,
     pub(crate) accepted: bool,
@@ -20,12 +21,19 @@ pub(crate) struct Registry {
 impl Registry {
     pub(crate) fn new(epoch: &str) -> Self {
         Self {
+            cluster: "dc".to_owned(),
             epoch: epoch.to_owned(),
             revision: 1,
             accepted: false,
             lines: BTreeMap::new(),
             log: Vec::new(),
         }
+    }
+
+    pub(crate) fn of(cluster: &str, epoch: &str) -> Self {
+        let mut registry = Self::new(epoch);
+        registry.cluster = cluster.to_owned();
+        registry
     }
 
     pub(crate) fn put(&mut self, kind: &str, key: &str, value: &impl serde::Serialize) {
@@ -52,7 +60,7 @@ impl Registry {
         self.lines.values().for_each(|line| checksum.add(line.hash));
         let mut encoder = Encoder::new(&Head {
             format: FORMAT,
-            cluster: "dc".to_owned(),
+            cluster: self.cluster.clone(),
             epoch: self.epoch.clone(),
             revision: self.revision,
             after,

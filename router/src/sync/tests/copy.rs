@@ -33,7 +33,7 @@ async fn starts_from_disk_without_a_registry() {
     drop(registry);
 
     let shared = Arc::new(Shared::default());
-    let sync = Sync::new(settings(&[address], Some(&dir)), Arc::clone(&shared), None).unwrap();
+    let sync = Sync::new(settings(&[address], Some(&dir)), Arc::clone(&shared), &[]).unwrap();
     // Before anything has run: the workers find a table.
     let table = shared.table_full().unwrap();
     assert_eq!(table.origin, Origin::Disk);

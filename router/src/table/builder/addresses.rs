@@ -103,6 +103,7 @@ fn upstream(address: &Address, cluster: &Name, slot: usize, number: PeerNumber) 
         guard,
         members: vec![Member::new(Arc::new(peer), 100, InstanceState::Up, 0)],
         lanes: Lanes::default(),
+        gateway: false,
     });
     upstream.prepare();
     upstream

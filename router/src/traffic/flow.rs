@@ -1,0 +1,124 @@
+//! What is remembered between decisions: one for an upstream, shared by all workers, so that they and
+//! whoever explains agree. It is looked at again when a peer's standing changes, and every moment while a
+//! cluster is on its way back; in between, a worker uses what it has copied.
+
+use std::sync::{Mutex, PoisonError};
+
+use cardea_registry_api::Name;
+
+use super::{
+    Ways,
+    shares::{Keeping, Shares, Standing, shares},
+    split::MOST,
+    standing,
+};
+
+/// How soon it is looked at again while something moves by itself, in milliseconds.
+pub(crate) const SOON: u64 = 50;
+/// And while nothing does: peers may have been marked without a word, as when a table is swapped.
+pub(crate) const SELDOM: u64 = 500;
+
+/// What is remembered of an upstream's clusters.
+#[derive(Debug, Default)]
+pub(crate) struct Flow {
+    memory: Mutex<Memory>,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    /// By cluster, which other versions of the object may have in another order.
+    keeping: Vec<(Name, Keeping)>,
+    /// Of the peers in the own zone.
+    near: Keeping,
+    decided: Option<Decided>,
+    /// For which peers: the ways' generation, and their upstreams' version.
+    of: (u64, u64),
+}
+
+/// What holds until it is looked at again.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Decided {
+    pub(crate) shares: Shares,
+    /// How many of the own cluster's requests stay in the own zone, 0 to 1.
+    pub(crate) near: f64,
+    /// Clusters that do not keep all that they are wanted to get, a bit for each: they may have peers
+    /// that only wait to be tried.
+    pub(crate) short: u64,
+    /// When it is to be looked at again, in the clock's milliseconds.
+    pub(crate) until: u64,
+}
+
+impl Flow {
+    /// The shares now.
+    pub(crate) fn decide(&self, ways: &Ways, version: u64, now: u64) -> Decided {
+        let generation = ways.generation();
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(decided) = memory.decided
+            && memory.of == (generation, version)
+            && now < decided.until
+        {
+            return decided;
+        }
+        let decided = memory.step(ways, now);
+        memory.decided = Some(decided);
+        memory.of = (generation, version);
+        decided
+    }
+
+    /// What is kept of each cluster's part, as it was last decided.
+    pub(crate) fn keeping(&self, ways: &Ways) -> Vec<Keeping> {
+        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let clusters = ways.split.clusters.iter();
+        clusters.map(|name| memory.kept_by(name)).collect()
+    }
+}
+
+impl Memory {
+    fn kept_by(&self, cluster: &Name) -> Keeping {
+        let mut known = self.keeping.iter();
+        let found = known.find(|(name, _)| name == cluster);
+        found.map_or_else(Keeping::default, |(_, keeping)| *keeping)
+    }
+
+    fn step(&mut self, ways: &Ways, now: u64) -> Decided {
+        let split = &*ways.split;
+        let n = split.clusters.len();
+        let mut standings = [Standing {
+            populated: false,
+            healthy: 0.0,
+        }; MOST];
+        let mut keeping = [Keeping::default(); MOST];
+        let mut short = 0;
+        for (at, way) in ways.each.iter().enumerate() {
+            standings[at] = standing(&way.all);
+            keeping[at] = self
+                .kept_by(&way.cluster)
+                .step(split.rules, standings[at], now);
+            if keeping[at].moves() {
+                short |= 1 << at;
+            }
+        }
+        let known = split.clusters.iter().zip(keeping);
+        self.keeping.clear();
+        self.keeping
+            .extend(known.map(|(name, keeping)| (name.clone(), keeping)));
+        let near = match &ways.home().near {
+            None => 0.0,
+            Some(near) => {
+                self.near = self.near.step(split.rules, standing(near), now);
+                if near.has_usable() {
+                    self.near.kept
+                } else {
+                    0.0
+                }
+            }
+        };
+        let moves = short != 0 || (ways.home().near.is_some() && self.near.moves());
+        Decided {
+            shares: shares(split, &standings[..n], &keeping[..n]),
+            near,
+            short,
+            until: now + if moves { SOON } else { SELDOM },
+        }
+    }
+}
