@@ -7,6 +7,7 @@
 mod access;
 mod agent;
 mod certificates;
+mod clusters;
 mod ctl;
 mod database_outage;
 mod dependencies;

@@ -197,3 +197,51 @@ async fn a_test_instance_gets_a_tenth_of_the_traffic_three_times() {
         "{words}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_centres_share_a_shop_and_stand_in_for_each_other() {
+    let _machine = gate::shared().await;
+    let (site, mut backends) = applied("two-centres", &["shop-a", "shop-b"]).await;
+    let served = async |headers: &str| {
+        let answer = ask(&site, "shop.svc.local", "GET", "/", headers).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.text().split(' ').next().unwrap().to_owned()
+    };
+    let share = async || {
+        let mut away = 0;
+        for _ in 0..100 {
+            away += u32::from(served("").await == "shop-b");
+        }
+        away
+    };
+    wait::until_ok("the other centre is followed", SOON, async || {
+        let away = share().await;
+        if away.abs_diff(10) <= 1 {
+            Ok(())
+        } else {
+            Err(format!("{away}"))
+        }
+    })
+    .await;
+    for session in 0..20 {
+        let cookie = format!("Cookie: session={session}\r\n");
+        assert_eq!(served(&cookie).await, served(&cookie).await, "{session}");
+    }
+    let why = ok(
+        &site,
+        &[
+            "explain",
+            "GET",
+            "http://shop.svc.local/",
+            "-H",
+            "Cookie: session=7",
+        ],
+    );
+    assert!(why.contains("by traffic default/shop"), "{why}");
+    let shown = ok(&site, &["get", "traffic"]);
+    assert!(shown.contains("dc-b 10, default 90"), "{shown}");
+    drop(backends.remove(0));
+    for _ in 0..30 {
+        assert_eq!(served("").await, "shop-b");
+    }
+}
