@@ -8,10 +8,13 @@ use cardea_registry_api::{
 };
 use cardea_tests::{
     backend::{self, Backend},
+    binary,
     load::{Plan, Report},
-    site::{CLUSTER, Registry, Router, RouterSetup, SOON, Site, name},
+    process::{self, Spawn},
+    site::{CLUSTER, Registry, Router, RouterSetup, SOON, Site, Token, name},
     wait,
 };
+use nix::sys::signal::Signal;
 
 use crate::gate;
 
@@ -210,4 +213,77 @@ async fn without_the_database_memory_goes_on() {
     let seen = requests(&alike.await);
     println!("{sent} requests sent, {seen} told of after the outage");
     assert!(seen > 0 && seen <= sent, "{seen} of {sent}");
+}
+
+/// What `ctl top --once` prints.
+fn top_once(site: &Site, args: &[&str]) -> String {
+    let mut command = std::process::Command::new(binary::cardea());
+    command
+        .args(["ctl", "top", "--once"])
+        .args(args)
+        .env(
+            "CARDEA_REGISTRY",
+            format!("http://{}", site.registries[0].api()),
+        )
+        .env("CARDEA_TOKEN", Token::Viewer.secret())
+        .current_dir(site.dir());
+    let out = process::output(&mut command, SOON);
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    String::from_utf8(out.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_on_is_shown_until_somebody_stops_it() {
+    let _machine = gate::shared().await;
+    let (mut site, _backend) = site("figures-top").await;
+    let load = plan(&site, 100.0).start();
+    let shown = wait::until_ok("the service is shown with its load", SOON * 2, || async {
+        let text = top_once(&site, &[]);
+        let row = text.lines().find(|line| line.starts_with("shown "));
+        let rate = row.and_then(|row| row.split_whitespace().nth(1)?.parse::<f64>().ok());
+        if rate.is_some_and(|rate| rate > 50.0) {
+            Ok(text)
+        } else {
+            Err(text)
+        }
+    });
+    let text = shown.await;
+    assert!(text.contains("cluster default   2 routers"), "{text}");
+    assert!(!text.contains("stale"), "{text}");
+    let told: Told = serde_json::from_str(&top_once(&site, &["--json"])).unwrap();
+    assert!(requests(&told) > 0);
+    // Ctrl-C ends it cleanly.
+    let mut live = Spawn::new("top", binary::cardea())
+        .args(["ctl", "top", "--every", "1s", "--json"])
+        .env(
+            "CARDEA_REGISTRY",
+            format!("http://{}", site.registries[0].api()),
+        )
+        .env("CARDEA_TOKEN", Token::Viewer.secret())
+        .start(site.dir());
+    live.wait_log("two looks", SOON, |log| {
+        (log.lines().count() >= 2).then_some(())
+    })
+    .await;
+    live.signal(Signal::SIGINT);
+    let end = live.wait_end(SOON).await;
+    assert_eq!(end.code(), Some(0), "{}", live.log_text());
+    load.stop().await;
+    // Routers that report no more: it says so.
+    for router in &mut site.routers {
+        router.stop().await;
+    }
+    let stale = wait::until_ok("it says that the figures are old", SOON * 2, || async {
+        let text = top_once(&site, &[]);
+        if text.contains("[stale: ") {
+            Ok(())
+        } else {
+            Err(text)
+        }
+    });
+    stale.await;
 }
