@@ -3,7 +3,6 @@
 
 use std::{
     cell::RefCell,
-    rc::Rc,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -22,7 +21,6 @@ use crate::{
 mod render;
 mod tally;
 
-use tally::Held;
 pub(crate) use tally::{Sum, Tally, UnderWay};
 
 /// The bounds of the duration histograms, in microseconds.
@@ -61,11 +59,12 @@ impl Counter {
     }
 }
 
-/// Durations in buckets.
+/// Durations in buckets. The sum is beside those of short ones, in their cache line.
 #[derive(Debug, Default)]
+#[repr(C, align(64))]
 pub(crate) struct Histogram {
-    buckets: [Counter; BOUNDS_US.len() + 1],
     sum_us: Counter,
+    buckets: [Counter; BOUNDS_US.len() + 1],
 }
 
 impl Histogram {
@@ -290,8 +289,10 @@ struct LocalRoute {
     service: Option<Name>,
     series: Arc<RouteSeries>,
     requests: Vec<(RequestLabels, Arc<Counter>)>,
+    /// Of no group.
+    tally: Option<Arc<Tally>>,
     /// By group.
-    tallies: Vec<Rc<Held>>,
+    tallies: Vec<Arc<Tally>>,
 }
 
 /// Which route's counters: its number, id and service.
@@ -342,7 +343,7 @@ impl LocalMetrics {
             local.count(counted.labels);
             match under_way.and_then(UnderWay::tally) {
                 Some(tally) => tally.count(&counted),
-                None => local.tally(&self.share, route, None).0.count(&counted),
+                None => local.tally(&self.share, route, None).count(&counted),
             }
             let series = &local.series;
             if let Some(took) = counted.took {
@@ -422,6 +423,7 @@ impl LocalMetrics {
             service: of.map(|of| of.service.clone()),
             series,
             requests: Vec::new(),
+            tally: None,
             tallies: Vec::new(),
         }
     }
@@ -434,14 +436,20 @@ impl LocalRoute {
         share: &WorkerShare,
         route: Option<RouteLabels<'_>>,
         group: Option<&Name>,
-    ) -> &Rc<Held> {
+    ) -> &Arc<Tally> {
+        let new = || {
+            let tally = Arc::new(Tally::new(route, group));
+            lock(&share.tallies).push(Arc::clone(&tally));
+            tally
+        };
+        if group.is_none() {
+            return self.tally.get_or_insert_with(new);
+        }
         let mut known = self.tallies.iter();
         let at = known
-            .position(|held| held.0.group.as_ref() == group)
+            .position(|tally| tally.group.as_ref() == group)
             .unwrap_or_else(|| {
-                let tally = Arc::new(Tally::new(route, group));
-                lock(&share.tallies).push(Arc::clone(&tally));
-                self.tallies.push(Rc::new(Held(tally)));
+                self.tallies.push(new());
                 self.tallies.len() - 1
             });
         &self.tallies[at]

@@ -265,3 +265,6 @@ fn canonical_host<'b>(host: &[u8], buffer: &'b mut [u8; MAX_HOST]) -> &'b [u8] {
     lower.make_ascii_lowercase();
     lower
 }
+
+#[cfg(test)]
+mod tests;

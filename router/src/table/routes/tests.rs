@@ -1,0 +1,38 @@
+use cardea_registry_api::Route;
+
+use super::*;
+use crate::{
+    fixtures::{name, route},
+    table::Place,
+};
+
+fn entry(host: &str, prefix: &str) -> Arc<RouteEntry> {
+    let route: Arc<Route> = Arc::new(route("r", host, prefix, "s"));
+    let key = Key::new(&route.host, route.prefix.as_str()).unwrap();
+    let place = Place {
+        index: 0,
+        slot: 0,
+        chain: None,
+        service: name("s"),
+    };
+    Arc::new(RouteEntry::new(&route, key, place))
+}
+
+/// Hashes can be made to collide by whoever chooses paths and hosts: here, a route lies where the request's
+/// own would.
+#[test]
+fn a_hash_alone_takes_no_request() {
+    let asked = entry("h", "/asked").key.clone();
+    for (other, found) in [
+        (entry("h", "/asked"), true),
+        (entry("h", "/other"), false),
+        (entry("g", "/asked"), false),
+        (entry("*.h", "/asked"), false),
+        (entry("h", "/asked/x"), false),
+    ] {
+        let mut routes = Routes::default();
+        routes.entries.set(asked.hash(), other, |_| false);
+        routes.mark(asked.host_hash(), asked.bit(), true);
+        assert_eq!(routes.find(b"h", b"/asked").is_ok(), found);
+    }
+}
