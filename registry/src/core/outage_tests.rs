@@ -251,7 +251,8 @@ async fn emptied(postgres: &Postgres, dir: &std::path::Path) -> (Running, Runnin
     until("two follows", || has(&two.core, 2)).await;
     let epoch = one.core.state().epoch().to_string();
     postgres.sql(
-        "DROP TABLE head, changes, objects, instances, leases, routers, jobs, _sqlx_migrations",
+        "DROP TABLE head, changes, objects, instances, leases, routers, jobs, figures, figure_reports, \
+         _sqlx_migrations",
     );
     for running in [&one, &two] {
         until("held", || running.core.status().mode == Mode::HistoryHeld).await;
