@@ -159,7 +159,14 @@ impl Store {
 
     /// Brings the schema up to date; a history that is new here gets `epoch`.
     pub(crate) async fn prepare(&self, epoch: &str) -> Result<Head, StoreError> {
-        run!(self, self.timeout * 2, prepare(epoch))
+        let head: Result<Head, StoreError> = run!(self, self.timeout * 2, prepare(epoch));
+        if let (Ok(_), Engine::Sqlite(engine, _)) = (&head, &self.engine)
+            && let Err(error) = bounded(LONG, engine.lengthen_log()).await
+        {
+            // Writes take longer until it has grown by itself.
+            tracing::warn!(%error, "SQLite's write-ahead log could not be made as long as it gets");
+        }
+        head
     }
 
     pub(crate) async fn head(&self) -> Result<Head, StoreError> {

@@ -28,6 +28,7 @@ mod registry_outage;
 mod replicas;
 mod rescue;
 mod router_restart;
+mod sqlite_crash;
 mod static_mode;
 mod upgrade;
 mod websocket;

@@ -116,6 +116,33 @@ async fn an_outage_expires_nothing_and_leases_get_grace_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_was_registered_before_a_restart_gets_grace() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = || {
+        let mut config = config(dir.path(), &sqlite_url(dir.path()), "one");
+        config.leases.grace = Duration::from_hours(1);
+        config
+    };
+    let one = Running::open(config()).await.unwrap();
+    one.submit(short(0)).await.unwrap();
+    one.stop().await;
+    let one = Running::open(config()).await.unwrap();
+    until("it looks for lapsed leases", || {
+        one.core.shared.holds_expiry()
+    })
+    .await;
+    // Those that come now have none, and lapse later than the first would without.
+    for n in 1..3 {
+        one.submit(short(n)).await.unwrap();
+    }
+    until("one is left", || population(&one.core) == 1).await;
+    let state = one.core.state();
+    assert!(state.instance(&key("a", "search", 0)).is_some());
+    assert_eq!(state.stale(), 0);
+    one.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn renewals_at_one_replica_count_for_the_other_and_the_job_moves() {
     let postgres = Postgres::start();
     let dir = tempfile::tempdir().unwrap();

@@ -1,7 +1,5 @@
 //! One suite for every store: the same expectations, on SQLite and on a real Postgres.
 
-use std::time::Duration;
-
 use cardea_registry_api::api::RouterInfo;
 
 use super::*;
@@ -12,6 +10,9 @@ use crate::{
     state::tests::name,
     testing::{Postgres, sqlite_url},
 };
+
+mod postgres;
+mod sqlite;
 
 /// A row that continues a history.
 fn row(from: &Point, kind: Kind, key: &str, after: Option<&str>) -> Record {
@@ -434,40 +435,4 @@ async fn sqlite_conforms() {
 async fn postgres_conforms() {
     let postgres = Postgres::start();
     suite(&postgres.url()).await;
-}
-
-#[tokio::test]
-async fn a_database_that_is_not_there_is_away_and_says_so() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let store = Store::new(&StoreConfig {
-        url: format!("postgres://nobody@127.0.0.1:{port}/nothing"),
-        ..StoreConfig::default()
-    })
-    .unwrap();
-    assert!(matches!(store.head().await, Err(StoreError::Away(_))));
-}
-
-#[tokio::test]
-async fn a_frozen_database_is_away_after_the_timeout() {
-    let postgres = Postgres::start();
-    let store = Store::new(&StoreConfig {
-        url: postgres.url(),
-        timeout: Duration::from_millis(300),
-        ..StoreConfig::default()
-    })
-    .unwrap();
-    store.prepare("e").await.unwrap();
-    postgres.freeze(true);
-    for _ in 0..2 {
-        let started = std::time::Instant::now();
-        let error = store.head().await.unwrap_err();
-        assert!(matches!(error, StoreError::Away(_)), "{error}");
-        assert!(started.elapsed() < Duration::from_millis(600));
-    }
-    postgres.freeze(false);
-    store.head().await.unwrap();
 }

@@ -54,7 +54,11 @@ impl Engine {
         let ms = (timeout.as_millis() * 5).to_string();
         let options = PgConnectOptions::from_str(url)?
             .application_name("cardea-registry")
-            .options([("idle_in_transaction_session_timeout", ms)])
+            .options([("idle_in_transaction_session_timeout", ms.as_str())])
+            // A plan that was made while a table was small, and is kept, would read all of it when it
+            // is large. Every statement has an index to use; the few that read a whole table still do.
+            // And what looks as expensive as that is not worth compiling.
+            .options([("enable_seqscan", "off"), ("jit", "off")])
             .statement_cache_capacity(super::sql::PREPARED)
             .disable_statement_logging();
         Ok(Self {

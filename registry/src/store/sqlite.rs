@@ -1,7 +1,12 @@
 //! SQLite: how its file is opened, and its few words of dialect.
 
 use std::{
-    fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::Path, str::FromStr, time::Duration,
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
 };
 
 use sqlx::{
@@ -45,10 +50,19 @@ pub(super) async fn checkpoint(connection: &mut Connection) -> Result<(), sqlx::
     Ok(())
 }
 
+/// How long the write-ahead log gets before it is written over from its start, nearly: so many bytes
+/// of a value are written, in a transaction that is taken back. What it leaves in the log belongs to no
+/// transaction, and SQLite writes over it.
+const LENGTHEN: &str = "BEGIN IMMEDIATE; CREATE TABLE filler (body); \
+     INSERT INTO filler VALUES (zeroblob(65000000)); ROLLBACK";
+/// The log's length from which on nothing is done.
+const LONG_ENOUGH: u64 = 64_000_000;
+
 /// How to open the file.
 #[derive(Debug, Clone)]
 pub(super) struct Engine {
     options: SqliteConnectOptions,
+    full_sync: bool,
 }
 
 impl Engine {
@@ -65,7 +79,7 @@ impl Engine {
             .pragma("wal_autocheckpoint", AUTO_CHECKPOINT)
             .statement_cache_capacity(super::sql::PREPARED + at_once::TEXTS)
             .disable_statement_logging();
-        Ok(Self { options })
+        Ok(Self { options, full_sync })
     }
 
     pub(super) async fn connect(&self) -> Result<Connection, sqlx::Error> {
@@ -77,7 +91,44 @@ impl Engine {
             .mode(0o600)
             .open(self.options.get_filename());
         drop(new);
-        self.options.connect().await
+        let mut connection = self.options.connect().await?;
+        sqlx::raw_sql(at_once::PREPARE)
+            .execute(&mut connection)
+            .await?;
+        Ok(connection)
+    }
+
+    /// Makes the write-ahead log as long as it gets, where each commit waits for the disk: where the
+    /// file grows, the disk has its new length to write down as well, and that takes half as long again.
+    pub(super) async fn lengthen_log(&self) -> Result<(), sqlx::Error> {
+        if !self.full_sync || self.log_length() >= LONG_ENOUGH {
+            return Ok(());
+        }
+        let mut connection = self.connect().await?;
+        let done = sqlx::raw_sql(LENGTHEN).execute(&mut connection).await;
+        if done.is_err() {
+            // No room: what has been taken is given back. The transaction may be over already.
+            let _ = sqlx::raw_sql("ROLLBACK").execute(&mut connection).await;
+            sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+                .execute(&mut connection)
+                .await?;
+        }
+        done?;
+        // Here and not in the first commit.
+        let log = self.log();
+        let flushed = tokio::task::spawn_blocking(move || File::open(log)?.sync_data()).await;
+        flushed.map_err(io::Error::other).flatten()?;
+        Ok(())
+    }
+
+    fn log(&self) -> PathBuf {
+        let mut name = self.options.get_filename().as_os_str().to_owned();
+        name.push("-wal");
+        name.into()
+    }
+
+    fn log_length(&self) -> u64 {
+        std::fs::metadata(self.log()).map_or(0, |log| log.len())
     }
 
     /// The network file system that the file is on, if it is on one: WAL needs shared memory

@@ -21,7 +21,7 @@ const MOST: usize = 256;
 
 /// The first parameters are the same in each form. A row comes back if the head was moved.
 macro_rules! statement {
-    ($rest:literal) => {
+    ($($rest:expr),*) => {
         concat!(
             "WITH h AS (
                 UPDATE head SET revision = $1, digest = $2
@@ -29,20 +29,29 @@ macro_rules! statement {
             ), c AS (
                 INSERT INTO changes
                     (revision, at, actor, cause, kind, key, before_json, after_json, unit, digest) ",
-            $rest,
+            $($rest,)*
             ") SELECT CASE WHEN $6 THEN pg_notify('cardea_changes', '')::text END FROM h"
         )
     };
 }
 
-const MANY: &str = statement!(
-    "SELECT u.* FROM h CROSS JOIN unnest($7::bigint[], $8::bigint[], $9::text[], $10::text[],
-        $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[]) AS u
-    ), i AS (
-        INSERT INTO instances (key, revision, body)
-        SELECT u.* FROM h CROSS JOIN unnest($17::text[], $18::bigint[], $19::text[]) AS u
-        ON CONFLICT (key) DO UPDATE SET revision = excluded.revision, body = excluded.body
-    ), d AS (
+macro_rules! many {
+    ($gone:literal) => {
+        statement!(
+            "SELECT u.* FROM h CROSS JOIN unnest($7::bigint[], $8::bigint[], $9::text[], $10::text[],
+                $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[]) AS u
+            ), i AS (
+                INSERT INTO instances (key, revision, body)
+                SELECT u.* FROM h CROSS JOIN unnest($17::text[], $18::bigint[], $19::text[]) AS u
+                ON CONFLICT (key) DO UPDATE SET revision = excluded.revision, body = excluded.body",
+            $gone
+        )
+    };
+}
+
+const SET_MANY: &str = many!("");
+const MANY: &str = many!(
+    "), d AS (
         DELETE FROM instances USING h WHERE key = ANY($20::text[])"
 );
 /// One record costs a good tenth less without the arrays.
@@ -76,6 +85,7 @@ pub(in super::super) async fn write(
     let text = match records {
         [one] if one.after.is_some() => SET,
         [_] => DROP,
+        _ if records.iter().all(|record| record.after.is_some()) => SET_MANY,
         _ => MANY,
     };
     let statement = query(text)
@@ -112,7 +122,7 @@ fn with_many<'a>(statement: Statement<'a>, records: &'a [Record]) -> Statement<'
     }
     let last = rows::last_forms(records);
     let (set, gone): (Vec<&Current<'_>>, Vec<_>) = last.iter().partition(|row| row.body.is_some());
-    statement
+    let statement = statement
         .bind(each(records, |record| signed(record.revision)))
         .bind(each(records, |record| record.at))
         .bind(each(records, |record| &*record.actor))
@@ -129,6 +139,9 @@ fn with_many<'a>(statement: Statement<'a>, records: &'a [Record]) -> Statement<'
                 .map(|row| signed(row.revision))
                 .collect::<Vec<_>>(),
         )
-        .bind(set.iter().map(|row| row.body).collect::<Vec<_>>())
-        .bind(gone.iter().map(|row| row.key).collect::<Vec<_>>())
+        .bind(set.iter().map(|row| row.body).collect::<Vec<_>>());
+    if records.iter().all(|record| record.after.is_some()) {
+        return statement;
+    }
+    statement.bind(gone.iter().map(|row| row.key).collect::<Vec<_>>())
 }

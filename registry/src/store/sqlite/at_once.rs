@@ -1,8 +1,10 @@
-//! A write of instances in one go: each statement that is executed by itself costs a hand-over to
-//! the connection's thread and back, which is most of what a small group of registrations waits for.
+//! A write of instances in one go: each statement, whether it is executed by itself or with others,
+//! costs a hand-over to the connection's thread or back, which is most of what a small group of
+//! registrations waits for.
 //!
 //! It does what `begin`, `write` and `commit` do, in the same order, and writes nothing where the
-//! head stands elsewhere.
+//! head stands elsewhere. A lone record is one statement, with its transaction in it; the thread
+//! answers once.
 
 use std::{
     collections::HashSet,
@@ -10,7 +12,8 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use sqlx::{AssertSqlSafe, Error, Sqlite, query, query::Query, sqlite::SqliteArguments};
+use futures_util::StreamExt;
+use sqlx::{AssertSqlSafe, Error, Executor, Sqlite, query, query::Query, sqlite::SqliteArguments};
 
 use super::{super::rows::signed, Connection};
 use crate::{
@@ -18,33 +21,35 @@ use crate::{
     record::{Point, Record},
 };
 
-/// `$1` and so on mean the same in each of them. A row comes back if the head was moved; each part
-/// goes on only if the one before changed its row.
-macro_rules! one {
-    ($current:literal) => {
-        concat!(
-            "BEGIN IMMEDIATE; \
-             UPDATE head SET revision = $1, digest = $2 \
-             WHERE id = 1 AND epoch = $3 AND revision = $4 AND digest = $5 RETURNING id; \
-             INSERT INTO changes \
-             (revision, at, actor, cause, kind, key, before_json, after_json, unit, digest) \
-             SELECT $1, $6, $7, $8, $9, $10, $11, $12, $13, $2 WHERE changes() = 1; ",
-            $current,
-            "; COMMIT"
-        )
-    };
-}
-
-const SET: &str = one!(
-    "INSERT INTO instances (key, revision, body) SELECT $10, $1, $12 WHERE changes() = 1 \
-     ON CONFLICT (key) DO UPDATE SET revision = excluded.revision, body = excluded.body"
-);
-const DROP: &str = one!("DELETE FROM instances WHERE changes() = 1 AND key = $10");
+/// What each connection has of its own, not in the file: a row put into `one_change` is a write of
+/// one record. SQLite has no statement that writes to several tables, but triggers that do.
+pub(super) const PREPARE: &str = "\
+CREATE TEMP VIEW one_change AS SELECT \
+  0 AS revision, 0 AS digest, 0 AS epoch, 0 AS from_revision, 0 AS from_digest, \
+  0 AS at, 0 AS actor, 0 AS cause, 0 AS kind, 0 AS key, 0 AS before_json, 0 AS after_json, 0 AS unit; \
+CREATE TEMP TRIGGER take_one_change INSTEAD OF INSERT ON one_change BEGIN \
+  UPDATE head SET revision = NEW.revision, digest = NEW.digest \
+    WHERE id = 1 AND epoch = NEW.epoch \
+    AND revision = NEW.from_revision AND digest = NEW.from_digest; \
+  SELECT RAISE(ABORT, 'the head stands elsewhere') WHERE changes() = 0; \
+  INSERT INTO changes \
+    (revision, at, actor, cause, kind, key, before_json, after_json, unit, digest) \
+    VALUES (NEW.revision, NEW.at, NEW.actor, NEW.cause, NEW.kind, NEW.key, \
+    NEW.before_json, NEW.after_json, NEW.unit, NEW.digest); \
+  INSERT INTO instances (key, revision, body) \
+    SELECT NEW.key, NEW.revision, NEW.after_json WHERE NEW.after_json IS NOT NULL \
+    ON CONFLICT (key) DO UPDATE SET revision = excluded.revision, body = excluded.body; \
+  DELETE FROM instances WHERE NEW.after_json IS NULL AND key = NEW.key; \
+END";
+const ONE: &str =
+    "INSERT INTO one_change VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
+/// SQLite's code for what a trigger's `RAISE` stops (`SQLITE_CONSTRAINT_TRIGGER`).
+const RAISED: &str = "1811";
 
 /// For how many records there are texts; fewer are filled up with rows of NULL, which are left out.
 const SIZES: [usize; 14] = [2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256];
 /// The texts: one for each size, with and without instances that go.
-pub(in super::super) const TEXTS: usize = 2 * SIZES.len() + 2;
+pub(in super::super) const TEXTS: usize = 2 * SIZES.len() + 1;
 /// Revision, time, actor, cause, key, before, after, unit, digest.
 const COLUMNS: usize = 9;
 
@@ -131,22 +136,29 @@ pub(in super::super) async fn write(
     to: &Point,
     records: &[Record],
 ) -> Result<bool, Error> {
-    let statement = if let [record] = records {
-        let text = if record.after.is_some() { SET } else { DROP };
-        lone(shared(query(text), from, to), record)
-    } else {
-        let gone = records.iter().any(|record| record.after.is_none());
-        let Some((text, room)) = text(records.len(), gone) else {
-            return Err(Error::InvalidArgument("too many records".to_owned()));
+    if let [record] = records {
+        let statement = lone(shared(query(ONE), from, to), record);
+        // The statement's end, which comes after its commit; not the thread's, which is told once more.
+        return match connection.fetch_many(statement).next().await {
+            Some(Ok(_)) => Ok(true),
+            Some(Err(Error::Database(fault))) if fault.code().as_deref() == Some(RAISED) => {
+                Ok(false)
+            }
+            Some(Err(error)) => Err(error),
+            None => Err(Error::WorkerCrashed),
         };
-        let each = || (0..room).map(|n| records.get(n));
-        let mut statement = each().fold(query(AssertSqlSafe(text)), logged);
-        statement = each().fold(statement, current);
-        if gone {
-            statement = each().fold(statement, going);
-        }
-        shared(statement, from, to)
+    }
+    let gone = records.iter().any(|record| record.after.is_none());
+    let Some((text, room)) = text(records.len(), gone) else {
+        return Err(Error::InvalidArgument("too many records".to_owned()));
     };
+    let each = || (0..room).map(|n| records.get(n));
+    let mut statement = each().fold(query(AssertSqlSafe(text)), logged);
+    statement = each().fold(statement, current);
+    if gone {
+        statement = each().fold(statement, going);
+    }
+    statement = shared(statement, from, to);
     // All of it, not only up to the first row: the last statement commits.
     let moved = statement.fetch_all(connection).await?;
     Ok(!moved.is_empty())
