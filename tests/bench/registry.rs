@@ -67,53 +67,80 @@ impl Store {
 }
 
 struct Candidate {
-    name: &'static str,
+    name: String,
     store: Store,
 }
 
+/// What the registry keeps its data in, as the tables call it and as `CARDEA_BENCH_STORES` does.
+#[derive(Clone, Copy)]
+enum Kept {
+    Socket,
+    Tcp,
+    Sqlite,
+    Full,
+}
+
+impl Kept {
+    const ALL: [(Self, &'static str, &'static str); 4] = [
+        (Self::Socket, "socket", "cardea, PostgreSQL"),
+        (Self::Tcp, "tcp", "cardea, PostgreSQL over TCP"),
+        (Self::Sqlite, "sqlite", "cardea, SQLite"),
+        (Self::Full, "full", "cardea, SQLite, full sync"),
+    ];
+
+    /// A registry of its own, of another build if its `program` is given.
+    async fn start(self, name: &str, program: Option<&Path>, dir: &Path) -> Store {
+        let postgres = match self {
+            Self::Socket | Self::Tcp => Some(Postgres::start().await),
+            Self::Sqlite | Self::Full => None,
+        };
+        let url = postgres.as_ref().map(|postgres| match self {
+            Self::Socket => postgres.url_of_socket(),
+            _ => postgres.url(),
+        });
+        let mut setup = RegistrySetup::new(name, url);
+        if let Self::Full = self {
+            setup = setup.setting("sqlite_full_sync = true");
+        }
+        if let Some(program) = program {
+            setup = setup.program(program.to_owned());
+        }
+        Store::Registry {
+            registry: Box::new(Registry::start(setup, dir).await),
+            postgres,
+        }
+    }
+}
+
+/// etcd, and each kind of registry that is asked for; beside it, the one of another build's folder, if
+/// `CARDEA_BENCH_BESIDE` names it.
 async fn candidates(dir: &Path) -> Vec<Candidate> {
-    let (postgres, by_tcp) = (Postgres::start().await, Postgres::start().await);
-    let setup = RegistrySetup::new("on-postgres", Some(postgres.url_of_socket()));
-    let on_postgres = Registry::start(setup, dir).await;
-    let setup = RegistrySetup::new("on-postgres-by-tcp", Some(by_tcp.url()));
-    let on_postgres_by_tcp = Registry::start(setup, dir).await;
-    let on_sqlite = Registry::start(RegistrySetup::new("on-sqlite", None), dir).await;
-    let setup = RegistrySetup::new("on-sqlite-full", None).setting("sqlite_full_sync = true");
-    let on_sqlite_full = Registry::start(setup, dir).await;
-    vec![
-        Candidate {
-            name: "etcd",
-            store: Store::Etcd(Etcd::start(dir).await),
-        },
-        Candidate {
-            name: "cardea, PostgreSQL",
-            store: Store::Registry {
-                registry: Box::new(on_postgres),
-                postgres: Some(postgres),
-            },
-        },
-        Candidate {
-            name: "cardea, PostgreSQL over TCP",
-            store: Store::Registry {
-                registry: Box::new(on_postgres_by_tcp),
-                postgres: Some(by_tcp),
-            },
-        },
-        Candidate {
-            name: "cardea, SQLite",
-            store: Store::Registry {
-                registry: Box::new(on_sqlite),
-                postgres: None,
-            },
-        },
-        Candidate {
-            name: "cardea, SQLite, full sync",
-            store: Store::Registry {
-                registry: Box::new(on_sqlite_full),
-                postgres: None,
-            },
-        },
-    ]
+    let asked = std::env::var("CARDEA_BENCH_STORES").unwrap_or_default();
+    let asked: Vec<&str> = asked.split(',').filter(|word| !word.is_empty()).collect();
+    let beside = std::env::var_os("CARDEA_BENCH_BESIDE");
+    let beside = beside.map(|folder| Path::new(&folder).join("cardea"));
+    let mut all = vec![Candidate {
+        name: "etcd".to_owned(),
+        store: Store::Etcd(Etcd::start(dir).await),
+    }];
+    for (kept, word, name) in Kept::ALL {
+        if !asked.is_empty() && !asked.contains(&word) {
+            continue;
+        }
+        all.push(Candidate {
+            name: name.to_owned(),
+            store: kept.start(word, None, dir).await,
+        });
+        if let Some(program) = &beside {
+            all.push(Candidate {
+                name: format!("{name}, the other build"),
+                store: kept
+                    .start(&format!("{word}-other"), Some(program), dir)
+                    .await,
+            });
+        }
+    }
+    all
 }
 
 /// What of the registry is measured.
@@ -183,7 +210,11 @@ struct Seen {
 async fn writes(candidates: &[Candidate], clients: usize, table: &mut Table) {
     let mut seen: Vec<Seen> = candidates.iter().map(|_| Seen::default()).collect();
     for round in 0..=ROUNDS {
-        for (candidate, seen) in candidates.iter().zip(&mut seen) {
+        let mut turns: Vec<_> = candidates.iter().zip(&mut seen).collect();
+        if round % 2 == 1 {
+            turns.reverse();
+        }
+        for (candidate, seen) in turns {
             let before = candidate.store.cpu_ns();
             let begun = Instant::now();
             let mut latencies = write_round(&candidate.store, clients, round).await;
@@ -201,7 +232,7 @@ async fn writes(candidates: &[Candidate], clients: usize, table: &mut Table) {
     for (candidate, mut seen) in candidates.iter().zip(seen) {
         seen.latencies.sort_unstable();
         table.row([
-            candidate.name.to_owned(),
+            candidate.name.clone(),
             clients.to_string(),
             shown(&seen.per_second, 0),
             format!("{:.2}", spread(&seen.per_second).0 / base),
@@ -351,7 +382,7 @@ async fn bulk(candidates: &[Candidate]) {
                 rounds.push(done.load(Ordering::Relaxed) as f64 / begun.elapsed().as_secs_f64());
             }
         }
-        table.row([candidate.name.to_owned(), shown(&rounds, 0)]);
+        table.row([candidate.name.clone(), shown(&rounds, 0)]);
     }
     table.print();
 }

@@ -52,7 +52,7 @@ pub(super) async fn renewals(candidates: &[Candidate]) {
         }
         row(
             &mut table,
-            candidate.name,
+            &candidate.name,
             "50,000/s, batches",
             done,
             begun.elapsed(),
@@ -68,7 +68,7 @@ pub(super) async fn renewals(candidates: &[Candidate]) {
         let done = tasks.join_all().await.into_iter().sum();
         row(
             &mut table,
-            candidate.name,
+            &candidate.name,
             "one by one",
             done,
             begun.elapsed(),

@@ -25,7 +25,7 @@ pub(super) async fn watchers(candidates: &[Candidate]) {
         };
         delays.sort_unstable();
         table.row([
-            candidate.name.to_owned(),
+            candidate.name.clone(),
             format!("{:.2}", percentile(&delays, 500) / 1000.0),
             format!("{:.2}", percentile(&delays, 990) / 1000.0),
             delays.len().to_string(),

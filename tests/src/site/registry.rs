@@ -24,6 +24,7 @@ pub struct RegistrySetup {
     database: Option<String>,
     settings: String,
     tables: String,
+    program: Option<PathBuf>,
 }
 
 impl RegistrySetup {
@@ -34,6 +35,7 @@ impl RegistrySetup {
             database,
             settings: String::new(),
             tables: "[snapshots]\nevery = \"1s\"\n".to_owned(),
+            program: None,
         }
     }
 
@@ -49,6 +51,13 @@ impl RegistrySetup {
     pub fn setting(mut self, line: &str) -> Self {
         self.settings.push_str(line);
         self.settings.push('\n');
+        self
+    }
+
+    /// Of another build.
+    #[must_use]
+    pub fn program(mut self, path: PathBuf) -> Self {
+        self.program = Some(path);
         self
     }
 
@@ -68,6 +77,7 @@ pub struct Registry {
     admin: SocketAddr,
     config: PathBuf,
     dir: PathBuf,
+    program: PathBuf,
     process: Option<Process>,
 }
 
@@ -104,6 +114,7 @@ impl Registry {
             admin: SocketAddr::from(([127, 0, 0, 1], admin)),
             config,
             dir: dir.to_path_buf(),
+            program: setup.program.unwrap_or_else(binary::cardea),
             process: None,
         }
     }
@@ -117,7 +128,7 @@ impl Registry {
     /// Starts it (again) without waiting.
     pub fn spawn(&mut self) {
         assert!(self.process.is_none(), "{} runs already", self.name);
-        let process = Spawn::new(&self.name, binary::cardea())
+        let process = Spawn::new(&self.name, &self.program)
             .args(["registry", "--config"])
             .args([&self.config])
             .start(&self.dir);
