@@ -3,15 +3,26 @@
 use std::time::Duration;
 
 use cardea_registry_api::{
+    Span,
     api::{InstancePatch, Keep, Mode},
     feed::Update,
 };
 
 use super::*;
 use crate::{
-    state::tests::{key, name, put_service, register, same},
+    state::tests::{key, name, put_service, registration, same},
     testing::{Postgres, Running, ask, config, until},
 };
+
+/// With a lease that no slow machine outlasts: nobody renews here.
+fn register(cluster: &str, service: &str, n: usize) -> Change {
+    let mut registration = registration(n);
+    registration.lease = Some(Span::secs(600));
+    Change::Register {
+        key: key(cluster, service, n),
+        registration: Box::new(registration),
+    }
+}
 
 fn deregister(n: usize) -> Change {
     Change::Deregister {
