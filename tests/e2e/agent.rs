@@ -172,18 +172,17 @@ async fn it_passes_on_signals_and_exit_statuses_and_outlasts_no_ceiling() {
     assert_eq!(agent.process().wait_end(SOON).await.code(), Some(7));
 
     // A signal that is none of the agent's business reaches the process.
-    let seen = site.scratch.join("seen");
+    let (ready, seen) = (site.scratch.join("ready"), site.scratch.join("seen"));
     let script = format!(
-        "trap 'echo usr1 > {}' USR1; while :; do sleep 0.05; done",
-        seen.display()
+        "trap 'echo usr1 > {}' USR1; echo > {}; while :; do sleep 0.05; done",
+        seen.display(),
+        ready.display()
     );
     let setup = AgentSetup::new("signals", "odd", &site.registry_addresses());
     let mut agent = Agent::start(setup.command(&["/bin/sh", "-c", &script]), site.dir());
     let pid = agent.process().pid();
-    wait::until_true("the process runs", SOON, || {
-        !process::descendants(pid).is_empty()
-    })
-    .await;
+    // Before it has set its trap the signal would end it.
+    wait::until_true("the process has set its trap", SOON, || ready.exists()).await;
     wait::until_true("the signal is passed on", SOON, || {
         process::signal(pid, Signal::SIGUSR1);
         seen.exists()
