@@ -1,16 +1,22 @@
-//! What can be done to the registry's objects, and why it may be refused.
+//! What can be done to the registry's objects, and what comes of it.
 //!
 //! Every door turns what it got into [`Change`]s and hands them to [`crate::core::Core::submit`].
-//! What applying them does to the state is decided in [`crate::state`].
+//! What applying them does to the state is decided in [`crate::state`]; what comes of it is told as
+//! [`Outcome`]s ([`outcome`]) or as a [`Rejection`] ([`refusal`]).
+
+mod outcome;
+mod refusal;
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
 use cardea_registry_api::{
-    Certificate, Cluster, Fallback, InstanceKey, Invalid, Name, Plugin, Route, Service, Traffic,
-    TrafficKey, api,
+    Certificate, Cluster, Fallback, InstanceKey, Name, Plugin, Route, Service, Traffic, TrafficKey,
     api::{InstancePatch, Registration, Role, TokenInfo},
 };
 use serde::{Deserialize, Serialize};
+
+pub use outcome::{Outcome, Verb, Written};
+pub use refusal::{Rejection, SubmitError};
 
 /// Kinds of stored objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -341,181 +347,4 @@ impl Author {
     pub fn system() -> Self {
         Self("system".into())
     }
-}
-
-/// What was (or would be) done to one object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verb {
-    /// It was not there.
-    Create,
-    /// It was different.
-    Update,
-    /// It was the same: no revision was made.
-    Unchanged,
-    /// It was there and is no more.
-    Delete,
-    /// It was to be taken away, and was not there.
-    Absent,
-}
-
-/// What was (or would be) done to one object, with both forms as JSON.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
-    /// The object's kind.
-    pub kind: Kind,
-    /// The object's key.
-    pub key: String,
-    /// What was done.
-    pub verb: Verb,
-    /// Why, for the change log: `registered`, `deregistered`, `expired`, `applied` …
-    pub cause: &'static str,
-    /// The revision that now holds: of this change, or of the object where nothing changed.
-    pub revision: u64,
-    /// The object before.
-    pub before: Option<Arc<str>>,
-    /// The object after.
-    pub after: Option<Arc<str>>,
-}
-
-impl Outcome {
-    /// As the API shows it; none for removals, which `apply` never makes.
-    pub fn action(&self) -> Option<api::Action> {
-        let verb = match self.verb {
-            Verb::Create => api::Verb::Create,
-            Verb::Update => api::Verb::Update,
-            Verb::Unchanged => api::Verb::Unchanged,
-            Verb::Delete | Verb::Absent => return None,
-        };
-        let json = |text: &Option<Arc<str>>| {
-            let mut value = text
-                .as_deref()
-                .and_then(|text| serde_json::from_str(&shown(self.kind, text)).ok());
-            if self.kind == Kind::Fallback {
-                value.iter_mut().for_each(hide_body);
-            }
-            value
-        };
-        Some(api::Action {
-            kind: self.kind.as_str().to_owned(),
-            key: self.key.clone(),
-            verb,
-            before: json(&self.before),
-            after: json(&self.after),
-        })
-    }
-}
-
-/// A unit that was accepted, all of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
-    /// The history the revision belongs to.
-    pub epoch: Arc<str>,
-    /// The revision that has this unit; the one before when nothing changed.
-    pub revision: u64,
-    /// Whether it is in the database.
-    pub durable: bool,
-    /// What was done, in the order of the changes; clusters and services that a registration
-    /// implied come before it.
-    pub outcomes: Vec<Outcome>,
-}
-
-impl Written {
-    /// As the API shows it.
-    pub fn api(&self) -> api::Written {
-        api::Written {
-            epoch: self.epoch.to_string(),
-            revision: self.revision,
-            durable: self.durable,
-            warnings: Vec::new(),
-        }
-    }
-
-    /// Whether anything was changed or taken away that was there (for `Deregistered::found`).
-    pub fn found(&self) -> bool {
-        self.outcomes
-            .iter()
-            .any(|outcome| outcome.verb == Verb::Delete)
-    }
-}
-
-/// Why the state does not take a change.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Rejection {
-    /// There is no such object.
-    #[error("there is no {kind} `{key}`")]
-    NotFound {
-        /// The object's kind.
-        kind: Kind,
-        /// The object's key.
-        key: String,
-    },
-    /// The object exists, and the writer did not say which revision it saw.
-    #[error("{kind} `{key}` exists at revision {current}: say which revision you are changing")]
-    PreconditionRequired {
-        /// The object's kind.
-        kind: Kind,
-        /// The object's key.
-        key: String,
-        /// The revision that holds.
-        current: u64,
-    },
-    /// The writer saw another revision than the one that holds.
-    #[error("{kind} `{key}` {}", match current {
-        Some(current) => format!("is at revision {current}: read it again and repeat the change"),
-        None => "is not there (any more)".to_owned(),
-    })]
-    PreconditionFailed {
-        /// The object's kind.
-        kind: Kind,
-        /// The object's key.
-        key: String,
-        /// The revision that holds; none: it is not there.
-        current: Option<u64>,
-    },
-    /// It clashes with another object.
-    #[error("{why}")]
-    Conflict {
-        /// The object's kind.
-        kind: Kind,
-        /// The object's key.
-        key: String,
-        /// With what, and what helps.
-        why: String,
-    },
-    /// A field is wrong.
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-}
-
-/// Why a unit was not accepted; nothing of it was.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SubmitError {
-    /// The state does not take it.
-    #[error("change {index}: {rejection}")]
-    Rejected {
-        /// Which change of the unit, from 0.
-        index: usize,
-        /// Why.
-        rejection: Rejection,
-    },
-    /// Not now: the database is away, or its history is held.
-    #[error("{reason}")]
-    Unavailable {
-        /// What is the matter.
-        reason: String,
-        /// When to try again, in seconds.
-        retry_after: u64,
-    },
-    /// The database is away, and what waits for it is as much as may wait: an instance that is not
-    /// known yet has to wait itself.
-    #[error("{reason}")]
-    Full {
-        /// What is the matter.
-        reason: String,
-        /// When to try again, in seconds.
-        retry_after: u64,
-    },
-    /// The registry is stopping.
-    #[error("the registry is stopping")]
-    Stopping,
 }
