@@ -141,7 +141,7 @@ impl Control {
             giver,
             reporter,
         } = self;
-        runtime.block_on(async {
+        let served = runtime.block_on(async {
             let tables = async {
                 match source {
                     Table::Registry(sync) => sync.run(stopping.end.clone()).await,
@@ -194,6 +194,9 @@ impl Control {
             let (served, (), (), (), (), ()) =
                 tokio::join!(answer, tables, mark, upkeep, give, report);
             served
-        })
+        });
+        // A write to a disk that hangs would be waited for.
+        runtime.shutdown_background();
+        served
     }
 }

@@ -259,17 +259,25 @@ impl Sync {
             () = writing => {}
             () = others_run => {}
         }
-        // The name belongs to the router that this one failed to take over from.
-        if self.shared.tenure.phase() >= Phase::Sole {
-            let name = self.name(&self.identity.id());
-            farewell(&self.client, &self.settings.cluster, &name).await;
-        }
-        if let Some(others) = others {
-            others.stop().await;
-        }
-        if let Some(writer) = &writer {
-            writer.write_if_changed().await;
-        }
+        let name = self.name(&self.identity.id());
+        let farewell = async {
+            // Otherwise the name belongs to the router that this one failed to take over from.
+            if self.shared.tenure.phase() >= Phase::Sole {
+                farewell(&self.client, &self.settings.cluster, &name).await;
+            }
+        };
+        let others_end = async {
+            if let Some(others) = others {
+                others.stop().await;
+            }
+        };
+        let copy = async {
+            if let Some(writer) = &writer {
+                writer.finish().await;
+            }
+        };
+        // Side by side, each for a bounded time: none waits for another's trouble.
+        tokio::join!(farewell, others_end, copy);
     }
 
     async fn follow(&mut self) {

@@ -121,8 +121,9 @@ impl Image {
         Ok(encoder.finish())
     }
 
-    /// Writes the copy; the one before becomes the second generation. Blocks.
-    pub(crate) fn write(&self, dir: &Path) -> Result<(), DiskError> {
+    /// Writes the copy; the one before becomes the second generation. Blocks. It takes the place of
+    /// what is there only if it still `may` by then: the disk may have hung meanwhile.
+    pub(crate) fn write(&self, dir: &Path, may: &dyn Fn() -> bool) -> Result<(), DiskError> {
         let newest = dir.join(NEWEST);
         let bytes = self.encode().map_err(|source| DiskError::Feed {
             path: newest.clone(),
@@ -139,9 +140,9 @@ impl Image {
                 fs::rename(link, &before)?;
             } else if !before.exists() {
                 // The first copy is written twice, so that there is always one to fall back on.
-                put(dir, BEFORE, &bytes)?;
+                put(dir, BEFORE, &bytes, may)?;
             }
-            put(dir, NEWEST, &bytes)?;
+            put(dir, NEWEST, &bytes, may)?;
             File::open(dir)?.sync_all()
         };
         replace().map_err(|source| DiskError::Io {
@@ -158,7 +159,7 @@ fn whole_line(kind: &str, key: &str, json: &str) -> Result<Line, FeedError> {
     set_line(kind, key, &value)
 }
 
-fn put(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+fn put(dir: &Path, name: &str, bytes: &[u8], may: &dyn Fn() -> bool) -> io::Result<()> {
     let temporary = dir.join(format!("{name}.tmp"));
     // It holds private keys of certificates.
     let mut file = File::options()
@@ -170,6 +171,9 @@ fn put(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     file.set_permissions(fs::Permissions::from_mode(0o600))?;
     file.write_all(bytes)?;
     file.sync_all()?;
+    if !may() {
+        return Err(io::Error::other("another process writes the copy now"));
+    }
     fs::rename(&temporary, dir.join(name))
 }
 

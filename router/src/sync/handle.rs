@@ -4,9 +4,16 @@
 use std::{sync::Arc, time::Duration};
 
 use cardea_registry_api::{Name, client::Client};
+use futures_util::future::join_all;
 use tokio::sync::watch;
 
-use super::{FAREWELL, company::Company, disk::Image, kept::Kept, named};
+use super::{
+    FAREWELL,
+    company::Company,
+    disk::Image,
+    kept::{Kept, PATIENCE},
+    named,
+};
 
 /// How long a registry may take to hear of another name.
 const RENAME: Duration = Duration::from_secs(2);
@@ -100,14 +107,16 @@ impl Handle {
         }
     }
 
-    /// Returns when nothing is being written to disk. Nothing begins to be once another process
-    /// has taken over.
+    /// Returns when nothing is being written to disk, or the disk hangs. Nothing begins to be written
+    /// once another process has taken over, and what hung does not take the place of that one's copy.
     pub(crate) async fn settle(&self) {
         let mut all = vec![Arc::clone(&self.company.home)];
         let members = self.company.members().into_iter();
         all.extend(members.map(|(_, member)| Arc::clone(&member.kept)));
-        let write = move || all.iter().for_each(|kept| drop(kept.writing()));
-        let _ = tokio::task::spawn_blocking(write).await;
+        let settled = join_all(all.iter().map(Kept::settled));
+        if tokio::time::timeout(PATIENCE, settled).await.is_err() {
+            tracing::warn!("the disk hangs: the process that takes over does not wait for it");
+        }
     }
 }
 

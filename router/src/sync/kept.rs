@@ -21,6 +21,8 @@ use crate::{
 
 /// The disk copy is written at most this often.
 const EVERY: Duration = Duration::from_secs(1);
+/// How long the router's end, or the process that takes over, waits for the disk.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The replica, shared with the task that writes it to disk.
 #[derive(Debug)]
@@ -54,8 +56,19 @@ impl Kept {
     }
 
     /// Held while the disk copy is written.
-    pub(super) fn writing(&self) -> MutexGuard<'_, u64> {
+    fn writing(&self) -> MutexGuard<'_, u64> {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_writing(&self) -> bool {
+        self.written.try_lock().is_err()
+    }
+
+    /// Returns when nothing is being written.
+    pub(super) async fn settled(self: &Arc<Self>) {
+        let kept = Arc::clone(self);
+        let _ = tokio::task::spawn_blocking(move || drop(kept.writing())).await;
     }
 }
 
@@ -90,7 +103,19 @@ impl Writer {
         }
     }
 
-    pub(super) async fn write_if_changed(&self) {
+    /// Writes the last copy, unless the disk hangs.
+    pub(super) async fn finish(&self) {
+        let last = async {
+            self.write_if_changed().await;
+            // One that had begun before goes on when its task has been stopped.
+            self.kept.settled().await;
+        };
+        if tokio::time::timeout(PATIENCE, last).await.is_err() {
+            tracing::error!("the disk hangs: the table's last copy is not written");
+        }
+    }
+
+    async fn write_if_changed(&self) {
         if !self.kept.unwritten.swap(false, Ordering::AcqRel) {
             return;
         }
@@ -110,7 +135,7 @@ impl Writer {
                 return Ok(());
             }
             *last = number;
-            image.write(&dir)
+            image.write(&dir, &|| shared.tenure.phase() == Phase::Sole)
         })
         .await;
         let failure = match written {

@@ -246,16 +246,20 @@ fn settings(addresses: &[SocketAddr], dir: Option<&TempDir>) -> Settings {
 fn follow(addresses: &[SocketAddr], dir: Option<&TempDir>) -> Follower {
     let shared = Arc::new(Shared::default());
     let sync = Sync::new(settings(addresses, dir), Arc::clone(&shared), &[]).unwrap();
-    let stopping = CancellationToken::new();
-    let task = tokio::spawn(sync.run(stopping.clone()));
-    Follower {
-        shared,
-        stopping,
-        task,
-    }
+    Follower::of(sync, shared)
 }
 
 impl Follower {
+    fn of(sync: Sync, shared: Arc<Shared>) -> Self {
+        let stopping = CancellationToken::new();
+        let task = tokio::spawn(sync.run(stopping.clone()));
+        Self {
+            shared,
+            stopping,
+            task,
+        }
+    }
+
     async fn stop(self) {
         self.stopping.cancel();
         tokio::time::timeout(DEADLINE, self.task)

@@ -20,7 +20,7 @@ fn replica(instances: usize) -> Replica {
 
 fn write(dir: &TempDir, replica: &Replica) {
     let image = Image::of(replica, &name("dc")).unwrap();
-    image.write(dir.path()).unwrap();
+    image.write(dir.path(), &|| true).unwrap();
 }
 
 fn files(dir: &TempDir) -> Vec<String> {
@@ -109,6 +109,15 @@ fn a_damaged_copy_is_set_aside_and_the_one_before_is_used() {
 }
 
 #[test]
+fn a_late_copy_does_not_take_the_place_of_another_processs() {
+    let dir = TempDir::new().unwrap();
+    write(&dir, &replica(3));
+    let image = Image::of(&replica(2), &name("dc")).unwrap();
+    image.write(dir.path(), &|| false).unwrap_err();
+    assert_eq!(objects(&read(dir.path(), &name("dc"))), 3);
+}
+
+#[test]
 fn even_the_very_first_copy_has_one_to_fall_back_on() {
     let dir = TempDir::new().unwrap();
     write(&dir, &replica(4));
@@ -149,7 +158,7 @@ fn a_directory_that_cannot_be_written_is_an_error_that_names_it() {
     let blocked = dir.path().join("file");
     fs::write(&blocked, b"").unwrap();
     let image = Image::of(&replica(1), &name("dc")).unwrap();
-    let error = image.write(&blocked.join("sub")).unwrap_err();
+    let error = image.write(&blocked.join("sub"), &|| true).unwrap_err();
     assert!(error.to_string().contains("file/sub"), "{error}");
 }
 

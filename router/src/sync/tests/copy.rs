@@ -73,17 +73,33 @@ async fn from_disk_to_the_registry_and_peers_stay() {
     router.stop().await;
 }
 
-/// What is written there blocks until somebody reads.
-fn hang(dir: &TempDir, file: &str) -> PathBuf {
-    let path = dir.path().join(file);
-    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    path
+/// A file of the copy at which writing blocks, until this is dropped.
+struct Hanging(PathBuf);
+
+impl Hanging {
+    fn at(dir: &TempDir, file: &str) -> Self {
+        let path = dir.path().join(file);
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Hanging {
+    /// Somebody reads: what hung goes on, and fails.
+    fn drop(&mut self) {
+        let reader = File::options()
+            .read(true)
+            .custom_flags(nix::libc::O_NONBLOCK)
+            .open(&self.0);
+        std::fs::remove_file(&self.0).unwrap();
+        drop(reader);
+    }
 }
 
 #[tokio::test]
 async fn a_disk_that_hangs_holds_up_no_change() {
     let dir = TempDir::new().unwrap();
-    let hanging = hang(&dir, "table.1.ndjson.tmp");
+    let hanging = Hanging::at(&dir, "table.1.ndjson.tmp");
     let registry = Fake::start(filled());
     let router = follow(&[registry.address], Some(&dir));
     until("first table", || router.peers() == 3).await;
@@ -95,18 +111,30 @@ async fn a_disk_that_hangs_holds_up_no_change() {
         until("the change", || router.peers() == number - 6).await;
     }
     assert_eq!(router.shared.counts.disk_written.load(Ordering::Relaxed), 0);
-    // It comes back: what hung fails, and the next copy has all of it.
-    let reader = File::options()
-        .read(true)
-        .custom_flags(nix::libc::O_NONBLOCK)
-        .open(&hanging)
-        .unwrap();
-    std::fs::remove_file(&hanging).unwrap();
+    // It comes back: the next copy has all of it.
+    drop(hanging);
     until("a copy", || {
         router.shared.counts.disk_written.load(Ordering::Relaxed) > 0
     })
     .await;
-    drop(reader);
     router.stop().await;
     assert_eq!(kept(&dir).unwrap().1, 14);
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_holds_up_neither_the_end_nor_who_takes_over() {
+    let dir = TempDir::new().unwrap();
+    let _hanging = Hanging::at(&dir, "table.1.ndjson.tmp");
+    let registry = Fake::start(filled());
+    let shared = Arc::new(Shared::default());
+    let settings = settings(&[registry.address], Some(&dir));
+    let sync = Sync::new(settings, Arc::clone(&shared), &[]).unwrap();
+    let handle = sync.handle();
+    let router = Follower::of(sync, shared);
+    until("the copy hangs", || handle.company.home.is_writing()).await;
+    within("settled", handle.settle()).await;
+    assert!(handle.company.home.is_writing(), "it hangs no more");
+    let fake = registry.fake.clone();
+    router.stop().await;
+    assert_eq!(fake.farewells.load(Ordering::SeqCst), 1);
 }
