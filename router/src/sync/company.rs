@@ -35,6 +35,9 @@ pub(super) struct Company {
     others: Mutex<BTreeMap<Name, Arc<Member>>>,
     /// The own cluster's set is the newest.
     confirmed: AtomicBool,
+    /// Whoever learns something next dies of it.
+    #[cfg(test)]
+    pub(super) deadly: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -75,6 +78,8 @@ impl Company {
             needed: watch::Sender::new(BTreeSet::new()),
             others: Mutex::default(),
             confirmed: AtomicBool::new(false),
+            #[cfg(test)]
+            deadly: AtomicBool::new(false),
         }
     }
 
@@ -127,6 +132,11 @@ impl Company {
 
     /// Another cluster's set has changed.
     pub(super) fn learn(&self, cluster: &Name, kept: &Kept, dirty: &Dirty, began: Instant) {
+        #[cfg(test)]
+        assert!(
+            !self.deadly.swap(false, Ordering::AcqRel),
+            "as the test asks"
+        );
         let replica = kept.lock();
         self.work().builder.learn(cluster, replica.objects(), dirty);
         drop(replica);

@@ -1,14 +1,19 @@
 //! Who follows other clusters: as many as the own cluster's traffic names, from when it names them until it
 //! does not.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use cardea_registry_api::{
     Name, Span,
     client::{Pull, Pulled},
 };
 use futures_util::future::{BoxFuture, JoinAll};
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{Settings, Sync, company::Company, disk, handle::Identity, replica::Replica};
@@ -18,6 +23,9 @@ const FOLDER: &str = "clusters";
 
 /// What asking for the other clusters' sets may take before the first table.
 const MEETING: Duration = Duration::from_secs(2);
+/// For how long a cluster whose follower died is left alone.
+const REST: Duration = Duration::from_secs(1);
+
 /// Starts and stops them.
 #[derive(Debug)]
 pub(super) struct Others {
@@ -25,7 +33,11 @@ pub(super) struct Others {
     company: Arc<Company>,
     identity: Arc<Identity>,
     running: BTreeMap<Name, CancellationToken>,
-    tasks: JoinSet<Name>,
+    /// Whose task died, and until when it is left alone.
+    resting: BTreeMap<Name, Instant>,
+    tasks: JoinSet<()>,
+    /// Whose task it is.
+    whose: HashMap<Id, Name>,
 }
 
 impl Others {
@@ -35,7 +47,9 @@ impl Others {
             company,
             identity,
             running: BTreeMap::new(),
+            resting: BTreeMap::new(),
             tasks: JoinSet::new(),
+            whose: HashMap::new(),
         }
     }
 
@@ -49,24 +63,50 @@ impl Others {
                 .iter()
                 .filter(|(name, _)| !wanted.contains(*name));
             unwanted.for_each(|(_, end)| end.cancel());
+            self.resting.retain(|cluster, _| {
+                let stays = wanted.contains(cluster);
+                if !stays {
+                    self.company.leave(cluster);
+                }
+                stays
+            });
+            let now = Instant::now();
             for cluster in wanted {
                 // One that is on its way out is started again when it is gone.
-                if !self.running.contains_key(&cluster) {
+                let rests = self.resting.get(&cluster).is_some_and(|until| *until > now);
+                if !self.running.contains_key(&cluster) && !rests {
                     self.start(cluster).await;
                 }
             }
+            let rested = self.resting.values().min().copied();
             tokio::select! {
                 // The company has the sender: it never ends.
                 _ = needed.changed() => {}
-                Some(gone) = self.tasks.join_next() => match gone {
-                    Ok(cluster) => {
-                        self.running.remove(&cluster);
-                        self.company.leave(&cluster);
-                    }
-                    Err(error) => tracing::error!(%error, "a follower of another cluster ended badly"),
-                },
+                Some(gone) = self.tasks.join_next_with_id() => self.gone(gone),
+                () = tokio::time::sleep_until(rested.unwrap_or(now).into()), if rested.is_some() => {}
             }
         }
+    }
+
+    /// A task has ended: its cluster is needed no more, or the task died. What the dead one had learnt is
+    /// served on; it is followed again after a rest, if it is still needed then.
+    fn gone(&mut self, gone: Result<(Id, ()), JoinError>) {
+        let id = gone.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
+        let Some(cluster) = self.whose.remove(&id) else {
+            return;
+        };
+        self.running.remove(&cluster);
+        match gone {
+            Ok(_) => self.company.leave(&cluster),
+            Err(error) => {
+                tracing::error!(%error, %cluster, "a follower of another cluster died: it is started again");
+                self.rest(cluster);
+            }
+        }
+    }
+
+    fn rest(&mut self, cluster: Name) {
+        self.resting.insert(cluster, Instant::now() + REST);
     }
 
     async fn start(&mut self, cluster: Name) {
@@ -79,13 +119,20 @@ impl Others {
             let replica = restored.unwrap_or_else(|_| Replica::of_instances(cluster.clone()));
             self.company.join(&cluster, replica)
         };
+        let died = self.resting.remove(&cluster).is_some();
         let end = CancellationToken::new();
         let company = Arc::clone(&self.company);
         let sync = Sync::of_other(&self.settings, &cluster, member, company, &self.identity);
-        self.running.insert(cluster.clone(), end.clone());
         match sync {
-            Ok(sync) => drop(self.tasks.spawn(follow(sync, end, cluster))),
-            Err(error) => tracing::error!(%error, %cluster, "this cluster cannot be followed"),
+            Ok(sync) => {
+                let task = self.tasks.spawn(follow(sync, end.clone(), died));
+                self.whose.insert(task.id(), cluster.clone());
+                self.running.insert(cluster, end);
+            }
+            Err(error) => {
+                tracing::error!(%error, %cluster, "this cluster cannot be followed");
+                self.rest(cluster);
+            }
         }
     }
 
@@ -134,10 +181,15 @@ impl Sync {
 }
 
 /// (A box: who follows the own cluster runs those who follow others, and is written once for both.)
-fn follow(sync: Sync, end: CancellationToken, cluster: Name) -> BoxFuture<'static, Name> {
+fn follow(sync: Sync, end: CancellationToken, again: bool) -> BoxFuture<'static, ()> {
     Box::pin(async move {
+        if again {
+            // Who died may have taken in what it told nobody of.
+            let everything = sync.kept.lock().everything();
+            let (company, cluster) = (&sync.company, &sync.settings.cluster);
+            company.learn(cluster, &sync.kept, &everything, Instant::now());
+        }
         sync.run(end).await;
-        cluster
     })
 }
 

@@ -126,3 +126,22 @@ async fn another_history_of_another_cluster_empties_nothing() {
     until("accepted", || everybody(&router.shared) == 4).await;
     router.stop().await;
 }
+
+#[tokio::test]
+async fn a_follower_that_dies_is_started_again_and_its_instances_stay() {
+    let registry = led();
+    let shared = Arc::new(Shared::default());
+    let settings = settings(&[registry.address], None);
+    let sync = Sync::new(settings, Arc::clone(&shared), &[]).unwrap();
+    let company = sync.handle().company;
+    let router = Follower::of(sync, shared);
+    until("first table", || everybody(&router.shared) == 5).await;
+    company.deadly.store(true, Ordering::SeqCst);
+    let other = &registry.fake.other;
+    other.send_modify(|r| r.instance(&away(60)));
+    until("it dies", || !company.deadly.load(Ordering::SeqCst)).await;
+    assert_eq!(everybody(&router.shared), 5);
+    other.send_modify(|r| r.instance(&away(61)));
+    until("it follows again", || everybody(&router.shared) == 7).await;
+    router.stop().await;
+}
