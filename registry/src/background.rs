@@ -5,6 +5,7 @@ mod checkpoints;
 mod expiry;
 mod figures;
 mod follow;
+pub(crate) mod operations;
 mod retention;
 mod sharing;
 mod snapshots;
@@ -50,6 +51,11 @@ impl Background {
         tasks.spawn(async move {
             expiry::run(&task).await;
             "expiry"
+        });
+        let task = of(&shared);
+        tasks.spawn(async move {
+            operations::run(&task).await;
+            "operations"
         });
         let task = of(&shared);
         tasks.spawn(async move {

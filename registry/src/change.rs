@@ -10,7 +10,8 @@ mod refusal;
 use std::{borrow::Cow, fmt, sync::Arc};
 
 use cardea_registry_api::{
-    Certificate, Cluster, Fallback, InstanceKey, Name, Plugin, Route, Service, Traffic, TrafficKey,
+    Certificate, Cluster, Fallback, InstanceKey, Name, Plugin, Route, Service, Switch, Traffic,
+    TrafficKey,
     api::{InstancePatch, Registration, Role, TokenInfo},
 };
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,8 @@ pub enum Kind {
     Plugin,
     /// [`Traffic`], by `cluster` or `cluster/service`.
     Traffic,
+    /// [`Switch`], by id; never in the feed.
+    Switch,
     /// [`cardea_registry_api::Instance`], by `cluster/service/id`.
     Instance,
     /// [`TokenRecord`], by name; never in the feed.
@@ -57,6 +60,7 @@ impl Kind {
             Self::Fallback => "fallback",
             Self::Plugin => "plugin",
             Self::Traffic => "traffic",
+            Self::Switch => "switch",
             Self::Instance => "instance",
             Self::Token => "token",
             Self::History => "history",
@@ -74,6 +78,7 @@ impl Kind {
             Self::Fallback,
             Self::Plugin,
             Self::Traffic,
+            Self::Switch,
             Self::Instance,
             Self::Token,
             Self::History,
@@ -259,6 +264,18 @@ pub enum Change {
         key: TrafficKey,
         /// What the writer saw.
         expected: Expected,
+    },
+    /// Begin a switch, or its next form; one that moves what another one moves is refused.
+    PutSwitch {
+        /// The whole object.
+        switch: Box<Switch>,
+        /// What the writer saw.
+        expected: Expected,
+    },
+    /// Forget a switch that has ended. One that is not there is no error ([`Verb::Absent`]).
+    DeleteSwitch {
+        /// Which.
+        id: Name,
     },
     /// Create a token, or replace it.
     PutToken {

@@ -5,6 +5,7 @@
 
 pub mod config;
 mod open;
+mod switches;
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -24,6 +25,7 @@ use tokio::{sync::oneshot, time::Instant};
 pub use crate::background::Background;
 pub use crate::figures::{Question, TakeError, TellError};
 pub use config::CoreConfig;
+pub(crate) use switches::{Act, SwitchError};
 
 use crate::{
     change::{Author, Change, Rejection, SubmitError, Written},
@@ -163,7 +165,7 @@ impl Core {
         changes: Vec<Change>,
         author: Author,
     ) -> Result<Written, SubmitError> {
-        submit(&self.shared, changes, author).await
+        submit(&self.shared, changes, author, None).await
     }
 
     /// What [`Core::submit`] would do now; the error says which change would be refused.
@@ -249,7 +251,8 @@ impl Core {
         let mut proofs = self.shared.routers.proofs();
         loop {
             proofs.borrow_and_update();
-            let result = self.acknowledgements(cluster, written);
+            let result =
+                acknowledgements(&self.shared, cluster, (&written.epoch, written.revision));
             if result.pending.is_empty() || Instant::now() >= deadline {
                 return result;
             }
@@ -268,33 +271,9 @@ impl Core {
                 _ = proofs.changed() => {}
                 () = elsewhere => {}
                 () = tokio::time::sleep_until(deadline) => {}
-                () = self.shared.stopping.cancelled() => return self.acknowledgements(cluster, written),
+                () = self.shared.stopping.cancelled() => return acknowledgements(&self.shared, cluster, (&written.epoch, written.revision)),
             }
         }
-    }
-
-    fn acknowledgements(&self, cluster: &Name, written: &Written) -> Acknowledgements {
-        let state = self.shared.state.load();
-        // Where nothing of this cluster changed since, its last change is proof enough.
-        let needed = written.revision.min(state.totals(cluster).revision);
-        let mut result = Acknowledgements::default();
-        for router in self.shared.routers.list(Some(cluster)) {
-            if !router.live {
-                continue;
-            }
-            let proved = if *router.epoch == *written.epoch {
-                router.revision >= needed
-            } else {
-                // The history went on under another name, with this change in it.
-                written.epoch != state.epoch && *router.epoch == *state.epoch
-            };
-            if proved {
-                result.acknowledged.push(router.id);
-            } else {
-                result.pending.push(router.id);
-            }
-        }
-        result
     }
 
     /// How many routers of a cluster are live, as far as this replica knows. Those of other clusters serve
@@ -396,16 +375,47 @@ impl Core {
     }
 }
 
-/// Hands a unit to the writer and waits for the answer.
+/// Which live routers of a cluster have applied a revision of an epoch, as far as this replica knows.
+pub(crate) fn acknowledgements(
+    shared: &Shared,
+    cluster: &Name,
+    (epoch, revision): (&Arc<str>, u64),
+) -> Acknowledgements {
+    let state = shared.state.load();
+    // Where nothing of this cluster changed since, its last change is proof enough.
+    let needed = revision.min(state.totals(cluster).revision);
+    let mut result = Acknowledgements::default();
+    for router in shared.routers.list(Some(cluster)) {
+        if !router.live {
+            continue;
+        }
+        let proved = if *router.epoch == **epoch {
+            router.revision >= needed
+        } else {
+            // The history went on under another name, with this change in it.
+            *epoch != state.epoch && *router.epoch == *state.epoch
+        };
+        if proved {
+            result.acknowledged.push(router.id);
+        } else {
+            result.pending.push(router.id);
+        }
+    }
+    result
+}
+
+/// Hands a unit to the writer and waits for the answer. `cause`: why all of it is done.
 pub(crate) async fn submit(
     shared: &Shared,
     changes: Vec<Change>,
     author: Author,
+    cause: Option<Arc<str>>,
 ) -> Result<Written, SubmitError> {
     let (reply, answer) = oneshot::channel();
     let unit = Unit {
         id: format!("{:016x}", rand::random::<u64>()).into(),
         actor: author.0,
+        cause,
         changes,
     };
     (shared.commands)
@@ -419,5 +429,7 @@ pub(crate) async fn submit(
 mod lease_tests;
 #[cfg(test)]
 mod outage_tests;
+#[cfg(test)]
+mod switch_tests;
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@
 //! ([`Store::count_figures`]). While the database is away a replica counts in memory what it hears, for
 //! its own answers; that is gone when the database is back.
 
+mod counted;
 mod taking;
 mod telling;
 mod window;
@@ -33,7 +34,7 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 
 pub(crate) use taking::Taker;
 pub use telling::{Question, TellError};
-use window::Window;
+pub(crate) use window::Window;
 
 use crate::{core::StoreError, store::Store};
 

@@ -24,6 +24,7 @@ mod routers;
 mod schemas;
 mod snapshots;
 mod status;
+mod switches;
 mod tokens;
 mod traffic;
 
@@ -61,6 +62,7 @@ fn calls() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(openapi::frame())
         .merge(configuration::calls())
         .merge(traffic::calls())
+        .merge(switches::calls())
         .routes(routes!(schemas::list))
         .routes(routes!(schemas::get))
         .routes(routes!(fallbacks::list))

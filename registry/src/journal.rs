@@ -34,6 +34,9 @@ pub(crate) struct PendingUnit {
     pub(crate) unit: Arc<str>,
     pub(crate) at: i64,
     pub(crate) actor: Arc<str>,
+    /// Why, where not each change says so itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cause: Option<Arc<str>>,
     /// The database's history as it was known when the unit was accepted.
     pub(crate) base: Point,
     pub(crate) changes: Vec<Change>,

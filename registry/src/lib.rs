@@ -26,6 +26,7 @@ mod shared;
 mod start;
 pub mod state;
 mod store;
+mod switch;
 #[cfg(test)]
 mod testing;
 mod time;

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use cardea_registry_api::{InstanceState, Source, api::Mode};
+use cardea_registry_api::{InstanceState, Source, api::Mode, switch::SwitchState};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::{core::Core, time::now_ms};
@@ -24,6 +24,9 @@ const MODE: &str = "cardea_registry_mode";
 const PENDING: &str = "cardea_registry_pending_changes";
 const ALARMS: &str = "cardea_registry_alarms";
 const ROUTERS: &str = "cardea_registry_routers_live";
+const SWITCHES: &str = "cardea_registry_switches";
+/// Guards that sent operations back, by guard.
+pub(crate) const TRIPS: &str = "cardea_registry_guard_trips_total";
 const SNAPSHOT_AGE: &str = "cardea_registry_snapshot_age_seconds";
 
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
@@ -77,6 +80,7 @@ fn describe() {
             "cardea_registry_pending_rejected_total",
             "Changes accepted without the database that it then refused",
         ),
+        (TRIPS, "Switches that a guard sent back, by guard"),
         (
             "cardea_registry_pending_refused_total",
             "Units refused because too many changes waited for the database",
@@ -104,6 +108,7 @@ fn describe() {
         (PENDING, "Accepted changes that wait for the database"),
         (ALARMS, "What needs somebody's attention"),
         (ROUTERS, "Routers that count for acknowledgements"),
+        (SWITCHES, "Switches that are kept, by state"),
         (SNAPSHOT_AGE, "Age of the newest disk snapshot"),
         (
             "cardea_build_info",
@@ -152,6 +157,16 @@ async fn read(core: &Core) {
             metrics::gauge!(INSTANCES, "state" => kind.as_str(), "source" => source.as_str())
                 .set(count.map_or(0, |(_, count)| *count) as f64);
         }
+    }
+    for kind in SwitchState::ALL {
+        let count = state
+            .switches()
+            .filter(|stored| stored.object.state == kind)
+            .count();
+        metrics::gauge!(SWITCHES, "state" => kind.as_str()).set(count as f64);
+    }
+    for guard in crate::switch::GUARDS {
+        metrics::counter!(TRIPS, "guard" => guard).increment(0);
     }
     metrics::gauge!(STALE).set(state.stale() as f64);
     let status = core.status();

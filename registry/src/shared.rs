@@ -60,6 +60,10 @@ pub(crate) struct Shared {
     heard: AtomicI64,
     /// Until when this replica looks for lapsed leases.
     pub(crate) expiry_until: AtomicI64,
+    /// Until when this replica drives operations, such as switches.
+    pub(crate) operations_until: AtomicI64,
+    /// An operation was changed, here or by another replica: whoever drives them looks.
+    pub(crate) operated: Notify,
     standing: Mutex<Standing>,
     /// Held while the registry runs: one registry a data directory.
     _lock: File,
@@ -111,6 +115,8 @@ impl Shared {
             others: AtomicBool::new(false),
             heard: AtomicI64::new(i64::MIN),
             expiry_until: AtomicI64::new(0),
+            operations_until: AtomicI64::new(0),
+            operated: Notify::new(),
             standing: Mutex::new(Standing {
                 mode: parts.mode,
                 pending: 0,
@@ -177,8 +183,11 @@ impl Shared {
     /// Serves another state: first it is visible, then who waits for it is woken.
     pub(crate) fn publish(&self, state: State) {
         let state = Arc::new(state);
-        self.state.store(Arc::clone(&state));
+        let before = self.state.swap(Arc::clone(&state));
         self.feed.publish(&state);
+        if before.operated() != state.operated() {
+            self.operated.notify_one();
+        }
     }
 
     /// Another replica notified; whether this is news.
@@ -196,6 +205,10 @@ impl Shared {
 
     pub(crate) fn holds_expiry(&self) -> bool {
         self.expiry_until.load(Ordering::Relaxed) > self.clock.now()
+    }
+
+    pub(crate) fn drives_operations(&self) -> bool {
+        self.operations_until.load(Ordering::Relaxed) > self.clock.now()
     }
 
     pub(crate) fn status(&self) -> Status {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use cardea_registry_api::{
     Certificate, Cluster, Fallback, Instance, InstanceKey, InstanceState, Name, Plugin, Route,
-    Service, Source, Traffic, TrafficKey,
+    Service, Source, Switch, Traffic, TrafficKey,
     feed::{Line, SetChecksum},
     route::{HostPattern, PathPrefix},
 };
@@ -104,6 +104,9 @@ pub struct State {
     fallbacks: OrdMap<Name, Arc<Stored<Fallback>>>,
     plugins: OrdMap<Name, Arc<Stored<Plugin>>>,
     traffic: OrdMap<TrafficKey, Arc<Stored<Traffic>>>,
+    switches: OrdMap<Name, Arc<Stored<Switch>>>,
+    /// The revision of the last change of an operation, such as a switch.
+    operated: u64,
     instances: OrdMap<InstanceKey, Arc<Stored<Instance>>>,
     /// Service, cluster → how many instances.
     instances_of: OrdMap<(Name, Name), u64>,
@@ -140,6 +143,8 @@ impl State {
             fallbacks: OrdMap::new(),
             plugins: OrdMap::new(),
             traffic: OrdMap::new(),
+            switches: OrdMap::new(),
+            operated: 0,
             instances: OrdMap::new(),
             instances_of: OrdMap::new(),
             counts: OrdMap::new(),
@@ -218,6 +223,21 @@ impl State {
         (self.traffic.range(first..))
             .take_while(move |(key, _)| key.cluster == *cluster)
             .map(|(_, stored)| stored)
+    }
+
+    /// A switch.
+    pub fn switch(&self, id: &str) -> Option<&Arc<Stored<Switch>>> {
+        self.switches.get(id)
+    }
+
+    /// All switches that are kept, by id.
+    pub fn switches(&self) -> impl Iterator<Item = &Arc<Stored<Switch>>> + use<'_> {
+        self.switches.values()
+    }
+
+    /// The revision of the last change of an operation, such as a switch.
+    pub(crate) fn operated(&self) -> u64 {
+        self.operated
     }
 
     /// An instance.
@@ -347,6 +367,7 @@ impl State {
             + self.fallbacks.len()
             + self.plugins.len()
             + self.traffic.len()
+            + self.switches.len()
             + self.instances.len()
             + self.tokens.len()) as u64
     }
@@ -372,6 +393,7 @@ impl State {
             .chain(self.fallbacks.values().map(|s| &s.line))
             .chain(self.plugins.values().map(|s| &s.line))
             .chain(self.traffic.values().map(|s| &s.line))
+            .chain(self.switches.values().map(|s| &s.line))
             .chain(self.tokens.values().map(|s| &s.line))
             .chain(self.instances.values().map(|s| &s.line))
     }
@@ -404,6 +426,10 @@ impl State {
             .chain(
                 (self.traffic.iter())
                     .map(|(k, s)| (Kind::Traffic, k.to_string(), s.revision, s.json())),
+            )
+            .chain(
+                (self.switches.iter())
+                    .map(|(k, s)| (Kind::Switch, k.to_string(), s.revision, s.json())),
             )
             .chain(
                 (self.tokens.iter())

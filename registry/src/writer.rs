@@ -289,8 +289,14 @@ impl Writer {
         }
         draft.state.base = draft.point();
         for record in &draft.records {
-            metrics::counter!("cardea_registry_changes_total", "cause" => record.cause.to_string())
-                .increment(1);
+            // Behind the first word is what an operator called something: no label.
+            let cause = record
+                .cause
+                .split(' ')
+                .next()
+                .unwrap_or_default()
+                .to_owned();
+            metrics::counter!("cardea_registry_changes_total", "cause" => cause).increment(1);
         }
         draft
     }

@@ -27,6 +27,7 @@ pub mod route;
 pub mod service;
 pub mod span;
 pub mod strict;
+pub mod switch;
 pub mod traffic;
 
 pub use certificate::Certificate;
@@ -41,4 +42,5 @@ pub use problem::Problem;
 pub use route::Route;
 pub use service::Service;
 pub use span::Span;
+pub use switch::Switch;
 pub use traffic::{Traffic, TrafficKey};

@@ -23,6 +23,11 @@ impl Name {
     /// The longest name, in bytes.
     pub const MAX: usize = 63;
 
+    /// `word-n`, such as `switch-7`: the name of what is counted. `word`: up to 42 characters of `a-z`.
+    pub fn numbered(word: &'static str, n: u64) -> Self {
+        Self(format!("{word}-{n}").into())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

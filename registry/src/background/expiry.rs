@@ -52,7 +52,10 @@ async fn revive(shared: &Shared) {
             .iter()
             .map(|key| Change::MarkFresh { key: key.clone() })
             .collect();
-        if submit(shared, changes, Author::system()).await.is_err() {
+        if submit(shared, changes, Author::system(), None)
+            .await
+            .is_err()
+        {
             shared.leases.put_back_revived(keys.to_vec());
         }
     }
@@ -91,7 +94,7 @@ async fn expire(shared: &Shared, guard: &mut Guard, now: i64) {
         )
         .collect();
     for changes in changes.chunks(AT_ONCE) {
-        if let Err(error) = submit(shared, changes.to_vec(), Author::system()).await {
+        if let Err(error) = submit(shared, changes.to_vec(), Author::system(), None).await {
             tracing::warn!(%error, "lapsed instances could not be taken out");
         }
     }

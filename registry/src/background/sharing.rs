@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use cardea_registry_api::api::Mode;
 
-use super::expiry;
+use super::{expiry, operations};
 use crate::{
     clock::{ms, wall_ms},
     core::StoreError,
@@ -60,7 +60,7 @@ pub(super) async fn run(shared: &Shared) {
     }
 }
 
-/// Says that this replica lives, sees who else does, and holds the expiry job if it is free.
+/// Says that this replica lives, sees who else does, and holds the jobs that are free.
 async fn live(shared: &Shared) -> Result<(), StoreError> {
     let replica = &shared.config.replica;
     let name = format!("replica/{replica}");
@@ -70,6 +70,7 @@ async fn live(shared: &Shared) -> Result<(), StoreError> {
         .take_job(&name, replica, now, now + ms(expiry::HELD))
         .await?;
     expiry::hold(shared).await;
+    operations::hold(shared).await;
     let jobs = shared.store.jobs().await?;
     let others = shared.heard_lately()
         || jobs.iter().any(|job| {

@@ -73,7 +73,7 @@ pub(super) async fn open(config: CoreConfig) -> Result<(Arc<Shared>, Background)
             None => return Err(OpenError::NothingToServe(error)),
         },
     };
-    Ok(assemble(config, lock, disk, journal, store, start, pending).await)
+    Ok(Box::pin(assemble(config, lock, disk, journal, store, start, pending)).await)
 }
 
 async fn assemble(
@@ -261,6 +261,7 @@ fn unit(pending: &PendingUnit) -> Unit {
     Unit {
         id: Arc::clone(&pending.unit),
         actor: Arc::clone(&pending.actor),
+        cause: pending.cause.clone(),
         changes: pending.changes.clone(),
     }
 }

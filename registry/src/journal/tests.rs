@@ -12,6 +12,7 @@ pub(crate) fn pending(n: usize, changes: Vec<Change>) -> PendingUnit {
         unit: format!("u{n}").into(),
         at: 1,
         actor: "agent".into(),
+        cause: None,
         base: Point {
             epoch: "e".into(),
             revision: 7,

@@ -14,6 +14,7 @@ use super::{Object, State, Stored};
 use crate::change::{Change, Expected, Kind, Outcome, Rejection, Verb};
 
 mod configuration;
+mod operations;
 
 impl State {
     /// Applies a unit: all changes or none; the error says which one was refused.
@@ -74,6 +75,8 @@ impl State {
             Change::DeletePlugin { name, expected } => act.delete_plugin(name, *expected),
             Change::PutTraffic { traffic, expected } => act.put_traffic(traffic, *expected),
             Change::DeleteTraffic { key, expected } => act.delete_traffic(key, *expected),
+            Change::PutSwitch { switch, expected } => act.put_switch(switch, *expected),
+            Change::DeleteSwitch { id } => act.delete_switch(id),
             Change::PutToken { token, expected } => act.put_token(token, *expected),
             Change::DeleteCluster { name, expected } => act.delete_cluster(name, *expected),
             Change::DeleteService { name, expected } => act.delete_service(name, *expected),

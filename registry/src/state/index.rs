@@ -63,6 +63,11 @@ impl State {
                 let key = object.key();
                 self.traffic.insert(key, pack(*object, revision, stored));
             }
+            Object::Switch(object) => {
+                let id = object.id.clone();
+                self.switches.insert(id, pack(*object, revision, stored));
+                self.operated = revision;
+            }
             Object::Token(object) => {
                 self.tokens_by_hash
                     .insert(object.sha256.as_str().into(), object.name.clone());
@@ -176,6 +181,7 @@ impl State {
                 }
                 true
             }
+            Kind::Switch => self.switches.remove(key).is_some(),
             Kind::Token => match self.tokens.remove(key) {
                 Some(old) => {
                     self.tokens_by_hash.remove(old.object.sha256.as_str());

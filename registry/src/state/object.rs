@@ -3,7 +3,8 @@
 use std::str::FromStr;
 
 use cardea_registry_api::{
-    Certificate, Cluster, Fallback, Instance, InstanceId, Name, Plugin, Route, Service, Traffic,
+    Certificate, Cluster, Fallback, Instance, InstanceId, Name, Plugin, Route, Service, Switch,
+    Traffic,
     feed::{FeedError, Line, set_line},
 };
 
@@ -19,6 +20,7 @@ pub(crate) enum Object {
     Fallback(Fallback),
     Plugin(Box<Plugin>),
     Traffic(Box<Traffic>),
+    Switch(Box<Switch>),
     Instance(Box<Instance>),
     Token(TokenRecord),
 }
@@ -33,6 +35,7 @@ impl Object {
             Self::Fallback(_) => Kind::Fallback,
             Self::Plugin(_) => Kind::Plugin,
             Self::Traffic(_) => Kind::Traffic,
+            Self::Switch(_) => Kind::Switch,
             Self::Instance(_) => Kind::Instance,
             Self::Token(_) => Kind::Token,
         }
@@ -47,6 +50,7 @@ impl Object {
             Self::Fallback(object) => object.name.to_string(),
             Self::Plugin(object) => object.name.to_string(),
             Self::Traffic(object) => object.key().to_string(),
+            Self::Switch(object) => object.id.to_string(),
             Self::Instance(object) => object.key().to_string(),
             Self::Token(object) => object.name.to_string(),
         }
@@ -71,6 +75,7 @@ impl Object {
             Self::Fallback(object) => set_line(kind, &key, object),
             Self::Plugin(object) => set_line(kind, &key, object),
             Self::Traffic(object) => set_line(kind, &key, object),
+            Self::Switch(object) => set_line(kind, &key, object),
             Self::Instance(object) => set_line(kind, &key, object),
             Self::Token(object) => set_line(kind, &key, object),
         }
@@ -86,6 +91,7 @@ impl Object {
             Kind::Fallback => Self::Fallback(serde_json::from_str(json)?),
             Kind::Plugin => Self::Plugin(serde_json::from_str(json)?),
             Kind::Traffic => Self::Traffic(serde_json::from_str(json)?),
+            Kind::Switch => Self::Switch(serde_json::from_str(json)?),
             Kind::Instance => Self::Instance(serde_json::from_str(json)?),
             Kind::Token => Self::Token(serde_json::from_str(json)?),
             Kind::History | Kind::Newer => {

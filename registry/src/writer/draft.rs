@@ -16,6 +16,8 @@ pub(crate) struct Unit {
     /// Unique; in each of the unit's rows of the log.
     pub(crate) id: Arc<str>,
     pub(crate) actor: Arc<str>,
+    /// Why all of it is done, for the log; none: each change says so itself.
+    pub(crate) cause: Option<Arc<str>>,
     pub(crate) changes: Vec<Change>,
 }
 
@@ -87,7 +89,7 @@ fn record(outcome: &Outcome, unit: &Unit, now: i64, digest: &mut Digest) -> Opti
         revision: outcome.revision,
         at: now,
         actor: Arc::clone(&unit.actor),
-        cause: outcome.cause.into(),
+        cause: (unit.cause.clone()).unwrap_or_else(|| outcome.cause.into()),
         kind: outcome.kind,
         key: outcome.key.clone(),
         before: outcome.before.clone(),

@@ -126,6 +126,7 @@ impl Writer {
                 unit: Arc::clone(&waiting.unit.id),
                 at: wall_ms(),
                 actor: Arc::clone(&waiting.unit.actor),
+                cause: waiting.unit.cause.clone(),
                 base: base.clone(),
                 changes: waiting.unit.changes.clone(),
             })
@@ -345,6 +346,7 @@ fn unit(pending: &PendingUnit) -> Unit {
     Unit {
         id: Arc::clone(&pending.unit),
         actor: Arc::clone(&pending.actor),
+        cause: pending.cause.clone(),
         changes: pending.changes.clone(),
     }
 }

@@ -1,0 +1,288 @@
+//! Switches, as operators begin them and act on them. What a word leads to is decided in
+//! [`crate::switch`]; here it is looked at what there is, and written.
+
+use std::{sync::Arc, time::Duration};
+
+use cardea_registry_api::{
+    Invalid, Name,
+    switch::{NewSwitch, Refusal, Switch, SwitchPlan, Word},
+};
+
+use super::{Acknowledgements, Core};
+use crate::{
+    background::operations::{learn_routers, take_step},
+    change::{Change, Kind, Rejection, SubmitError, Written},
+    clock::wall_ms,
+    state::{State, Stored},
+    switch::{self, Beginning, Next, Refused, Seen, look, plan},
+};
+
+/// How many switches that have ended are kept.
+const KEPT: usize = 100;
+/// How often something is tried that others change meanwhile.
+const TRIES: usize = 4;
+
+/// What an operator does to a switch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Act {
+    Approve,
+    Pause,
+    Resume,
+    Undo,
+}
+
+/// Why an operator's word on a switch was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SwitchError {
+    /// There is no such switch.
+    #[error("there is no switch `{0}`")]
+    NotFound(Name),
+    /// It asks for what is not there.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// Something speaks against it: only with force.
+    #[error("{}; with `force` it begins nevertheless", whys(.0))]
+    Short(Vec<Refusal>),
+    /// It does not fit how the switch stands.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// It could not be written.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+}
+
+fn whys(refusals: &[Refusal]) -> String {
+    let whys: Vec<&str> = refusals
+        .iter()
+        .map(|refusal| refusal.why.as_str())
+        .collect();
+    whys.join("; ")
+}
+
+/// What a beginning switch needs to know.
+struct Prospect {
+    state: Arc<State>,
+    plan: SwitchPlan,
+    beginning: Beginning,
+    seen: Seen,
+}
+
+impl Core {
+    /// What a switch would do now.
+    pub(crate) async fn plan_switch(&self, asked: &NewSwitch) -> Result<SwitchPlan, SwitchError> {
+        Ok(self.prospect(asked).await?.plan)
+    }
+
+    async fn prospect(&self, asked: &NewSwitch) -> Result<Prospect, SwitchError> {
+        asked.check()?;
+        let shared = &self.shared;
+        let state = self.state();
+        let moves = plan::moves(&state, asked)?;
+        let learnt = look::learnt(shared, &state, asked).await;
+        let known = look::known(shared, &state, asked, learnt)
+            .await
+            .unwrap_or_default();
+        learn_routers(shared).await;
+        let live = self.live_routers(&asked.cluster);
+        let plan = plan::plan(&state, asked, &moves, &known, live);
+        let moved = plan::moved(&state, asked, &moves);
+        let before = look::before(shared, &asked.cluster, &|service| moved(service)).await;
+        drop(moved);
+        let mut learnt = known.learnt;
+        learnt.retain(|service, _| plan.services.iter().any(|p| p.service == *service));
+        let seen = Seen {
+            traffic: look::traffic(
+                &state,
+                moves.iter().map(cardea_registry_api::switch::Move::key),
+            ),
+            ..Seen::default()
+        };
+        Ok(Prospect {
+            state,
+            plan,
+            beginning: Beginning {
+                moves,
+                before,
+                learnt,
+            },
+            seen,
+        })
+    }
+
+    /// Begins a switch: with its first stage, unless somebody has to approve it.
+    pub(crate) async fn begin_switch(
+        &self,
+        asked: &NewSwitch,
+        author: &str,
+    ) -> Result<(SwitchPlan, Name, Written), SwitchError> {
+        let mut last = None;
+        for _ in 0..TRIES {
+            let prospect = self.prospect(asked).await?;
+            not_short(asked.force, &prospect.plan)?;
+            let id = free_id(&prospect.state);
+            let new = (id.clone(), asked.clone());
+            let next = switch::begin(new, author, prospect.beginning, wall_ms());
+            let mut changes = next.changes(None, &prospect.seen);
+            changes.extend(outdated(&prospect.state));
+            match self.submit_step(changes, author, &id).await {
+                Ok(written) => return Ok((prospect.plan, id, written)),
+                Err(error) => last = Some(again(error)?),
+            }
+        }
+        Err(last.unwrap_or(SubmitError::Stopping).into())
+    }
+
+    /// Does something to a switch.
+    pub(crate) async fn act_on_switch(
+        &self,
+        id: &Name,
+        act: Act,
+        by: &str,
+        word: &Word,
+    ) -> Result<Written, SwitchError> {
+        let mut last = None;
+        for _ in 0..TRIES {
+            let state = self.state();
+            let stored = state.switch(id.as_str()).cloned();
+            let stored = stored.ok_or_else(|| SwitchError::NotFound(id.clone()))?;
+            let (next, seen) = self
+                .decide_on_switch(&state, &stored, act, by, word)
+                .await?;
+            let changes = next.changes(Some(stored.revision), &seen);
+            match self.submit_step(changes, by, id).await {
+                Ok(written) => return Ok(written),
+                Err(error) => last = Some(again(error)?),
+            }
+        }
+        Err(last.unwrap_or(SubmitError::Stopping).into())
+    }
+
+    async fn decide_on_switch(
+        &self,
+        state: &State,
+        stored: &Arc<Stored<Switch>>,
+        act: Act,
+        by: &str,
+        word: &Word,
+    ) -> Result<(Next, Seen), SwitchError> {
+        let (switch, now) = (&stored.object, wall_ms());
+        let said = (word.reason.as_str(), word.force);
+        if act == Act::Approve {
+            // As it is now, not as it was when it was asked for.
+            let prospect = self.prospect(&switch.asked).await?;
+            let next = switch::approve(switch, by, prospect.beginning, now)?;
+            not_short(word.force || switch.asked.force, &prospect.plan)?;
+            return Ok((next, prospect.seen));
+        }
+        let seen = look::look(&self.shared, state, stored, false).await;
+        let next = match act {
+            Act::Pause => switch::pause(switch, by, said.0, now)?,
+            Act::Resume => switch::resume(switch, by, said, &seen, now)?,
+            Act::Undo | Act::Approve => {
+                nobody_else(state, switch)?;
+                switch::undo(switch, by, said, &seen, now)?
+            }
+        };
+        Ok((next, seen))
+    }
+
+    /// What a switch waits for, in words; empty where it has ended.
+    pub(crate) async fn describe_switch(&self, stored: &Arc<Stored<Switch>>) -> String {
+        if !stored.object.state.is_active() {
+            return String::new();
+        }
+        learn_routers(&self.shared).await;
+        let seen = look::look(&self.shared, &self.state(), stored, true).await;
+        switch::describe(&stored.object, &seen, wall_ms())
+    }
+
+    /// Which routers of a switch's cluster have what was written, after at most `wait`.
+    pub(crate) async fn switch_acknowledged(
+        &self,
+        cluster: &Name,
+        written: &Written,
+        wait: Duration,
+    ) -> Acknowledgements {
+        let mut told = self.acknowledged(cluster, written, wait).await;
+        // Routers of other clusters serve none of these requests.
+        told.acknowledged.retain(|id| !id.contains('/'));
+        told.pending.retain(|id| !id.contains('/'));
+        told
+    }
+
+    async fn submit_step(
+        &self,
+        changes: Vec<Change>,
+        by: &str,
+        id: &Name,
+    ) -> Result<Written, SubmitError> {
+        take_step(&self.shared, changes, by, format!("switch {id}")).await
+    }
+}
+
+fn not_short(force: bool, plan: &SwitchPlan) -> Result<(), SwitchError> {
+    if force || plan.refusals.is_empty() {
+        return Ok(());
+    }
+    Err(SwitchError::Short(plan.refusals.clone()))
+}
+
+/// Something else was there than what was looked at: to be looked at again. Other errors are final.
+fn again(error: SubmitError) -> Result<SubmitError, SwitchError> {
+    match &error {
+        SubmitError::Rejected {
+            rejection:
+                Rejection::PreconditionFailed { .. }
+                | Rejection::PreconditionRequired { .. }
+                | Rejection::NotFound {
+                    kind: Kind::Traffic,
+                    ..
+                },
+            ..
+        } => Ok(error),
+        _ => Err(error.into()),
+    }
+}
+
+/// No later switch moves the same: what is before this one would be lost on it.
+fn nobody_else(state: &State, switch: &Switch) -> Result<(), Refused> {
+    let asked = &switch.asked;
+    let other = state.switches().find(|other| {
+        other.object.id != switch.id
+            && other.object.state.is_active()
+            && other
+                .object
+                .overlaps(&asked.cluster, asked.service.as_ref())
+    });
+    match other {
+        None => Ok(()),
+        Some(other) => Err(Refused(format!(
+            "switch `{}` of {} moves the same and is {}: undo that one first",
+            other.object.id, other.object.author, other.object.state
+        ))),
+    }
+}
+
+/// The name of the next switch.
+fn free_id(state: &State) -> Name {
+    let numbers = state.switches().filter_map(|stored| {
+        let number = stored.object.id.as_str().strip_prefix("switch-")?;
+        number.parse::<u64>().ok()
+    });
+    let next = numbers.max().unwrap_or_default().saturating_add(1);
+    Name::numbered("switch", next)
+}
+
+/// The oldest of the switches that have ended, beyond those that are kept.
+fn outdated(state: &State) -> Vec<Change> {
+    let ended = state
+        .switches()
+        .filter(|stored| !stored.object.state.is_active());
+    let mut ended: Vec<&Arc<Stored<Switch>>> = ended.collect();
+    ended.sort_by_key(|stored| std::cmp::Reverse((stored.object.created_at, stored.revision)));
+    let old = ended.into_iter().skip(KEPT);
+    old.map(|stored| Change::DeleteSwitch {
+        id: stored.object.id.clone(),
+    })
+    .collect()
+}

@@ -1,0 +1,239 @@
+//! What a switch is decided over: traffic, routers, figures. Reads only.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use cardea_registry_api::{
+    Name, TrafficKey,
+    figures::{Figures as Sums, WINDOW_MS},
+    switch::{NewSwitch, Sample, Switch},
+};
+
+use super::{
+    Counted, MOST_WINDOWS, Seen,
+    plan::{self, Known},
+};
+use crate::{
+    clock::wall_ms,
+    core,
+    figures::Window,
+    shared::Shared,
+    state::{State, Stored},
+};
+
+/// From how far back the figures before a switch are, ms.
+const BEFORE_MS: i64 = 300_000;
+/// Over what the traffic of now is taken, ms.
+const NOW_MS: i64 = 60_000;
+/// How far back the most is looked for that an instance served, ms.
+const PEAK_MS: i64 = 3_600_000;
+/// The most services that are looked at each by itself.
+const MOST_SERVICES: usize = 100;
+
+/// Everything that a switch's next step depends on. `figures`: whether to look at them.
+pub(crate) async fn look(
+    shared: &Shared,
+    state: &State,
+    stored: &Arc<Stored<Switch>>,
+    figures: bool,
+) -> Seen {
+    let switch = &stored.object;
+    let mut seen = Seen {
+        traffic: traffic(state, switch.moves.iter().map(super::Move::key)),
+        ..Seen::default()
+    };
+    (seen.live, seen.behind) = routers(shared, state, switch);
+    if !figures || switch.moves.is_empty() {
+        return seen;
+    }
+    let now = wall_ms();
+    let moved = plan::moved(state, &switch.asked, &switch.moves);
+    let from = switch.stage_at.max(now - MOST_WINDOWS * WINDOW_MS - 10_000);
+    let windows = shared
+        .figures
+        .windows(&switch.asked.cluster, (from, now), now);
+    if let Some(windows) = windows.await {
+        let samples = samples(windows.values(), &|service| moved(service));
+        seen.figures = Some(Counted {
+            windows: windows.into_keys().collect(),
+            samples,
+        });
+    }
+    if switch.asked.guards.capacity && !switch.asked.force {
+        let known = known(shared, state, &switch.asked, switch.learnt.clone()).await;
+        if let Some(known) = known {
+            let services = plan::services(state, &switch.asked, &switch.moves, &known);
+            seen.short = plan::refusals(&services);
+        }
+    }
+    seen
+}
+
+/// The traffic objects that are there, of some.
+pub(crate) fn traffic(
+    state: &State,
+    keys: impl Iterator<Item = TrafficKey>,
+) -> BTreeMap<TrafficKey, (cardea_registry_api::Traffic, u64)> {
+    keys.filter_map(|key| {
+        let stored = state.traffic(&key)?;
+        Some((key, (stored.object.clone(), stored.revision)))
+    })
+    .collect()
+}
+
+/// How many routers of the switch's cluster are live, and which of them lack what of its last stage: the
+/// traffic itself, or the instances of a cluster that it leads to.
+fn routers(shared: &Shared, state: &State, switch: &Switch) -> (usize, Vec<String>) {
+    let cluster = &switch.asked.cluster;
+    let keys = switch.moves.iter().map(super::Move::key);
+    let revision = keys
+        .filter_map(|key| state.traffic(&key).map(|stored| stored.revision))
+        .max()
+        .unwrap_or_default();
+    let told = core::acknowledgements(shared, cluster, (state.epoch(), revision));
+    let own = |id: &&String| !id.contains('/');
+    let pending: Vec<&String> = told.pending.iter().filter(own).collect();
+    let acknowledged: Vec<&String> = told.acknowledged.iter().filter(own).collect();
+    let live = pending.len() + acknowledged.len();
+    let mut behind: Vec<String> = pending.iter().map(|id| (*id).clone()).collect();
+    let percent = switch.percent();
+    let mut others: Vec<Name> = Vec::new();
+    for moved in &switch.moves {
+        let weights = moved.at(&switch.asked.to, percent).weights;
+        others.extend(weights.into_iter().filter(|(_, w)| *w > 0).map(|(c, _)| c));
+    }
+    others.sort_unstable();
+    others.dedup();
+    for other in others.iter().filter(|other| *other != cluster) {
+        let direct =
+            (state.cluster(other.as_str())).is_some_and(|stored| stored.object.gateway.is_empty());
+        if !direct {
+            continue;
+        }
+        let followers = shared.routers.list(Some(other));
+        for id in &acknowledged {
+            let visitor = format!("{cluster}/{id}");
+            let follows = followers
+                .iter()
+                .any(|router| router.live && router.revision > 0 && router.id == visitor);
+            if !follows {
+                behind.push(format!(
+                    "{id} (does not know the instances of `{other}` yet)"
+                ));
+            }
+        }
+    }
+    (live, behind)
+}
+
+/// Sums by service, the busiest first, and of all.
+fn samples<'a>(
+    windows: impl Iterator<Item = &'a Window>,
+    moved: &(dyn Fn(&Name) -> bool + Sync),
+) -> Vec<Sample> {
+    let mut sums: BTreeMap<&Name, Sums> = BTreeMap::new();
+    let mut all = Sums::default();
+    for window in windows {
+        for ((service, ..), figures) in &window.series {
+            if let Some(service) = service.as_ref().filter(|service| moved(service)) {
+                sums.entry(service).or_default().merge(figures);
+                all.merge(figures);
+            }
+        }
+    }
+    let sample = |service: Option<Name>, sums: &Sums| Sample {
+        service,
+        requests: sums.requests(),
+        errors: sums.errors(),
+        p99_us: sums.latency.quantile(0.99),
+    };
+    let mut samples: Vec<Sample> = (sums.into_iter())
+        .map(|(service, sums)| sample(Some(service.clone()), &sums))
+        .collect();
+    samples.sort_by(|a, b| {
+        b.requests
+            .cmp(&a.requests)
+            .then_with(|| a.service.cmp(&b.service))
+    });
+    samples.truncate(MOST_SERVICES);
+    samples.push(sample(None, &all));
+    samples
+}
+
+/// What the guards of a switch compare with.
+pub(crate) async fn before(
+    shared: &Shared,
+    cluster: &Name,
+    moved: &(dyn Fn(&Name) -> bool + Sync),
+) -> Vec<Sample> {
+    let now = wall_ms();
+    let windows = shared.figures.windows(cluster, (now - BEFORE_MS, now), now);
+    let windows = windows.await.unwrap_or_default();
+    samples(windows.values(), moved)
+}
+
+/// What is known of the traffic of now; none: no figures can be had.
+pub(crate) async fn known(
+    shared: &Shared,
+    state: &State,
+    asked: &NewSwitch,
+    learnt: BTreeMap<Name, u64>,
+) -> Option<Known> {
+    let mut known = Known {
+        learnt,
+        ..Known::default()
+    };
+    let now = wall_ms();
+    for cluster in plan::concerned(state, asked) {
+        let windows = shared
+            .figures
+            .windows(&cluster, (now - NOW_MS, now), now)
+            .await?;
+        let seconds = windows.len() as f64 * WINDOW_MS as f64 / 1000.0;
+        let mut rates: BTreeMap<Name, f64> = BTreeMap::new();
+        for window in windows.values() {
+            for ((service, ..), figures) in &window.series {
+                if let Some(service) = service {
+                    *rates.entry(service.clone()).or_default() +=
+                        figures.requests() as f64 / seconds;
+                }
+            }
+        }
+        known.rates.insert(cluster, rates);
+    }
+    Some(known)
+}
+
+/// The most that an instance of each service served a second within the last hour, by the routers of its
+/// own cluster: what an instance is taken for that does not say.
+pub(crate) async fn learnt(
+    shared: &Shared,
+    state: &State,
+    asked: &NewSwitch,
+) -> BTreeMap<Name, u64> {
+    let now = wall_ms();
+    let mut learnt: BTreeMap<Name, u64> = BTreeMap::new();
+    for cluster in std::iter::once(&asked.cluster).chain(asked.to.keys()) {
+        let windows = shared.figures.windows(cluster, (now - PEAK_MS, now), now);
+        let mut peaks: BTreeMap<Name, u64> = BTreeMap::new();
+        for window in windows.await.unwrap_or_default().values() {
+            let mut sums: BTreeMap<&Name, u64> = BTreeMap::new();
+            for ((service, ..), figures) in &window.series {
+                if let Some(service) = service {
+                    *sums.entry(service).or_default() += figures.requests();
+                }
+            }
+            for (service, sum) in sums {
+                let peak = peaks.entry(service.clone()).or_default();
+                *peak = (*peak).max(sum);
+            }
+        }
+        for (service, peak) in peaks {
+            let instances = plan::able(state, cluster, &service).count() as u64;
+            let each = peak * 1000 / (WINDOW_MS.unsigned_abs() * instances.max(1));
+            let most = learnt.entry(service).or_default();
+            *most = (*most).max(each);
+        }
+    }
+    learnt.retain(|_, each| *each > 0);
+    learnt
+}

@@ -1,0 +1,515 @@
+//! The machine as a value: what holds whatever is seen, in whatever order.
+
+use cardea_registry_api::{Span, switch::Event, traffic::Failover};
+use proptest::prelude::*;
+
+use super::*;
+use crate::state::tests::name;
+use cardea_registry_api::switch::Guards;
+
+fn asked(stages: &[u8], watch: u64) -> NewSwitch {
+    let to = [("a", 0), ("b", 100)].map(|(cluster, weight)| (name(cluster), weight));
+    let mut asked = NewSwitch::new(name("a"), None, to.into());
+    asked.stages = stages.to_vec();
+    asked.watch = Span::secs(watch);
+    asked.reason = "power".to_owned();
+    asked
+}
+
+fn moved(existed: bool) -> Move {
+    let key = TrafficKey {
+        cluster: name("a"),
+        service: None,
+    };
+    let mut base = Traffic::of(key);
+    if existed {
+        base.weights = [(name("a"), 80), (name("b"), 20)].into();
+        base.failover = Some(Failover::to(vec![name("b")]));
+    }
+    Move { base, existed }
+}
+
+fn sample(requests: u64, errors: u64, p99_us: u64) -> Sample {
+    Sample {
+        service: None,
+        requests,
+        errors,
+        p99_us: Some(p99_us),
+    }
+}
+
+fn beginning(existed: bool) -> Beginning {
+    Beginning {
+        moves: vec![moved(existed)],
+        before: vec![sample(10_000, 10, 20_000)],
+        learnt: BTreeMap::new(),
+    }
+}
+
+/// The world around one switch: what it writes is there, unless somebody else was faster.
+struct World {
+    switch: Switch,
+    revision: u64,
+    traffic: Option<(Traffic, u64)>,
+    head: u64,
+    now: i64,
+    behind: bool,
+    windows: Vec<i64>,
+    figures: Sample,
+    short: bool,
+}
+
+impl World {
+    fn begin(asked: NewSwitch, existed: bool) -> Self {
+        let traffic = moved(existed).before().map(|before| (before.clone(), 1));
+        let mut world = Self {
+            switch: begin(
+                (name("switch-1"), asked.clone()),
+                "ann",
+                Beginning::default(),
+                0,
+            )
+            .switch,
+            revision: 0,
+            traffic,
+            head: 1,
+            now: 1_000_000,
+            behind: true,
+            windows: Vec::new(),
+            figures: sample(1000, 1, 20_000),
+            short: false,
+        };
+        let id = (name("switch-1"), asked);
+        let next = begin(id, "ann", beginning(existed), world.now);
+        let seen = world.seen();
+        assert!(world.write(&next, None, &seen));
+        world
+    }
+
+    fn seen(&self) -> Seen {
+        let key = moved(true).key();
+        let traffic = self.traffic.clone().map(|there| (key, there));
+        Seen {
+            traffic: traffic.into_iter().collect(),
+            live: 2,
+            behind: self.behind.then(|| "r1".to_owned()).into_iter().collect(),
+            figures: Some(Counted {
+                windows: self.windows.clone(),
+                samples: vec![self.figures.clone()],
+            }),
+            short: self
+                .short
+                .then(|| Refusal {
+                    service: Some(name("s")),
+                    why: "too little".to_owned(),
+                })
+                .into_iter()
+                .collect(),
+        }
+    }
+
+    /// Writes it as the state does: all or nothing, on what was seen.
+    fn write(&mut self, next: &Next, revision: Option<u64>, seen: &Seen) -> bool {
+        let changes = next.changes(revision, seen);
+        let fits = |expected: &Expected, current: Option<u64>| match expected {
+            Expected::Any => true,
+            Expected::None => current.is_none(),
+            Expected::Exactly(at) => current == Some(*at),
+        };
+        let own = (self.revision > 0).then_some(self.revision);
+        let there = self.traffic.as_ref().map(|(_, at)| *at);
+        let all = changes.iter().all(|change| match change {
+            Change::PutSwitch { expected, .. } => fits(expected, own),
+            Change::PutTraffic { expected, .. } => fits(expected, there),
+            Change::DeleteTraffic { expected, .. } => there.is_some() && fits(expected, there),
+            _ => false,
+        });
+        if !all {
+            return false;
+        }
+        for change in changes {
+            self.head += 1;
+            match change {
+                Change::PutSwitch { switch, .. } => {
+                    self.switch = *switch;
+                    self.revision = self.head;
+                }
+                Change::PutTraffic { traffic, .. } => self.traffic = Some((*traffic, self.head)),
+                _ => self.traffic = None,
+            }
+        }
+        true
+    }
+
+    fn step(&mut self) -> Option<Next> {
+        let seen = self.seen();
+        let next = step(&self.switch, &seen, self.now)?;
+        assert!(self.write(&next, Some(self.revision), &seen));
+        Some(next)
+    }
+
+    /// Time passes, and routers report.
+    fn pass(&mut self, ms: i64) {
+        self.now += ms;
+        let first = self
+            .windows
+            .last()
+            .map_or(1_000_000, |last| last + WINDOW_MS);
+        let all = (first..).step_by(5000);
+        self.windows
+            .extend(all.take_while(|at| at + WINDOW_MS <= self.now));
+    }
+
+    fn hand(&mut self, weight: u8) {
+        self.head += 1;
+        let mut traffic = moved(true).base;
+        traffic.weights = [(name("c"), weight)].into();
+        self.traffic = Some((traffic, self.head));
+    }
+
+    fn weight(&self) -> Option<u8> {
+        let (traffic, _) = self.traffic.as_ref()?;
+        traffic.weights.get(&name("b")).copied()
+    }
+
+    fn said(&self) -> &str {
+        &self.switch.events.last().unwrap().what
+    }
+}
+
+#[test]
+fn stages_are_written_waited_for_and_watched_one_after_the_other() {
+    let mut world = World::begin(asked(&[10, 50, 100], 10), false);
+    for (percent, weight) in [(10, 10), (50, 50), (100, 100)] {
+        assert_eq!(
+            (world.switch.percent(), world.weight()),
+            (percent, Some(weight))
+        );
+        world.behind = true;
+        assert_eq!(step(&world.switch, &world.seen(), world.now + 59_000), None);
+        world.behind = false;
+        assert_eq!(world.step().unwrap().write, Write::Nothing);
+        assert_eq!(world.step(), None, "it is watched");
+        world.pass(9_000);
+        assert_eq!(world.step(), None, "for as long as was asked");
+        world.pass(8_000);
+        assert!(world.step().is_some());
+    }
+    assert_eq!(world.switch.state, SwitchState::Done);
+    assert_eq!(world.step(), None);
+    let by: Vec<&str> = world
+        .switch
+        .events
+        .iter()
+        .map(|e: &Event| e.by.as_str())
+        .collect();
+    assert_eq!((by[0], by[2]), ("ann", ITSELF));
+}
+
+#[test]
+fn nothing_goes_on_without_figures_of_the_watch() {
+    let mut world = World::begin(asked(&[10, 100], 10), false);
+    world.behind = false;
+    world.step();
+    world.now += 60_000;
+    assert_eq!(world.step(), None);
+    // Only the first of two windows.
+    world.windows = vec![world.now - 10_000 - world.now % 5000];
+    assert_eq!(world.step(), None);
+    world.now += 80_000;
+    world.step();
+    assert_eq!(world.switch.state, SwitchState::Paused, "{}", world.said());
+    assert_eq!(world.weight(), Some(10));
+    // Nobody wants to know.
+    let mut asked = asked(&[10, 100], 10);
+    (asked.guards.errors, asked.guards.p99) = (None, None);
+    let mut world = World::begin(asked, false);
+    world.behind = false;
+    world.step();
+    world.now += 10_000;
+    world.step();
+    assert_eq!(world.weight(), Some(100));
+}
+
+#[test]
+fn each_guard_sends_everything_back_and_says_why() {
+    type Turn = fn(&mut World);
+    let turns: [(&str, Turn, &str); 5] = [
+        (
+            "errors",
+            |w| w.figures = sample(1000, 12, 20_000),
+            "1.20 % of 5xx (12 of 1000",
+        ),
+        (
+            "p99",
+            |w| w.figures = sample(1000, 1, 71_000),
+            "up to 71 ms, 20 ms before",
+        ),
+        ("capacity", |w| w.short = true, "too little"),
+        (
+            "routers",
+            |w| {
+                w.now += 60_000;
+                w.switch.converged_at = None;
+                w.behind = true;
+            },
+            "routers do not have it: r1",
+        ),
+        (
+            "routers",
+            |w| {
+                w.now += 60_000;
+                w.switch.converged_at = None;
+            },
+            "no router is live",
+        ),
+    ];
+    for existed in [false, true] {
+        for (guard, turn, says) in turns {
+            let mut world = World::begin(asked(&[10, 100], 60), existed);
+            world.behind = false;
+            world.step();
+            turn(&mut world);
+            let mut seen = world.seen();
+            if says == "no router is live" {
+                seen.live = 0;
+            }
+            let next = step(&world.switch, &seen, world.now).unwrap();
+            assert_eq!(next.tripped, Some(guard));
+            assert!(world.write(&next, Some(world.revision), &seen));
+            assert_eq!(world.switch.state, SwitchState::Returned);
+            assert!(world.said().contains(says), "{}", world.said());
+            let there = world.traffic.as_ref().map(|(traffic, _)| traffic);
+            assert_eq!(there, moved(existed).before());
+        }
+    }
+}
+
+#[test]
+fn guards_that_are_off_or_know_too_little_do_not_trip() {
+    let off: fn(&mut Guards) = |guards| {
+        *guards = Guards {
+            errors: None,
+            p99: None,
+            capacity: false,
+            routers: None,
+        };
+    };
+    let bad = sample(1000, 1000, 10_000_000);
+    let few = sample(99, 99, 10_000_000);
+    for (change, figures) in [(off, bad.clone()), ((|_| {}) as fn(&mut Guards), few)] {
+        let mut asked = asked(&[10, 100], 60);
+        change(&mut asked.guards);
+        let mut world = World::begin(asked, false);
+        world.short = world.switch.asked.guards.errors.is_none();
+        world.figures = figures;
+        world.behind = false;
+        world.step();
+        assert_eq!(world.step(), None, "{}", world.said());
+    }
+    // Forced: capacity is known to be short.
+    let mut asked = asked(&[10, 100], 60);
+    asked.force = true;
+    let mut world = World::begin(asked, false);
+    world.short = true;
+    assert_eq!(world.step(), None);
+    // From before there is too little to compare times with: errors count from none.
+    let mut world = World::begin(self::asked(&[10, 100], 60), false);
+    world.switch.before = vec![sample(5, 5, 1)];
+    world.figures = sample(1000, 10, 10_000_000);
+    assert_eq!(world.step(), None);
+    world.figures = sample(1000, 11, 10_000_000);
+    assert_eq!(world.step().unwrap().tripped, Some("errors"));
+    drop(bad);
+}
+
+#[test]
+fn a_change_by_hand_pauses_it_and_is_written_over_only_with_force() {
+    let mut world = World::begin(asked(&[10, 100], 60), true);
+    world.hand(7);
+    world.step();
+    assert_eq!(world.switch.state, SwitchState::Paused);
+    assert!(
+        world
+            .said()
+            .starts_with("traffic `a` was changed by somebody else, at revision ")
+    );
+    let seen = world.seen();
+    for refused in [
+        resume(&world.switch, "bob", ("", false), &seen, 0).unwrap_err(),
+        undo(&world.switch, "bob", ("", false), &seen, 0).unwrap_err(),
+    ] {
+        assert!(
+            refused.0.ends_with("with force it is written over"),
+            "{refused}"
+        );
+    }
+    let next = resume(&world.switch, "bob", ("mine", true), &seen, world.now).unwrap();
+    assert!(world.write(&next, Some(world.revision), &seen));
+    assert_eq!(
+        (world.switch.state, world.weight()),
+        (SwitchState::Running, Some(28))
+    );
+    assert_eq!(
+        world.switch.converged_at, None,
+        "watched from the beginning"
+    );
+    world.traffic = None;
+    world.step();
+    assert!(
+        world
+            .said()
+            .starts_with("traffic `a` was deleted by somebody else")
+    );
+    let seen = world.seen();
+    let next = undo(&world.switch, "bob", ("no", true), &seen, world.now).unwrap();
+    assert!(world.write(&next, Some(world.revision), &seen));
+    assert_eq!(world.traffic.unwrap().0, moved(true).base);
+}
+
+#[test]
+fn a_second_person_has_to_approve() {
+    let mut wanted = asked(&[100], 0);
+    wanted.approval = true;
+    let id = (name("switch-1"), wanted);
+    let waiting = begin(id, "ann", beginning(false), 5);
+    assert_eq!(
+        (waiting.write, waiting.switch.state),
+        (Write::Nothing, SwitchState::Waiting)
+    );
+    assert!(waiting.switch.moves.is_empty());
+    let switch = waiting.switch;
+    assert_eq!(step(&switch, &Seen::default(), 1_000_000), None);
+    let refused = approve(&switch, "ann", beginning(false), 6).unwrap_err();
+    assert!(
+        refused.0.contains("somebody else has to approve it"),
+        "{refused}"
+    );
+    let begun = approve(&switch, "bob", beginning(false), 6).unwrap();
+    assert_eq!(
+        (begun.write, begun.switch.state),
+        (Write::Stage, SwitchState::Running)
+    );
+    assert_eq!(begun.switch.approved_by.as_deref(), Some("bob"));
+    approve(&begun.switch, "bob", beginning(false), 7).unwrap_err();
+    let cancelled = undo(&switch, "ann", ("", false), &Seen::default(), 6).unwrap();
+    assert_eq!(
+        (cancelled.write, cancelled.switch.state),
+        (Write::Nothing, SwitchState::Cancelled)
+    );
+}
+
+#[test]
+fn a_replica_that_stood_still_writes_nothing() {
+    let mut world = World::begin(asked(&[10, 50, 100], 10), false);
+    world.behind = false;
+    let stale = (world.switch.clone(), world.revision, world.seen());
+    world.step();
+    world.pass(17_000);
+    world.step();
+    assert_eq!(world.weight(), Some(50));
+    let (switch, revision, seen) = stale;
+    let next = step(&switch, &seen, world.now).unwrap();
+    assert!(!world.write(&next, Some(revision), &seen));
+    // Also one that only missed what somebody did to the traffic.
+    world.pass(1000);
+    let seen = world.seen();
+    world.hand(1);
+    let back = undo(&world.switch, "ann", ("", false), &seen, world.now).unwrap();
+    assert!(!world.write(&back, Some(world.revision), &seen));
+}
+
+/// What happens around a switch.
+#[derive(Debug, Clone)]
+enum Happening {
+    Pass(i64),
+    Behind(bool),
+    Figures(u64, u64),
+    Short(bool),
+    Hand(u8),
+    Pause,
+    Resume(bool),
+    Undo(bool),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    use Happening::{Behind, Figures, Hand, Pass, Pause, Resume, Short, Undo};
+    prop_oneof![
+        6 => (0i64..20_000).prop_map(Pass),
+        2 => any::<bool>().prop_map(Behind),
+        2 => (0u64..40, 1u64..100_000).prop_map(|(errors, p99)| Figures(errors, p99)),
+        1 => prop::bool::weighted(0.2).prop_map(Short),
+        1 => (1u8..100).prop_map(Hand),
+        1 => Just(Pause),
+        2 => any::<bool>().prop_map(Resume),
+        1 => any::<bool>().prop_map(Undo),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_stage_is_skipped_or_left_before_its_clean_watch_and_back_is_exactly_as_before(
+        happenings in prop::collection::vec(happening(), 0..80), existed in any::<bool>(),
+    ) {
+        let mut world = World::begin(asked(&[10, 50, 100], 10), existed);
+        let mut by_hand = false;
+        for happening in happenings {
+            let (seen, now) = (world.seen(), world.now);
+            let mut said = None;
+            match happening {
+                Happening::Pass(ms) => world.pass(ms),
+                Happening::Behind(behind) => world.behind = behind,
+                Happening::Figures(errors, p99) => world.figures = sample(1000, errors, p99),
+                Happening::Short(short) => world.short = short,
+                Happening::Hand(weight) => {
+                    world.hand(weight);
+                    by_hand = true;
+                }
+                Happening::Pause => said = pause(&world.switch, "ann", "", now).ok(),
+                Happening::Resume(force) => said = resume(&world.switch, "ann", ("", force), &seen, now).ok(),
+                Happening::Undo(force) => said = undo(&world.switch, "ann", ("", force), &seen, now).ok(),
+            }
+            if let Some(next) = said {
+                prop_assert!(world.write(&next, Some(world.revision), &seen));
+                by_hand &= next.write == Write::Nothing;
+            }
+            let before = world.switch.clone();
+            let (seen, now) = (world.seen(), world.now);
+            let stepped = world.step();
+            if let Some(next) = &stepped {
+                by_hand &= next.write == Write::Nothing;
+            }
+            let after = &world.switch;
+            if after.stage != before.stage || (after.state == SwitchState::Done && before.state != SwitchState::Done) {
+                prop_assert!(after.stage == before.stage + 1 || after.state == SwitchState::Done);
+                let since = before.converged_at.unwrap();
+                prop_assert!(now >= since + 10_000);
+                let counted = seen.figures.unwrap();
+                let clean = counted.windows.iter().filter(|at| **at >= since).count();
+                prop_assert!(clean >= 2);
+                prop_assert!(counted.samples[0].errors <= 11 && counted.samples[0].p99_us <= Some(70_000));
+                prop_assert!(!world.short);
+            }
+            if matches!(after.state, SwitchState::Returned | SwitchState::Undone) && !by_hand {
+                let there = world.traffic.clone().map(|(traffic, _)| traffic);
+                prop_assert_eq!(there, moved(existed).before().cloned());
+            }
+        }
+    }
+
+    /// With routers that follow and figures that come, it ends: done, or back.
+    #[test]
+    fn it_ends(errors in 0u64..30, stages in prop::collection::btree_set(1u8..100, 0..5)) {
+        let mut stages: Vec<u8> = stages.into_iter().collect();
+        stages.push(100);
+        let mut world = World::begin(asked(&stages, 7), false);
+        world.behind = false;
+        world.figures = sample(1000, errors, 20_000);
+        for _ in 0..60 * stages.len() {
+            world.pass(1000);
+            world.step();
+        }
+        let wanted = if errors > 11 { SwitchState::Returned } else { SwitchState::Done };
+        prop_assert_eq!(world.switch.state, wanted);
+    }
+}
