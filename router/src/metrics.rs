@@ -19,7 +19,11 @@ use crate::{
 };
 
 mod render;
+mod series;
 mod tally;
+
+use render::Summed;
+use series::{Few, LocalRoute, RouteSeries};
 
 pub(crate) use tally::{Sum, Tally, UnderWay};
 
@@ -59,9 +63,8 @@ impl Counter {
     }
 }
 
-/// Durations in buckets. The sum is beside those of short ones, in their cache line.
+/// Durations in buckets.
 #[derive(Debug, Default)]
-#[repr(C, align(64))]
 pub(crate) struct Histogram {
     sum_us: Counter,
     buckets: [Counter; BOUNDS_US.len() + 1],
@@ -70,27 +73,20 @@ pub(crate) struct Histogram {
 impl Histogram {
     /// Counts one.
     pub(crate) fn observe(&self, took: Duration) {
-        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bucket = BOUNDS_US.iter().position(|bound| us <= *bound);
-        self.buckets[bucket.unwrap_or(BOUNDS_US.len())].add(1);
+        let us = micros(took);
+        self.buckets[bucket_of(us)].add(1);
         self.sum_us.add(us);
     }
 }
 
-/// What one worker counted for one route and service.
-#[derive(Debug)]
-pub(crate) struct RouteSeries {
-    route: Box<str>,
-    service: Box<str>,
-    requests: Mutex<Vec<(RequestLabels, Arc<Counter>)>>,
-    pub(crate) duration: Histogram,
-    pub(crate) upstream_duration: Histogram,
-    pub(crate) retries: Counter,
-    errors: Mutex<Vec<(&'static str, Arc<Counter>)>>,
-    /// By what went wrong, and where the answer came from.
-    fallbacks: Mutex<Vec<([&'static str; 2], Arc<Counter>)>>,
-    /// By the cluster of the peer, where that may be another one than the router's.
-    clusters: Mutex<Vec<(Name, Arc<Counter>)>>,
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Which bucket of [`BOUNDS_US`] so many microseconds belong to.
+fn bucket_of(us: u64) -> usize {
+    let bucket = BOUNDS_US.iter().position(|bound| us <= *bound);
+    bucket.unwrap_or(BOUNDS_US.len())
 }
 
 /// The labels of a request that are not its route's.
@@ -199,9 +195,9 @@ impl Slow {
 /// What one worker shares with those who ask.
 #[derive(Debug, Default)]
 pub(crate) struct WorkerShare {
-    routes: Mutex<Vec<Arc<RouteSeries>>>,
+    routes: Mutex<Vec<&'static RouteSeries>>,
     /// For live figures; one that is there stays where it is.
-    tallies: Mutex<Vec<Arc<Tally>>>,
+    tallies: Mutex<Vec<&'static Tally>>,
     pub(crate) connections: Counter,
     pub(crate) http2_connections: Counter,
     /// By [`Http2Refusal`].
@@ -221,7 +217,7 @@ pub(crate) struct WorkerShare {
 
 impl WorkerShare {
     /// What is counted for live figures, from a place on; what is new is behind what was there.
-    pub(crate) fn tallies(&self, from: usize) -> Vec<Arc<Tally>> {
+    pub(crate) fn tallies(&self, from: usize) -> Vec<&'static Tally> {
         let all = lock(&self.tallies);
         all.get(from..).unwrap_or_default().to_vec()
     }
@@ -283,18 +279,6 @@ pub(crate) struct LocalMetrics {
     none: RefCell<Option<LocalRoute>>,
 }
 
-#[derive(Debug)]
-struct LocalRoute {
-    /// Whose requests are counted; none: of no service.
-    service: Option<Name>,
-    series: Arc<RouteSeries>,
-    requests: Vec<(RequestLabels, Arc<Counter>)>,
-    /// Of no group.
-    tally: Option<Arc<Tally>>,
-    /// By group.
-    tallies: Vec<Arc<Tally>>,
-}
-
 /// Which route's counters: its number, id and service.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RouteLabels<'a> {
@@ -340,45 +324,31 @@ impl LocalMetrics {
         counted: Counted,
     ) {
         self.with(route, |local| {
-            local.count(counted.labels);
-            match under_way.and_then(UnderWay::tally) {
-                Some(tally) => tally.count(&counted),
-                None => local.tally(&self.share, route, None).count(&counted),
-            }
-            let series = &local.series;
-            if let Some(took) = counted.took {
-                series.duration.observe(took);
-            }
-            if let Some(took) = counted.upstream_took {
-                series.upstream_duration.observe(took);
-            }
-            if counted.retries > 0 {
-                series.retries.add(counted.retries);
-            }
+            local.count(&counted);
+            let tally = under_way.and_then(UnderWay::tally);
+            let tally = tally.unwrap_or_else(|| local.tally(&self.share, route, None));
+            tally.count(&counted);
         });
     }
 
     /// Counts a failed try.
     pub(crate) fn upstream_error(&self, route: RouteLabels<'_>, kind: &'static str) {
-        self.with(Some(route), |local| add_to(&local.series.errors, kind));
+        self.with(Some(route), |local| {
+            add_to(&local.series.errors, &kind, |kind| kind);
+        });
     }
 
     /// Counts a failure that a fallback answered for: what it was, and where the answer came from.
     pub(crate) fn fallback(&self, route: RouteLabels<'_>, of: [&'static str; 2]) {
-        self.with(Some(route), |local| add_to(&local.series.fallbacks, of));
+        self.with(Some(route), |local| {
+            add_to(&local.series.fallbacks, &of, |of| *of);
+        });
     }
 
     /// Counts a request that may have left the router's cluster: where its last peer is.
     pub(crate) fn went_to(&self, route: RouteLabels<'_>, cluster: &Name) {
         self.with(Some(route), |local| {
-            let mut clusters = lock(&local.series.clusters);
-            if let Some((_, counter)) = clusters.iter().find(|(known, _)| known == cluster) {
-                counter.add(1);
-            } else {
-                let counter = Arc::new(Counter::default());
-                counter.add(1);
-                clusters.push((cluster.clone(), counter));
-            }
+            add_to(&local.series.clusters, cluster, Name::clone);
         });
     }
 
@@ -397,7 +367,7 @@ impl LocalMetrics {
         // A route may be given to another service.
         if place
             .as_ref()
-            .is_some_and(|local| local.service.as_ref() != Some(labels.service))
+            .is_some_and(|local| local.series.service.as_ref() != Some(labels.service))
         {
             *place = None;
         }
@@ -405,78 +375,20 @@ impl LocalMetrics {
     }
 
     fn register(&self, of: Option<RouteLabels<'_>>) -> LocalRoute {
-        let (route, service) =
-            of.map_or((NONE, NONE), |of| (of.route.as_str(), of.service.as_str()));
-        let series = Arc::new(RouteSeries {
-            route: route.into(),
-            service: service.into(),
-            requests: Mutex::default(),
-            duration: Histogram::default(),
-            upstream_duration: Histogram::default(),
-            retries: Counter::default(),
-            errors: Mutex::default(),
-            fallbacks: Mutex::default(),
-            clusters: Mutex::default(),
-        });
-        lock(&self.share.routes).push(Arc::clone(&series));
-        LocalRoute {
-            service: of.map(|of| of.service.clone()),
-            series,
-            requests: Vec::new(),
-            tally: None,
-            tallies: Vec::new(),
-        }
-    }
-}
-
-impl LocalRoute {
-    /// What is counted for live figures.
-    fn tally(
-        &mut self,
-        share: &WorkerShare,
-        route: Option<RouteLabels<'_>>,
-        group: Option<&Name>,
-    ) -> &Arc<Tally> {
-        let new = || {
-            let tally = Arc::new(Tally::new(route, group));
-            lock(&share.tallies).push(Arc::clone(&tally));
-            tally
-        };
-        if group.is_none() {
-            return self.tally.get_or_insert_with(new);
-        }
-        let mut known = self.tallies.iter();
-        let at = known
-            .position(|tally| tally.group.as_ref() == group)
-            .unwrap_or_else(|| {
-                self.tallies.push(new());
-                self.tallies.len() - 1
-            });
-        &self.tallies[at]
-    }
-
-    fn count(&mut self, labels: RequestLabels) {
-        if let Some((_, counter)) = self.requests.iter().find(|(known, _)| *known == labels) {
-            counter.add(1);
-            return;
-        }
-        let counter = Arc::new(Counter::default());
-        counter.add(1);
-        lock(&self.series.requests).push((labels, Arc::clone(&counter)));
-        self.requests.push((labels, counter));
+        LocalRoute::new(RouteSeries::new(of, &self.share))
     }
 }
 
 /// Counts one of a few that seldom happen.
-fn add_to<L: PartialEq>(counters: &Mutex<Vec<(L, Arc<Counter>)>>, label: L) {
+fn add_to<L: PartialEq>(counters: &Mutex<Few<L>>, label: &L, own: impl Fn(&L) -> L) {
     let mut counters = lock(counters);
-    if let Some((_, counter)) = counters.iter().find(|(known, _)| *known == label) {
+    if let Some((_, counter)) = counters.iter().find(|(known, _)| known == label) {
         counter.add(1);
         return;
     }
     let counter = Arc::new(Counter::default());
     counter.add(1);
-    counters.push((label, counter));
+    counters.push((own(label), counter));
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

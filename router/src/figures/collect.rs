@@ -1,6 +1,6 @@
 //! From the workers' counters to reports: what grew since the last window.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use cardea_registry_api::{
     Name,
@@ -20,7 +20,7 @@ type Key = (Option<Name>, Option<Name>, Option<Name>);
 #[derive(Debug, Default)]
 pub(super) struct Collector {
     /// By worker: its tallies, and where each is among the series.
-    workers: Vec<Vec<(Arc<Tally>, usize)>>,
+    workers: Vec<Vec<(&'static Tally, usize)>>,
     places: HashMap<Key, usize>,
     series: Vec<Known>,
 }

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::atomic::Ordering};
 use cardea_registry_api::Name;
 
 use super::{
-    BOUNDS_US, Counter, Histogram, Http2Refusal, IdleClosed, Metrics, Protocol, RequestLabels,
-    Slow, lock,
+    BOUNDS_US, Counter, Histogram, Http2Refusal, IdleClosed, Metrics, NONE, Protocol,
+    RequestLabels, Slow, lock,
 };
 use crate::{
     arrival::Reason,
@@ -14,18 +14,19 @@ use crate::{
     tls::{self, Version},
 };
 
+/// Durations in buckets, of whoever counted them.
 #[derive(Debug, Default, Clone)]
-struct Summed {
-    buckets: [u64; BOUNDS_US.len() + 1],
-    sum_us: u64,
+pub(super) struct Summed {
+    pub(super) buckets: [u64; BOUNDS_US.len() + 1],
+    pub(super) sum_us: u64,
 }
 
 impl Summed {
-    fn add(&mut self, histogram: &Histogram) {
-        for (sum, bucket) in self.buckets.iter_mut().zip(&histogram.buckets) {
-            *sum += bucket.get();
+    fn add(&mut self, other: &Self) {
+        for (sum, bucket) in self.buckets.iter_mut().zip(&other.buckets) {
+            *sum += bucket;
         }
-        self.sum_us += histogram.sum_us.get();
+        self.sum_us += other.sum_us;
     }
 
     fn count(&self) -> u64 {
@@ -48,12 +49,13 @@ impl Metrics {
     /// Appends the metrics in Prometheus' text format.
     pub(crate) fn render(&self, out: &mut String) {
         let mut routes: BTreeMap<(Box<str>, Box<str>), Merged> = BTreeMap::new();
+        let label = |name: &Option<Name>| name.as_ref().map_or(NONE, Name::as_str).into();
         for worker in &self.workers {
             for series in lock(&worker.routes).iter() {
-                let key = (series.route.clone(), series.service.clone());
+                let key = (label(&series.route), label(&series.service));
                 let merged = routes.entry(key).or_default();
-                for (labels, counter) in lock(&series.requests).iter() {
-                    *merged.requests.entry(*labels).or_default() += counter.get();
+                for (labels, count) in series.requests() {
+                    *merged.requests.entry(labels).or_default() += count;
                 }
                 for (kind, counter) in lock(&series.errors).iter() {
                     *merged.errors.entry(kind).or_default() += counter.get();
@@ -64,8 +66,8 @@ impl Metrics {
                 for (of, counter) in lock(&series.fallbacks).iter() {
                     *merged.fallbacks.entry(*of).or_default() += counter.get();
                 }
-                merged.duration.add(&series.duration);
-                merged.upstream_duration.add(&series.upstream_duration);
+                merged.duration.add(&series.duration());
+                merged.upstream_duration.add(&series.upstream_duration());
                 merged.retries += series.retries.get();
             }
         }
@@ -307,8 +309,10 @@ fn head(out: &mut String, name: &str, kind: &str, help: &str) {
 impl Histogram {
     /// Appends it as a family of its own, without labels.
     pub(crate) fn render(&self, out: &mut String, name: &str, help: &str) {
-        let mut summed = Summed::default();
-        summed.add(self);
+        let summed = Summed {
+            buckets: self.buckets.each_ref().map(Counter::get),
+            sum_us: self.sum_us.get(),
+        };
         head(out, name, "histogram", help);
         histogram(out, name, "", &summed);
     }

@@ -2,17 +2,14 @@
 //! chose. Numbers only ever grow (but for the requests under way); the control thread takes the
 //! differences (`figures.rs`).
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
-};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use cardea_registry_api::{
     Name,
     figures::{BUCKETS, bucket_of},
 };
 
-use super::{Counted, Counter, RouteLabels};
+use super::{Counted, Counter, RouteLabels, micros};
 
 /// The counters of a route, service and group. Those of every request come first, in one cache line.
 #[derive(Debug)]
@@ -60,6 +57,10 @@ impl Default for Sum {
 }
 
 impl Tally {
+    /// How many bytes at its beginning every request counts in (beside one of the buckets).
+    #[cfg(test)]
+    pub(super) const USUAL: usize = std::mem::offset_of!(Self, retries);
+
     pub(super) fn new(of: Option<RouteLabels<'_>>, group: Option<&Name>) -> Self {
         Self {
             route: of.map(|of| of.route.clone()),
@@ -78,7 +79,7 @@ impl Tally {
     /// Counts a finished request.
     pub(super) fn count(&self, counted: &Counted) {
         if let Some(took) = counted.took {
-            let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            let us = micros(took);
             let bucket = &self.buckets[bucket_of(us)];
             // Only this thread writes it.
             let next = bucket.load(Ordering::Relaxed).wrapping_add(1);
@@ -110,17 +111,17 @@ impl Tally {
 
 /// A request under way: it is counted as one until this is dropped.
 #[derive(Debug, Default)]
-pub(crate) struct UnderWay(Option<Arc<Tally>>);
+pub(crate) struct UnderWay(Option<&'static Tally>);
 
 impl UnderWay {
     /// One more.
-    pub(super) fn begin(tally: &Arc<Tally>) -> Self {
+    pub(super) fn begin(tally: &'static Tally) -> Self {
         tally.in_flight.add(1);
-        Self(Some(Arc::clone(tally)))
+        Self(Some(tally))
     }
 
-    pub(super) fn tally(&self) -> Option<&Tally> {
-        self.0.as_deref()
+    pub(super) const fn tally(&self) -> Option<&'static Tally> {
+        self.0
     }
 
     /// A plugin refuses it, as there are too many.
@@ -140,7 +141,7 @@ impl UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        if let Some(tally) = &self.0 {
+        if let Some(tally) = self.0 {
             tally.in_flight.sub(1);
         }
     }

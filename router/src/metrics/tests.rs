@@ -72,3 +72,23 @@ fn a_route_given_to_another_service_counts_anew() {
         assert!(text.contains(&line), "{text}");
     }
 }
+
+#[test]
+fn every_kind_of_request_is_counted_whichever_came_first() {
+    let metrics = Metrics::new("default", 2, 10);
+    let codes = [200, 404, 502, 204];
+    for worker in 0..2 {
+        let local = LocalMetrics::new(metrics.of_worker(worker));
+        for turn in 0..8 {
+            local.request(None, None, counted(codes[(turn + worker) % 4], None));
+        }
+    }
+    let mut text = String::new();
+    metrics.render(&mut text);
+    for code in codes {
+        let line = format!(
+            r#"cardea_router_requests_total{{cluster="default",route="none",service="none",code="{code}",method="GET",protocol="http1"}} 4"#
+        );
+        assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+    }
+}
