@@ -113,7 +113,7 @@ impl Handle {
         let mut all = vec![Arc::clone(&self.company.home)];
         let members = self.company.members().into_iter();
         all.extend(members.map(|(_, member)| Arc::clone(&member.kept)));
-        let settled = join_all(all.iter().map(Kept::settled));
+        let settled = join_all(all.iter().map(|kept| kept.settled()));
         if tokio::time::timeout(PATIENCE, settled).await.is_err() {
             tracing::warn!("the disk hangs: the process that takes over does not wait for it");
         }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use cardea_registry_api::Name;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex as AsyncMutex, Notify};
 
 use super::{disk::Image, replica::Replica};
 use crate::{
@@ -30,9 +30,9 @@ pub(super) struct Kept {
     replica: Mutex<Replica>,
     unwritten: AtomicBool,
     change: Notify,
-    /// The number of the last table that was written. A write goes on when its task is stopped; this
-    /// keeps the last one, at the farewell, from mixing with it.
-    written: Mutex<u64>,
+    /// The number of the last table that was written. Held while one is written, which goes on when its
+    /// task is stopped: so the last one, at the farewell, does not mix with it.
+    written: Arc<AsyncMutex<u64>>,
 }
 
 impl Kept {
@@ -41,7 +41,7 @@ impl Kept {
             replica: Mutex::new(replica),
             unwritten: AtomicBool::new(false),
             change: Notify::new(),
-            written: Mutex::new(0),
+            written: Arc::default(),
         }
     }
 
@@ -55,20 +55,14 @@ impl Kept {
         self.change.notify_one();
     }
 
-    /// Held while the disk copy is written.
-    fn writing(&self) -> MutexGuard<'_, u64> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     #[cfg(test)]
     pub(super) fn is_writing(&self) -> bool {
         self.written.try_lock().is_err()
     }
 
     /// Returns when nothing is being written.
-    pub(super) async fn settled(self: &Arc<Self>) {
-        let kept = Arc::clone(self);
-        let _ = tokio::task::spawn_blocking(move || drop(kept.writing())).await;
+    pub(super) async fn settled(&self) {
+        drop(self.written.lock().await);
     }
 }
 
@@ -116,20 +110,18 @@ impl Writer {
     }
 
     async fn write_if_changed(&self) {
+        let mut last = Arc::clone(&self.kept.written).lock_owned().await;
+        // Nothing is waited for from here until the write has been handed over: it is not lost when this
+        // task is stopped.
         if !self.kept.unwritten.swap(false, Ordering::AcqRel) {
             return;
         }
         let Some(image) = Image::of(&self.kept.lock(), &self.cluster) else {
             return;
         };
-        let (dir, kept, shared) = (
-            self.dir.clone(),
-            Arc::clone(&self.kept),
-            Arc::clone(&self.shared),
-        );
+        let (dir, shared) = (self.dir.clone(), Arc::clone(&self.shared));
         let number = *self.shared.watch().borrow();
         let written = tokio::task::spawn_blocking(move || {
-            let mut last = kept.writing();
             // Another process may have become the one that writes.
             if number < *last || shared.tenure.phase() != Phase::Sole {
                 return Ok(());

@@ -175,7 +175,8 @@ impl Sync {
         });
         let met: JoinAll<_> = asked.collect();
         for (cluster, replica) in met.await {
-            self.company.join(&cluster, replica);
+            // As far as the disk knows, it is news.
+            self.company.join(&cluster, replica).kept.changed();
         }
     }
 }
