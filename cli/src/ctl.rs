@@ -17,6 +17,7 @@ mod manifest;
 mod operate;
 mod plugins;
 mod rows;
+mod switch;
 mod top;
 
 use cardea_registry_api::client::{Client, ClientError};
@@ -78,6 +79,7 @@ async fn dispatch(args: CtlArgs) -> Outcome {
             let router = router.unwrap_or_else(|| connect::router(&connect.data_dir));
             explain::run(&router, &method, &url, &headers, json).await
         }
+        CtlCommand::Switch(command) => switch::run(&session()?, command).await,
         CtlCommand::Plugins(command) => plugins::run(&session()?, command).await,
         CtlCommand::Groups(command) => groups::run(&session()?, command).await,
         CtlCommand::Fallback(command) => fallback::run(&session()?, command).await,

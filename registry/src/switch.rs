@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use cardea_registry_api::{
     Name, Traffic, TrafficKey,
     figures::WINDOW_MS,
-    switch::{Move, NewSwitch, Refusal, Sample, Switch, SwitchState},
+    switch::{Learnt, Move, NewSwitch, Refusal, Sample, Switch, SwitchState},
 };
 
 use crate::change::{Change, Expected};
@@ -89,7 +89,7 @@ pub(crate) struct Refused(pub(crate) String);
 pub(crate) struct Beginning {
     pub(crate) moves: Vec<Move>,
     pub(crate) before: Vec<Sample>,
-    pub(crate) learnt: BTreeMap<Name, u64>,
+    pub(crate) learnt: BTreeMap<Name, Learnt>,
 }
 
 /// The first form of a switch: its first stage, or waiting for a second person.

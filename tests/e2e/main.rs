@@ -30,5 +30,6 @@ mod rescue;
 mod router_restart;
 mod sqlite_crash;
 mod static_mode;
+mod switches;
 mod upgrade;
 mod websocket;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use cardea_registry_api::{InstanceState, Name, Span, api, figures::By};
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{FallbackCommand, GroupsCommand, PluginsCommand};
+use super::{FallbackCommand, GroupsCommand, PluginsCommand, SwitchCommand};
 
 /// A client of a running registry.
 #[derive(Debug, Args)]
@@ -180,6 +180,9 @@ requests; peers are those that new requests may go to, of all. Ctrl-C ends it.")
         #[arg(long, env = "CARDEA_ROUTER", value_name = "URL")]
         router: Option<String>,
     },
+    /// Move requests between data centres in stages, and back
+    #[command(subcommand, visible_alias = "switches")]
+    Switch(SwitchCommand),
     /// Show and change plugins, and what they are bound to
     #[command(subcommand, visible_alias = "plugin")]
     Plugins(PluginsCommand),

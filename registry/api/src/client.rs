@@ -33,12 +33,14 @@ mod objects;
 mod operate;
 mod pull;
 mod send;
+mod switches;
 
 pub use error::{Attempt, ClientError, Failure};
 pub use figures::FiguresQuery;
 pub use instances::InstanceQuery;
 pub use objects::{PageQuery, Precondition};
 pub use pull::{Position, Pull, Pulled};
+pub use switches::SwitchAct;
 
 /// How to reach the registries.
 #[derive(Clone)]

@@ -54,11 +54,10 @@ pub struct Switch {
     /// What the guards compare with: the busiest services before the switch.
     #[serde(default)]
     pub before: Vec<Sample>,
-    /// What an instance of a service can serve, in requests a second, where it does not say so itself: as
-    /// learnt before the switch.
+    /// Of the busiest services, whose instances do not say what they can serve: what was known before.
     #[serde(default)]
-    #[cfg_attr(feature = "openapi", schema(value_type = std::collections::BTreeMap<String, u64>))]
-    pub learnt: std::collections::BTreeMap<Name, u64>,
+    #[cfg_attr(feature = "openapi", schema(value_type = std::collections::BTreeMap<String, Learnt>))]
+    pub learnt: std::collections::BTreeMap<Name, Learnt>,
     /// Everything that happened to it, the oldest first; the first and the latest ones.
     pub events: Vec<Event>,
 }
@@ -141,6 +140,19 @@ impl Sample {
     pub fn error_percent(&self) -> f64 {
         self.errors as f64 * 100.0 / self.requests.max(1) as f64
     }
+}
+
+/// What is known of a service whose instances do not say what they can serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = SwitchLearnt))]
+pub struct Learnt {
+    /// What an instance is taken for, in requests a second: the most that one served within the last hour,
+    /// and two fifths more.
+    pub each: u64,
+    /// Requests a second that the cluster's routers got. It grows meanwhile: that an instance cannot serve
+    /// more than it ever had to is not known.
+    pub rate: u64,
 }
 
 /// Something that happened to a switch.

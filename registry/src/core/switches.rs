@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use cardea_registry_api::{
     Invalid, Name,
-    switch::{NewSwitch, Refusal, Switch, SwitchPlan, Word},
+    switch::{Learnt, NewSwitch, Refusal, Switch, SwitchPlan, Word},
 };
 
 use super::{Acknowledgements, Core};
@@ -19,6 +19,8 @@ use crate::{
 
 /// How many switches that have ended are kept.
 const KEPT: usize = 100;
+/// Of how many services a switch keeps what was learnt: the busiest.
+const MOST_LEARNT: usize = 500;
 /// How often something is tried that others change meanwhile.
 const TRIES: usize = 4;
 
@@ -88,8 +90,12 @@ impl Core {
         let moved = plan::moved(&state, asked, &moves);
         let before = look::before(shared, &asked.cluster, &|service| moved(service)).await;
         drop(moved);
-        let mut learnt = known.learnt;
-        learnt.retain(|service, _| plan.services.iter().any(|p| p.service == *service));
+        let learnt = plan.services.iter().filter_map(|planned| {
+            let each = known.learnt.get(&planned.service)?.each;
+            let rate = whole(planned.rate);
+            Some((planned.service.clone(), Learnt { each, rate }))
+        });
+        let learnt = learnt.take(MOST_LEARNT).collect();
         let seen = Seen {
             traffic: look::traffic(
                 &state,
@@ -218,6 +224,15 @@ impl Core {
     ) -> Result<Written, SubmitError> {
         take_step(&self.shared, changes, by, format!("switch {id}")).await
     }
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate is neither negative nor near the largest number"
+)]
+fn whole(rate: f64) -> u64 {
+    rate.ceil() as u64
 }
 
 fn not_short(force: bool, plan: &SwitchPlan) -> Result<(), SwitchError> {

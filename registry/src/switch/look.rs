@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use cardea_registry_api::{
     Name, TrafficKey,
     figures::{Figures as Sums, WINDOW_MS},
-    switch::{NewSwitch, Sample, Switch},
+    switch::{Learnt, NewSwitch, Sample, Switch},
 };
 
 use super::{
@@ -26,6 +26,8 @@ const BEFORE_MS: i64 = 300_000;
 const NOW_MS: i64 = 60_000;
 /// How far back the most is looked for that an instance served, ms.
 const PEAK_MS: i64 = 3_600_000;
+/// How much more than it ever served an instance is taken for, in percent: as `failover` has it.
+const BEYOND_PERCENT: u64 = 140;
 /// The most services that are looked at each by itself.
 const MOST_SERVICES: usize = 100;
 
@@ -176,7 +178,7 @@ pub(crate) async fn known(
     shared: &Shared,
     state: &State,
     asked: &NewSwitch,
-    learnt: BTreeMap<Name, u64>,
+    learnt: BTreeMap<Name, Learnt>,
 ) -> Option<Known> {
     let mut known = Known {
         learnt,
@@ -204,14 +206,14 @@ pub(crate) async fn known(
 }
 
 /// The most that an instance of each service served a second within the last hour, by the routers of its
-/// own cluster: what an instance is taken for that does not say.
+/// own cluster, and what is taken for possible beyond: what an instance is taken for that does not say.
 pub(crate) async fn learnt(
     shared: &Shared,
     state: &State,
     asked: &NewSwitch,
-) -> BTreeMap<Name, u64> {
+) -> BTreeMap<Name, Learnt> {
     let now = wall_ms();
-    let mut learnt: BTreeMap<Name, u64> = BTreeMap::new();
+    let mut learnt: BTreeMap<Name, Learnt> = BTreeMap::new();
     for cluster in std::iter::once(&asked.cluster).chain(asked.to.keys()) {
         let windows = shared.figures.windows(cluster, (now - PEAK_MS, now), now);
         let mut peaks: BTreeMap<Name, u64> = BTreeMap::new();
@@ -229,11 +231,12 @@ pub(crate) async fn learnt(
         }
         for (service, peak) in peaks {
             let instances = plan::able(state, cluster, &service).count() as u64;
-            let each = peak * 1000 / (WINDOW_MS.unsigned_abs() * instances.max(1));
-            let most = learnt.entry(service).or_default();
-            *most = (*most).max(each);
+            let most = peak * 1000 * BEYOND_PERCENT / (WINDOW_MS.unsigned_abs() * 100);
+            let learnt = learnt.entry(service).or_default();
+            learnt.each = learnt.each.max(most / instances.max(1));
+            learnt.rate = u64::MAX;
         }
     }
-    learnt.retain(|_, each| *each > 0);
+    learnt.retain(|_, learnt| learnt.each > 0);
     learnt
 }

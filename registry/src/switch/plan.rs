@@ -8,7 +8,7 @@ use cardea_registry_api::{
     invalid::Check,
     strict,
     switch::{
-        Capacity, Move, NewSwitch, PlannedService, PlannedTarget, PlannedTraffic, Refusal,
+        Capacity, Learnt, Move, NewSwitch, PlannedService, PlannedTarget, PlannedTraffic, Refusal,
         SwitchPlan, Weights, effective, interpolated,
     },
     traffic::MAX_CLUSTERS,
@@ -26,8 +26,8 @@ const NAMED: usize = 5;
 pub(crate) struct Known {
     /// Requests a second, by the cluster whose routers get them and by service.
     pub(crate) rates: BTreeMap<Name, BTreeMap<Name, f64>>,
-    /// What an instance can serve a second that does not say so, by service.
-    pub(crate) learnt: BTreeMap<Name, u64>,
+    /// Of instances that do not say what they can serve, by service.
+    pub(crate) learnt: BTreeMap<Name, Learnt>,
 }
 
 impl Known {
@@ -241,10 +241,10 @@ fn target(
         |m| interpolated(&effective(&m.base), &asked.to, 100),
     );
     let share_here = share(&end, cluster);
-    let mut load = known.rate(&asked.cluster, service) * share_here;
+    let mut others = 0.0;
     for other in known.rates.keys().filter(|other| **other != asked.cluster) {
         let (traffic, _) = in_force(state, other, Some(service));
-        load += known.rate(other, service) * share(&effective(&traffic), cluster);
+        others += known.rate(other, service) * share(&effective(&traffic), cluster);
     }
     let (mut instances, mut silent, mut declared) = (0u64, 0u64, 0.0);
     for instance in able(state, cluster, service) {
@@ -254,19 +254,22 @@ fn target(
             None => silent += 1,
         }
     }
-    let learnt = known.learnt.get(service).map(|each| *each as f64);
+    let learnt = known.learnt.get(service);
+    let mut rate = known.rate(&asked.cluster, service);
     let (capacity, how) = match (silent, learnt) {
         (0, _) if instances > 0 => (Some(declared), Capacity::Declared),
         (0, _) | (_, None) => (None, Capacity::Unknown),
-        (silent, Some(each)) => {
+        (silent, Some(learnt)) => {
             let how = if silent == instances {
                 Capacity::Learnt
             } else {
                 Capacity::Mixed
             };
-            (Some(declared + each * silent as f64), how)
+            rate = rate.min(learnt.rate as f64);
+            (Some(declared + learnt.each as f64 * silent as f64), how)
         }
     };
+    let load = rate * share_here + others;
     PlannedTarget {
         cluster: cluster.clone(),
         share: share_here * 100.0,

@@ -16,6 +16,7 @@ mod matrix;
 mod operations;
 mod plugins;
 mod problems;
+mod switches;
 mod traffic;
 
 use std::{net::SocketAddr, path::Path, time::Duration};

@@ -1,0 +1,138 @@
+//! `cardea ctl switch …`.
+
+use cardea_registry_api::{Name, Span};
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::WriteArgs;
+
+/// `ctl switch …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SwitchCommand {
+    /// Say what a switch would move, and what is missing where it leads
+    #[command(after_help = "Examples:
+  cardea ctl switch preview dc-a --to dc-b=100
+  cardea ctl switch preview dc-a --service search --to dc-a=50,dc-b=50")]
+    Preview(SwitchArgs),
+    /// Move requests to other clusters, in stages that are watched
+    #[command(after_help = "Examples:
+  cardea ctl switch start dc-a --to dc-b=100 --reason 'power in dc-a'
+  cardea ctl switch start dc-a --to dc-b=100 --at-once --watch 0s --yes --reason 'dc-a burns'
+  cardea ctl switch start dc-a --service search --to dc-b=100 --stages 1,10,50,100 --reason drill
+
+A guard that trips makes everything as it was before. `ctl switch undo` does so at any time.")]
+    Start {
+        #[command(flatten)]
+        switch: SwitchArgs,
+        /// Begin though something speaks against it: say why in --reason
+        #[arg(long)]
+        force: bool,
+        /// Somebody else, with another token, has to approve it
+        #[arg(long)]
+        approval: bool,
+        #[command(flatten)]
+        write: WriteArgs,
+    },
+    /// Show a switch, what it waits for, and what happened to it
+    #[command(after_help = "Examples:
+  cardea ctl switch status                  the newest one
+  cardea ctl switch status switch-7 --watch")]
+    Status {
+        /// Which [default: the newest]
+        id: Option<Name>,
+        /// Show it again and again until it ends
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Keep a switch at its stage
+    Pause(SwitchWord),
+    /// Let a switch go on: its stage is watched from the beginning
+    Resume(SwitchWord),
+    /// Make everything as it was before a switch, at once
+    #[command(after_help = "Examples:
+  cardea ctl switch undo switch-7 --yes
+  cardea ctl switch undo switch-7 --force --yes     also over what somebody changed by hand since")]
+    Undo(SwitchWord),
+    /// Let a switch begin that somebody else has asked for
+    Approve(SwitchWord),
+    /// Show the switches, the newest first
+    List,
+}
+
+/// What is moved, and how.
+#[derive(Debug, Args)]
+pub(crate) struct SwitchArgs {
+    /// Whose requests: those that the routers of this cluster get
+    pub(crate) cluster: Name,
+    /// Whereto: CLUSTER=SHARE, each 0 to 100
+    #[arg(
+        long,
+        value_name = "CLUSTER=SHARE",
+        required = true,
+        value_delimiter = ',',
+        value_parser = share
+    )]
+    pub(crate) to: Vec<(Name, u8)>,
+    /// Only requests of this service
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Option<Name>,
+    /// Also services that have a traffic object of their own
+    #[arg(long, conflicts_with = "service")]
+    pub(crate) narrower: bool,
+    /// How much of the way at each stage, in percent
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        value_delimiter = ',',
+        default_value = "10,50,100"
+    )]
+    pub(crate) stages: Vec<u8>,
+    /// One stage only
+    #[arg(long, conflicts_with = "stages")]
+    pub(crate) at_once: bool,
+    /// How long each stage is watched
+    #[arg(long, value_name = "TIME", default_value = "1m")]
+    pub(crate) watch: Span,
+    /// Guards to leave out
+    #[arg(long, value_name = "GUARD", value_delimiter = ',')]
+    pub(crate) without: Vec<GuardArg>,
+    /// Why: kept with the switch
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) reason: String,
+}
+
+/// A guard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GuardArg {
+    /// The share of 5xx
+    Errors,
+    /// How long 99 in 100 requests take
+    P99,
+    /// Healthy capacity where it leads
+    Capacity,
+    /// All routers follow
+    Routers,
+}
+
+/// What is done to a switch.
+#[derive(Debug, Args)]
+pub(crate) struct SwitchWord {
+    /// Which
+    pub(crate) id: Name,
+    /// Why: kept with the switch
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) reason: String,
+    /// Also over what somebody changed by hand; approve: though something speaks against it
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) write: WriteArgs,
+}
+
+fn share(text: &str) -> Result<(Name, u8), String> {
+    let (cluster, share) = text
+        .split_once('=')
+        .ok_or_else(|| format!("write CLUSTER=SHARE, such as {text}=100"))?;
+    let cluster = cluster.parse().map_err(|e| format!("{e}"))?;
+    let share = share.parse().ok().filter(|share| *share <= 100);
+    Ok((cluster, share.ok_or("a share is 0 to 100")?))
+}
