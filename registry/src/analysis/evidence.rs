@@ -16,10 +16,8 @@
 //! matter, and may change from window to window, so that trouble which both groups share is no evidence.
 //! The stake is split among several `r`, as nobody knows which is right.
 
-use serde::{Deserialize, Serialize};
-
-/// How many times as often it is bet to be.
-const TIMES: [f64; 4] = [2.0, 4.0, 10.0, 30.0];
+/// How many times as often it is bet to be, and the part of the stake that is bet on it.
+const TIMES: [(f64, f64); 3] = [(2.5, 0.5), (6.0, 0.3), (25.0, 0.2)];
 
 /// What a group had in a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,7 +29,7 @@ pub struct Part {
 }
 
 /// The evidence so far: the logarithm of each stake.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Evidence {
     stakes: [f64; TIMES.len()],
 }
@@ -45,7 +43,7 @@ impl Evidence {
         let (n, m) = (baseline.of as f64, candidate.of as f64);
         let (others, own) = (baseline.have as f64, candidate.have as f64);
         let p = m / (n + m);
-        for (stake, times) in self.stakes.iter_mut().zip(TIMES) {
+        for (stake, (times, _)) in self.stakes.iter_mut().zip(TIMES) {
             let q = times * m / (n + times * m);
             *stake += own * (q / p).ln() + others * ((1.0 - q) / (1.0 - p)).ln();
         }
@@ -54,8 +52,11 @@ impl Evidence {
     /// What the stake of 1 has become. At `1/α` or more, chance alone would have come so far in at most
     /// `α` of all cases.
     pub fn stake(&self) -> f64 {
-        let sum: f64 = self.stakes.iter().map(|log| log.min(700.0).exp()).sum();
-        sum / TIMES.len() as f64
+        let grown = self.stakes.iter().map(|log| log.min(700.0).exp());
+        grown
+            .zip(TIMES)
+            .map(|(times, (_, part))| times * part)
+            .sum()
     }
 }
 

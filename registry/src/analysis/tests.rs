@@ -98,6 +98,11 @@ impl Latencies {
     }
 }
 
+/// Of a first step of several, with every default.
+fn first_step() -> Comparison {
+    Comparison::new(Limits::default(), Spend::of(0.01, 0, 3, 0))
+}
+
 /// A release to be simulated.
 #[derive(Clone, Copy)]
 struct Release<'a> {
@@ -135,8 +140,7 @@ impl Release<'_> {
     /// The verdict that ends it, and after how many seconds; none: it was never called worse.
     fn run(&self, seed: u64) -> Option<(Verdict, f64)> {
         let mut lots = Lots(seed);
-        let limits = Limits::default();
-        let mut comparison = Comparison::default();
+        let mut comparison = first_step();
         let window = WINDOW_MS as f64 / 1000.0;
         // How much of the first window is left when it begins.
         let left = window * (1.0 - lots.unit());
@@ -164,9 +168,10 @@ impl Release<'_> {
                 }
             }
             comparison.add(&groups[0], &groups[1]);
-            let verdict = comparison.verdict(&limits);
-            if matches!(verdict, Verdict::MoreErrors | Verdict::Slower) {
-                return Some((verdict, left + n as f64 * window + 3.0));
+            comparison.end_window();
+            if comparison.is_worse() {
+                let after = left + n as f64 * window + 3.0;
+                return Some((comparison.verdict(), after));
             }
         }
         None
@@ -283,32 +288,71 @@ fn latencies_with_heavy_tails_roll_no_clean_release_back_and_a_slow_one_is_found
 
 #[test]
 fn nothing_is_said_before_there_is_a_sample() {
-    let mut comparison = Comparison::default();
+    let mut comparison = first_step();
     let figures = |requests, errors| Figures {
         classes: [0, requests - errors, 0, 0, errors],
         ..Figures::default()
     };
     comparison.add(&figures(1000, 0), &figures(49, 49));
-    assert_eq!(comparison.verdict(&Limits::default()), Verdict::TooFew);
+    comparison.end_window();
+    assert_eq!(comparison.verdict(), Verdict::TooFew);
     comparison.add(&figures(1000, 0), &figures(1, 1));
-    assert_eq!(comparison.verdict(&Limits::default()), Verdict::MoreErrors);
+    comparison.end_window();
+    assert_eq!(comparison.verdict(), Verdict::MoreErrors);
+    // Better times come too late.
+    comparison.add(&figures(1000, 500), &figures(1000, 0));
+    comparison.end_window();
+    assert_eq!(comparison.verdict(), Verdict::MoreErrors);
 }
 
 #[test]
 fn a_difference_that_does_not_matter_is_no_reason_however_certain() {
-    let mut comparison = Comparison::default();
+    let mut comparison = first_step();
     let figures = |requests, errors| Figures {
         classes: [0, requests - errors, 0, 0, errors],
         ..Figures::default()
     };
     for _ in 0..100 {
         comparison.add(&figures(1_000_000, 1000), &figures(1_000_000, 3000));
+        comparison.end_window();
     }
     assert!(comparison.stakes().0 > 1e9);
-    assert_eq!(comparison.verdict(&Limits::default()), Verdict::NotWorse);
-    // What is kept with a release is read as it was.
-    let text = serde_json::to_string(&comparison).unwrap();
-    let read: Comparison = serde_json::from_str(&text).unwrap();
-    assert_eq!(read.verdict(&Limits::default()), Verdict::NotWorse);
-    assert!((read.stakes().0 - comparison.stakes().0).abs() <= comparison.stakes().0 * 1e-9);
+    assert_eq!(comparison.verdict(), Verdict::NotWorse);
+}
+
+/// Where a cluster has many errors and most of the candidate's requests, it is the cluster.
+#[test]
+fn clusters_are_compared_each_for_itself() {
+    let figures = |requests: u64, errors| Figures {
+        classes: [0, requests - errors, 0, 0, errors],
+        ..Figures::default()
+    };
+    let good = [figures(9000, 9), figures(1000, 1)];
+    let bad = [figures(1000, 100), figures(9000, 900)];
+    let (mut apart, mut mixed) = (first_step(), first_step());
+    for _ in 0..12 {
+        for [baseline, candidate] in [&good, &bad] {
+            apart.add(baseline, candidate);
+        }
+        apart.end_window();
+        let [mut baseline, mut candidate] = good.clone();
+        baseline.merge(&bad[0]);
+        candidate.merge(&bad[1]);
+        mixed.add(&baseline, &candidate);
+        mixed.end_window();
+    }
+    assert_eq!(apart.verdict(), Verdict::NotWorse);
+    assert_eq!(mixed.verdict(), Verdict::MoreErrors, "what it would be");
+}
+
+#[test]
+fn no_more_is_spent_than_there_is() {
+    for steps in [1, 2, 5, 20] {
+        let all: f64 = (0..steps)
+            .flat_map(|step| (0..10_000).map(move |spell| Spend::of(0.01, step, steps, spell)))
+            .map(|spend| spend.early + spend.errors + spend.slowness)
+            .sum();
+        assert!(all <= 0.01 + 1e-12, "{steps} steps: {all}");
+        assert!(all >= if steps == 1 { 0.0064 } else { 0.0099 }, "{all}");
+    }
 }
