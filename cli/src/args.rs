@@ -6,6 +6,7 @@ mod demo;
 mod dev;
 mod overrule;
 mod plugins;
+mod releases;
 mod switch;
 
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ pub(crate) use ctl::{
 pub(crate) use demo::DemoArgs;
 pub(crate) use dev::DevArgs;
 pub(crate) use plugins::{BindTo, FallbackCommand, GroupsCommand, PluginWrite, PluginsCommand};
+pub(crate) use releases::{OrderArgs, ReleaseCommand};
 pub(crate) use switch::{GuardArg, SwitchArgs, SwitchCommand, SwitchWord};
 
 use crate::config::{registry::RegistrySettings, router::RouterSettings};

@@ -16,6 +16,7 @@ mod instances;
 mod manifest;
 mod operate;
 mod plugins;
+mod releases;
 mod rows;
 mod switch;
 mod top;
@@ -81,6 +82,7 @@ async fn dispatch(args: CtlArgs) -> Outcome {
         }
         CtlCommand::Switch(command) => switch::run(&session()?, command).await,
         CtlCommand::Plugins(command) => plugins::run(&session()?, command).await,
+        CtlCommand::Release(command) => releases::run(&session()?, command).await,
         CtlCommand::Groups(command) => groups::run(&session()?, command).await,
         CtlCommand::Fallback(command) => fallback::run(&session()?, command).await,
         CtlCommand::Token(token) => operate::token(&session()?, token).await,

@@ -176,4 +176,4 @@ impl Comparison {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

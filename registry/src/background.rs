@@ -6,6 +6,7 @@ mod expiry;
 mod figures;
 mod follow;
 pub(crate) mod operations;
+mod releases;
 mod retention;
 mod sharing;
 mod snapshots;

@@ -10,8 +10,8 @@ mod refusal;
 use std::{borrow::Cow, fmt, sync::Arc};
 
 use cardea_registry_api::{
-    Certificate, Cluster, Fallback, InstanceKey, Name, Plugin, Route, Service, Switch, Traffic,
-    TrafficKey,
+    Certificate, Cluster, Fallback, InstanceKey, Name, Plugin, Release, Route, Service, Switch,
+    Traffic, TrafficKey,
     api::{InstancePatch, Registration, Role, TokenInfo},
 };
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,8 @@ pub enum Kind {
     Traffic,
     /// [`Switch`], by id; never in the feed.
     Switch,
+    /// [`Release`], by id; never in the feed.
+    Release,
     /// [`cardea_registry_api::Instance`], by `cluster/service/id`.
     Instance,
     /// [`TokenRecord`], by name; never in the feed.
@@ -61,6 +63,7 @@ impl Kind {
             Self::Plugin => "plugin",
             Self::Traffic => "traffic",
             Self::Switch => "switch",
+            Self::Release => "release",
             Self::Instance => "instance",
             Self::Token => "token",
             Self::History => "history",
@@ -79,6 +82,7 @@ impl Kind {
             Self::Plugin,
             Self::Traffic,
             Self::Switch,
+            Self::Release,
             Self::Instance,
             Self::Token,
             Self::History,
@@ -274,6 +278,18 @@ pub enum Change {
     },
     /// Forget a switch that has ended. One that is not there is no error ([`Verb::Absent`]).
     DeleteSwitch {
+        /// Which.
+        id: Name,
+    },
+    /// Begin a release, or its next form; a second one of a service is refused.
+    PutRelease {
+        /// The whole object.
+        release: Box<Release>,
+        /// What the writer saw.
+        expected: Expected,
+    },
+    /// Forget a release that is over. One that is not there is no error ([`Verb::Absent`]).
+    DeleteRelease {
         /// Which.
         id: Name,
     },

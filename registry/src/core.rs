@@ -5,6 +5,7 @@
 
 pub mod config;
 mod open;
+mod releases;
 mod switches;
 
 use std::{
@@ -25,6 +26,7 @@ use tokio::{sync::oneshot, time::Instant};
 pub use crate::background::Background;
 pub use crate::figures::{Question, TakeError, TellError};
 pub use config::CoreConfig;
+pub(crate) use releases::{ReleaseError, release_changes};
 pub(crate) use switches::{Act, SwitchError};
 
 use crate::{
@@ -429,6 +431,8 @@ pub(crate) async fn submit(
 mod lease_tests;
 #[cfg(test)]
 mod outage_tests;
+#[cfg(test)]
+mod release_tests;
 #[cfg(test)]
 mod switch_tests;
 #[cfg(test)]

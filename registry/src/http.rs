@@ -20,6 +20,7 @@ mod page;
 mod precondition;
 pub(crate) mod problem;
 mod registrations;
+mod releases;
 mod routers;
 mod schemas;
 mod snapshots;
@@ -63,6 +64,7 @@ fn calls() -> OpenApiRouter<Arc<App>> {
         .merge(configuration::calls())
         .merge(traffic::calls())
         .merge(switches::calls())
+        .merge(releases::calls())
         .routes(routes!(schemas::list))
         .routes(routes!(schemas::get))
         .routes(routes!(fallbacks::list))

@@ -20,6 +20,7 @@ mod journal;
 mod leases;
 mod metrics;
 pub mod record;
+mod release;
 mod routers;
 mod server;
 mod shared;

@@ -2,7 +2,9 @@
 
 use std::sync::OnceLock;
 
-use cardea_registry_api::{InstanceState, Source, api::Mode, switch::SwitchState};
+use cardea_registry_api::{
+    InstanceState, Source, api::Mode, release::ReleaseState, switch::SwitchState,
+};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::{core::Core, time::now_ms};
@@ -25,6 +27,9 @@ const PENDING: &str = "cardea_registry_pending_changes";
 const ALARMS: &str = "cardea_registry_alarms";
 const ROUTERS: &str = "cardea_registry_routers_live";
 const SWITCHES: &str = "cardea_registry_switches";
+const RELEASES: &str = "cardea_registry_releases";
+/// Candidates that releases called worse, by what they were.
+pub(crate) const WORSE: &str = "cardea_registry_releases_worse_total";
 /// Guards that sent operations back, by guard.
 pub(crate) const TRIPS: &str = "cardea_registry_guard_trips_total";
 const SNAPSHOT_AGE: &str = "cardea_registry_snapshot_age_seconds";
@@ -82,6 +87,10 @@ fn describe() {
         ),
         (TRIPS, "Switches that a guard sent back, by guard"),
         (
+            WORSE,
+            "Releases that stopped by themselves, by what was worse",
+        ),
+        (
             "cardea_registry_pending_refused_total",
             "Units refused because too many changes waited for the database",
         ),
@@ -109,6 +118,7 @@ fn describe() {
         (ALARMS, "What needs somebody's attention"),
         (ROUTERS, "Routers that count for acknowledgements"),
         (SWITCHES, "Switches that are kept, by state"),
+        (RELEASES, "Releases that are kept, by state"),
         (SNAPSHOT_AGE, "Age of the newest disk snapshot"),
         (
             "cardea_build_info",
@@ -164,6 +174,16 @@ async fn read(core: &Core) {
             .filter(|stored| stored.object.state == kind)
             .count();
         metrics::gauge!(SWITCHES, "state" => kind.as_str()).set(count as f64);
+    }
+    for kind in ReleaseState::ALL {
+        let of = |stored: &&std::sync::Arc<crate::state::Stored<cardea_registry_api::Release>>| {
+            stored.object.state == kind
+        };
+        let count = state.releases().filter(of).count();
+        metrics::gauge!(RELEASES, "state" => kind.as_str()).set(count as f64);
+    }
+    for what in crate::release::WORSE {
+        metrics::counter!(WORSE, "what" => what).increment(0);
     }
     for guard in crate::switch::GUARDS {
         metrics::counter!(TRIPS, "guard" => guard).increment(0);

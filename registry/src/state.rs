@@ -14,8 +14,8 @@ mod references;
 use std::sync::Arc;
 
 use cardea_registry_api::{
-    Certificate, Cluster, Fallback, Instance, InstanceKey, InstanceState, Name, Plugin, Route,
-    Service, Source, Switch, Traffic, TrafficKey,
+    Certificate, Cluster, Fallback, Instance, InstanceKey, InstanceState, Name, Plugin, Release,
+    Route, Service, Source, Switch, Traffic, TrafficKey,
     feed::{Line, SetChecksum},
     route::{HostPattern, PathPrefix},
 };
@@ -105,6 +105,7 @@ pub struct State {
     plugins: OrdMap<Name, Arc<Stored<Plugin>>>,
     traffic: OrdMap<TrafficKey, Arc<Stored<Traffic>>>,
     switches: OrdMap<Name, Arc<Stored<Switch>>>,
+    releases: OrdMap<Name, Arc<Stored<Release>>>,
     /// The revision of the last change of an operation, such as a switch.
     operated: u64,
     instances: OrdMap<InstanceKey, Arc<Stored<Instance>>>,
@@ -144,6 +145,7 @@ impl State {
             plugins: OrdMap::new(),
             traffic: OrdMap::new(),
             switches: OrdMap::new(),
+            releases: OrdMap::new(),
             operated: 0,
             instances: OrdMap::new(),
             instances_of: OrdMap::new(),
@@ -233,6 +235,16 @@ impl State {
     /// All switches that are kept, by id.
     pub fn switches(&self) -> impl Iterator<Item = &Arc<Stored<Switch>>> + use<'_> {
         self.switches.values()
+    }
+
+    /// A release.
+    pub fn release(&self, id: &str) -> Option<&Arc<Stored<Release>>> {
+        self.releases.get(id)
+    }
+
+    /// All releases that are kept, by id.
+    pub fn releases(&self) -> impl Iterator<Item = &Arc<Stored<Release>>> + use<'_> {
+        self.releases.values()
     }
 
     /// The revision of the last change of an operation, such as a switch.
@@ -368,6 +380,7 @@ impl State {
             + self.plugins.len()
             + self.traffic.len()
             + self.switches.len()
+            + self.releases.len()
             + self.instances.len()
             + self.tokens.len()) as u64
     }
@@ -394,6 +407,7 @@ impl State {
             .chain(self.plugins.values().map(|s| &s.line))
             .chain(self.traffic.values().map(|s| &s.line))
             .chain(self.switches.values().map(|s| &s.line))
+            .chain(self.releases.values().map(|s| &s.line))
             .chain(self.tokens.values().map(|s| &s.line))
             .chain(self.instances.values().map(|s| &s.line))
     }
@@ -430,6 +444,10 @@ impl State {
             .chain(
                 (self.switches.iter())
                     .map(|(k, s)| (Kind::Switch, k.to_string(), s.revision, s.json())),
+            )
+            .chain(
+                (self.releases.iter())
+                    .map(|(k, s)| (Kind::Release, k.to_string(), s.revision, s.json())),
             )
             .chain(
                 (self.tokens.iter())

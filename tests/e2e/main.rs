@@ -25,6 +25,7 @@ mod misbehave;
 mod plugins;
 mod redeploy;
 mod registry_outage;
+mod releases;
 mod replicas;
 mod rescue;
 mod router_restart;

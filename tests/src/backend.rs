@@ -43,6 +43,8 @@ pub enum Mode {
     Reset,
     /// Answers after so many milliseconds.
     Slow(u64),
+    /// Of a thousand requests answers so many with 500, evenly spaced.
+    Failing(u64),
 }
 
 impl fmt::Display for Mode {
@@ -53,6 +55,7 @@ impl fmt::Display for Mode {
             Self::Status(status) => write!(f, "status-{status}"),
             Self::Reset => f.write_str("reset"),
             Self::Slow(ms) => write!(f, "slow-{ms}"),
+            Self::Failing(share) => write!(f, "failing-{share}"),
         }
     }
 }
@@ -72,6 +75,7 @@ impl FromStr for Mode {
                     .map_err(|_| format!("`{status}` is no status"))?,
             )),
             Some(("slow", ms)) => Ok(Self::Slow(number(ms)?)),
+            Some(("failing", share)) => Ok(Self::Failing(number(share)?)),
             _ => Err(format!("`{text}` is no mode")),
         }
     }
@@ -132,6 +136,12 @@ impl State {
             first_us: AtomicU64::new(0),
             last_us: AtomicU64::new(0),
         }
+    }
+
+    /// Whether the request that was counted last is one of so many of a thousand that fail.
+    fn is_to_fail(&self, per_thousand: u64) -> bool {
+        let nth = self.requests.load(Ordering::SeqCst);
+        nth * per_thousand / 1000 > nth.saturating_sub(1) * per_thousand / 1000
     }
 
     /// Its name.

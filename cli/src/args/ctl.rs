@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use cardea_registry_api::{InstanceState, Name, Span, api, figures::By};
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{FallbackCommand, GroupsCommand, PluginsCommand, SwitchCommand};
+use super::{FallbackCommand, GroupsCommand, PluginsCommand, ReleaseCommand, SwitchCommand};
 
 /// A client of a running registry.
 #[derive(Debug, Args)]
@@ -186,6 +186,9 @@ requests; peers are those that new requests may go to, of all. Ctrl-C ends it.")
     /// Show and change plugins, and what they are bound to
     #[command(subcommand, visible_alias = "plugin")]
     Plugins(PluginsCommand),
+    /// Move a service's traffic from one group to another, in steps that are watched
+    #[command(subcommand, visible_alias = "releases")]
+    Release(ReleaseCommand),
     /// Show and change groups: named parts of a service's instances
     #[command(subcommand, visible_alias = "group")]
     Groups(GroupsCommand),

@@ -32,6 +32,7 @@ mod instances;
 mod objects;
 mod operate;
 mod pull;
+mod releases;
 mod send;
 mod switches;
 

@@ -16,8 +16,8 @@ use crate::{
 pub mod state;
 
 pub use state::{
-    Analysis, Event, Happened, Order, OrderRequest, Release, ReleaseInfo, ReleasePreview,
-    ReleaseState, Shown, Verdict,
+    Analysis, Event, Happened, Order, OrderRequest, Release, ReleaseAnswer, ReleaseInfo,
+    ReleasePreview, ReleaseState, Shown, Verdict,
 };
 
 /// The most steps of a release.

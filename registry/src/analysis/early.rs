@@ -49,7 +49,8 @@ impl Early {
     /// Adds a part of a window.
     pub fn add(&mut self, baseline: Part, candidate: Part) {
         let errors = baseline.have.saturating_add(candidate.have);
-        if self.over || baseline.of == 0 || candidate.of == 0 || errors == 0 {
+        let looked = self.over || self.looks >= LOOKS;
+        if looked || baseline.of == 0 || candidate.of == 0 || errors == 0 {
             return;
         }
         let count = usize::try_from(errors).unwrap_or(usize::MAX);

@@ -8,10 +8,10 @@ use cardea_registry_api::figures::WINDOW_MS;
 use super::*;
 
 /// A small generator (splitmix64), so that a seed means the same for ever.
-struct Lots(u64);
+pub(crate) struct Lots(pub(crate) u64);
 
 impl Lots {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -20,12 +20,12 @@ impl Lots {
     }
 
     /// From 0 to before 1.
-    fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// How many come where so many are expected: requests come by chance, not by the clock.
-    fn about(&mut self, mean: f64) -> u64 {
+    pub(crate) fn about(&mut self, mean: f64) -> u64 {
         let normal: f64 = (0..12).map(|_| self.unit()).sum::<f64>() - 6.0;
         #[allow(
             clippy::cast_possible_truncation,
@@ -37,7 +37,7 @@ impl Lots {
     }
 
     /// How many of so many, each with this chance.
-    fn binomial(&mut self, n: u64, chance: f64) -> u64 {
+    pub(crate) fn binomial(&mut self, n: u64, chance: f64) -> u64 {
         // Rare things by the gaps between them, so that an hour's requests are drawn in a moment.
         if chance <= 0.0 {
             return 0;

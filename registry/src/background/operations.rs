@@ -1,4 +1,4 @@
-//! Drives operations – switches – from step to step: one replica at a time, which holds the job's row.
+//! Drives operations – switches, and releases (`releases.rs`) – from step to step: one replica at a time, which holds the job's row.
 //!
 //! What is next is decided purely (`switch::step`) over what is read here. A step is one unit of changes:
 //! the operation's next form, on the revision that was seen, and what it moves. So a replica that lost the
@@ -33,13 +33,14 @@ const JOB: &str = "operations";
 /// How often it is looked whether something is due.
 const TICK: Duration = Duration::from_secs(1);
 /// How long after its end a window of figures is looked at, ms.
-const REPORTED: i64 = 2_500;
+pub(super) const REPORTED: i64 = 2_500;
 
 /// Which figures of an operation were looked at last: its revision, and the window.
 type Looked = HashMap<Name, (u64, i64)>;
 
 pub(super) async fn run(shared: &Shared) {
     let mut looked = Looked::new();
+    let mut watched = super::releases::Watched::default();
     loop {
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}
@@ -50,6 +51,7 @@ pub(super) async fn run(shared: &Shared) {
             continue;
         }
         switches(shared, &mut looked).await;
+        super::releases::step(shared, &mut watched).await;
     }
 }
 

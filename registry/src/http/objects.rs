@@ -9,8 +9,9 @@ use axum::{
 };
 use cardea_registry_api::{
     Name, Plugin,
-    api::{EPOCH_HEADER, REVISION_HEADER},
+    api::{EPOCH_HEADER, REVISION_HEADER, Versioned},
 };
+use serde::Serialize;
 
 use super::{
     App,
@@ -41,6 +42,21 @@ pub(super) fn list<'a, T: 'a, K: Display>(
         }
     }
     page.finish()
+}
+
+/// Operations, the newest first, all on one page: they are few.
+pub(super) fn newest_first<'a, T: Clone + Serialize + 'a>(
+    all: impl Iterator<Item = &'a Arc<Stored<T>>>,
+    created_at: impl Fn(&T) -> i64,
+) -> Result<Response, ApiError> {
+    let mut all: Vec<Versioned<T>> = all
+        .map(|stored| Versioned {
+            revision: stored.revision,
+            object: stored.object.clone(),
+        })
+        .collect();
+    all.sort_by_key(|one| std::cmp::Reverse((created_at(&one.object), one.revision)));
+    page::values(all, None)
 }
 
 /// One object with its ETag.

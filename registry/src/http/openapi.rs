@@ -33,6 +33,7 @@ use super::Api;
         (name = "instances", description = "Who is where."),
         (name = "routers", description = "The feed and those who read it."),
         (name = "switches", description = "Moving traffic between clusters, in stages and back."),
+        (name = "releases", description = "Moving a service's traffic from one group to another, watched."),
         (name = "figures", description = "What routers count, live."),
         (name = "operations", description = "How the registry stands, its log and its snapshots."),
         (name = "tokens", description = "Who may do what."),

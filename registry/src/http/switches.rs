@@ -14,8 +14,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Api, App,
     extract::{Input, Key, Params},
+    objects,
     openapi::{Reading, ReadingOne, Sending, SendingTo},
-    page,
     problem::ApiError,
 };
 use crate::{
@@ -44,18 +44,7 @@ pub(super) fn calls() -> OpenApiRouter<std::sync::Arc<App>> {
 async fn list(_: Caller<Reads>, State(app): Api, params: Params) -> Result<Response, ApiError> {
     params.finish()?;
     let state = app.core.state();
-    let mut switches: Vec<Versioned<Switch>> = state
-        .switches()
-        .map(|stored| Versioned {
-            revision: stored.revision,
-            object: stored.object.clone(),
-        })
-        .collect();
-    switches.sort_by(|a, b| {
-        let age = |s: &Versioned<Switch>| (s.object.created_at, s.revision);
-        age(b).cmp(&age(a))
-    });
-    page::values(switches, None)
+    objects::newest_first(state.switches(), |switch| switch.created_at)
 }
 
 /// Begins a switch, or only says what it would do (`dry_run`): what moves, what is missing where it leads,

@@ -15,6 +15,7 @@ use crate::change::{Change, Expected, Kind, Outcome, Rejection, Verb};
 
 mod configuration;
 mod operations;
+mod releases;
 
 impl State {
     /// Applies a unit: all changes or none; the error says which one was refused.
@@ -77,6 +78,8 @@ impl State {
             Change::DeleteTraffic { key, expected } => act.delete_traffic(key, *expected),
             Change::PutSwitch { switch, expected } => act.put_switch(switch, *expected),
             Change::DeleteSwitch { id } => act.delete_switch(id),
+            Change::PutRelease { release, expected } => act.put_release(release, *expected),
+            Change::DeleteRelease { id } => act.delete_release(id),
             Change::PutToken { token, expected } => act.put_token(token, *expected),
             Change::DeleteCluster { name, expected } => act.delete_cluster(name, *expected),
             Change::DeleteService { name, expected } => act.delete_service(name, *expected),

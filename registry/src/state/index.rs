@@ -68,6 +68,11 @@ impl State {
                 self.switches.insert(id, pack(*object, revision, stored));
                 self.operated = revision;
             }
+            Object::Release(object) => {
+                let id = object.id.clone();
+                self.releases.insert(id, pack(*object, revision, stored));
+                self.operated = revision;
+            }
             Object::Token(object) => {
                 self.tokens_by_hash
                     .insert(object.sha256.as_str().into(), object.name.clone());
@@ -182,6 +187,7 @@ impl State {
                 true
             }
             Kind::Switch => self.switches.remove(key).is_some(),
+            Kind::Release => self.releases.remove(key).is_some(),
             Kind::Token => match self.tokens.remove(key) {
                 Some(old) => {
                     self.tokens_by_hash.remove(old.object.sha256.as_str());

@@ -3,8 +3,8 @@
 use std::str::FromStr;
 
 use cardea_registry_api::{
-    Certificate, Cluster, Fallback, Instance, InstanceId, Name, Plugin, Route, Service, Switch,
-    Traffic,
+    Certificate, Cluster, Fallback, Instance, InstanceId, Name, Plugin, Release, Route, Service,
+    Switch, Traffic,
     feed::{FeedError, Line, set_line},
 };
 
@@ -21,6 +21,7 @@ pub(crate) enum Object {
     Plugin(Box<Plugin>),
     Traffic(Box<Traffic>),
     Switch(Box<Switch>),
+    Release(Box<Release>),
     Instance(Box<Instance>),
     Token(TokenRecord),
 }
@@ -36,6 +37,7 @@ impl Object {
             Self::Plugin(_) => Kind::Plugin,
             Self::Traffic(_) => Kind::Traffic,
             Self::Switch(_) => Kind::Switch,
+            Self::Release(_) => Kind::Release,
             Self::Instance(_) => Kind::Instance,
             Self::Token(_) => Kind::Token,
         }
@@ -51,6 +53,7 @@ impl Object {
             Self::Plugin(object) => object.name.to_string(),
             Self::Traffic(object) => object.key().to_string(),
             Self::Switch(object) => object.id.to_string(),
+            Self::Release(object) => object.id.to_string(),
             Self::Instance(object) => object.key().to_string(),
             Self::Token(object) => object.name.to_string(),
         }
@@ -76,6 +79,7 @@ impl Object {
             Self::Plugin(object) => set_line(kind, &key, object),
             Self::Traffic(object) => set_line(kind, &key, object),
             Self::Switch(object) => set_line(kind, &key, object),
+            Self::Release(object) => set_line(kind, &key, object),
             Self::Instance(object) => set_line(kind, &key, object),
             Self::Token(object) => set_line(kind, &key, object),
         }
@@ -92,6 +96,7 @@ impl Object {
             Kind::Plugin => Self::Plugin(serde_json::from_str(json)?),
             Kind::Traffic => Self::Traffic(serde_json::from_str(json)?),
             Kind::Switch => Self::Switch(serde_json::from_str(json)?),
+            Kind::Release => Self::Release(serde_json::from_str(json)?),
             Kind::Instance => Self::Instance(serde_json::from_str(json)?),
             Kind::Token => Self::Token(serde_json::from_str(json)?),
             Kind::History | Kind::Newer => {

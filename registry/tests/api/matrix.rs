@@ -47,18 +47,6 @@ fn calls() -> Vec<(&'static str, &'static str, &'static [&'static str], Value)> 
         ("GET", "/v1/routers", READ, none.clone()),
         ("POST", "/v1/apply", WRITE, json!({})),
         ("GET", "/v1/traffic", READ, none.clone()),
-        ("GET", "/v1/switches", READ, none.clone()),
-        ("GET", "/v1/switches/switch-1", READ, none.clone()),
-        (
-            "POST",
-            "/v1/switches",
-            WRITE,
-            json!({"cluster": "c", "to": {"c": 1}, "reason": "r"}),
-        ),
-        ("POST", "/v1/switches/switch-1/approve", WRITE, json!({})),
-        ("POST", "/v1/switches/switch-1/pause", WRITE, json!({})),
-        ("POST", "/v1/switches/switch-1/resume", WRITE, json!({})),
-        ("POST", "/v1/switches/switch-1/undo", WRITE, json!({})),
         ("GET", "/v1/plugins/schemas", READ, none.clone()),
         ("GET", "/v1/plugins/schemas/gray", READ, none.clone()),
         ("GET", "/v1/snapshots", READ, none.clone()),
@@ -112,7 +100,40 @@ fn calls() -> Vec<(&'static str, &'static str, &'static [&'static str], Value)> 
         calls.push(("PUT", one, WRITE, body));
         calls.push(("DELETE", one, WRITE, none.clone()));
     }
+    calls.extend(operations());
     calls
+}
+
+/// Those on switches and releases.
+fn operations() -> Vec<(&'static str, &'static str, &'static [&'static str], Value)> {
+    let none = Value::Null;
+    vec![
+        ("GET", "/v1/switches", READ, none.clone()),
+        ("GET", "/v1/switches/switch-1", READ, none.clone()),
+        (
+            "POST",
+            "/v1/switches",
+            WRITE,
+            json!({"cluster": "c", "to": {"c": 1}, "reason": "r"}),
+        ),
+        ("POST", "/v1/switches/switch-1/approve", WRITE, json!({})),
+        ("POST", "/v1/switches/switch-1/pause", WRITE, json!({})),
+        ("POST", "/v1/switches/switch-1/resume", WRITE, json!({})),
+        ("POST", "/v1/switches/switch-1/undo", WRITE, json!({})),
+        ("GET", "/v1/releases", READ, none.clone()),
+        ("GET", "/v1/releases/r", READ, none.clone()),
+        (
+            "POST",
+            "/v1/releases",
+            WRITE,
+            json!({"service": "s", "candidate": "v2", "reason": "r"}),
+        ),
+        ("POST", "/v1/releases/r/promote", WRITE, json!({})),
+        ("POST", "/v1/releases/r/pause", WRITE, json!({})),
+        ("POST", "/v1/releases/r/resume", WRITE, json!({})),
+        ("POST", "/v1/releases/r/abort", WRITE, json!({})),
+        ("POST", "/v1/releases/r/rollback", WRITE, json!({})),
+    ]
 }
 
 #[tokio::test]

@@ -78,6 +78,7 @@ async fn answer(
     }
     let status = match state.mode() {
         Mode::Status(status) => status,
+        Mode::Failing(share) if state.is_to_fail(share) => 500,
         _ => 200,
     };
     let text = format!("{} {id} {}\n", state.name(), head.method);

@@ -117,7 +117,10 @@ async fn answer(
         state.count(&request.method, &request.id);
     }
     match state.mode() {
-        Mode::Ok => {}
+        Mode::Failing(share) if state.is_to_fail(share) => {
+            return Some(response(500, b"told to\n", end));
+        }
+        Mode::Ok | Mode::Failing(_) => {}
         Mode::Hang => {
             let mut chunk = [0; 1024];
             while let Ok(1..) = stream.read(&mut chunk).await {}

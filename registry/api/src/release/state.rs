@@ -5,7 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{ReleasePlan, Step};
-use crate::{Invalid, Name, Plugin, api::Action, cluster::MAX_TEXT, plugin::Percent};
+use crate::{
+    Invalid, Name, Plugin,
+    api::{Action, Written},
+    cluster::MAX_TEXT,
+    plugin::Percent,
+};
 
 /// The most events of a release that are kept; the first stays, then the newest.
 pub const MAX_EVENTS: usize = 100;
@@ -265,6 +270,21 @@ pub struct ReleasePreview {
     pub baseline_ready: BTreeMap<Name, u64>,
     /// What to know before it is started.
     pub warnings: Vec<String>,
+}
+
+/// What came of starting a release, of looking at what it would do, or of an order.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ReleaseAnswer {
+    /// With `dry_run`: what it would do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview: Option<ReleasePreview>,
+    /// The release as it is now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<ReleaseInfo>,
+    /// What was written, with what to know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<Written>,
 }
 
 impl Release {

@@ -1,0 +1,239 @@
+//! Releases, as operators start them and order them about. What comes of it is decided in
+//! [`crate::release`]; here it is looked at what there is, and written.
+
+use std::sync::Arc;
+
+use cardea_registry_api::{
+    Invalid, Name, Plugin, Release, ReleasePlan,
+    release::{Order, ReleaseInfo, ReleasePreview, ReleaseState},
+};
+
+use super::Core;
+use crate::{
+    background::operations::take_step,
+    change::{Change, Expected, Rejection, SubmitError, Written},
+    clock::wall_ms,
+    release::{
+        self, Refused,
+        look::{Looked, Memo, look},
+    },
+    state::{State, Stored},
+};
+
+/// How many releases that are over are kept.
+const KEPT: usize = 100;
+/// How often something is tried that others change meanwhile.
+const TRIES: usize = 4;
+
+/// Why an operator's word on a release was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ReleaseError {
+    /// There is no such release.
+    #[error("there is no release `{0}`")]
+    NotFound(Name),
+    /// It asks for what cannot be.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// Something is in the way.
+    #[error("{0}")]
+    Conflict(String),
+    /// It could not be written.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+}
+
+impl From<Refused> for ReleaseError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Invalid(invalid) => Self::Invalid(invalid),
+            Refused::Conflict(why) => Self::Conflict(why),
+        }
+    }
+}
+
+/// One step's unit: the release's next form, on the revision that was seen, and its plugin.
+pub(crate) fn release_changes(
+    release: Release,
+    revision: Option<u64>,
+    plugin: Option<Plugin>,
+    plugin_revision: Option<u64>,
+) -> Vec<Change> {
+    let expect = |revision: Option<u64>| revision.map_or(Expected::None, Expected::Exactly);
+    let mut changes = vec![Change::PutRelease {
+        release: Box::new(release),
+        expected: expect(revision),
+    }];
+    changes.extend(plugin.map(|plugin| Change::PutPlugin {
+        plugin: Box::new(plugin),
+        expected: expect(plugin_revision),
+    }));
+    changes
+}
+
+impl Core {
+    /// What a release would do.
+    pub(crate) fn plan_release(
+        &self,
+        plan: &ReleasePlan,
+        author: &str,
+    ) -> Result<ReleasePreview, ReleaseError> {
+        let state = self.state();
+        let draft = release::draft(plan.clone(), &state, author, wall_ms())?;
+        let changes = release_changes(
+            draft.release.clone(),
+            None,
+            Some(draft.plugin),
+            draft.plugin_revision,
+        );
+        let actions = self
+            .preview(&changes)
+            .map_err(|(index, rejection)| SubmitError::Rejected { index, rejection })?;
+        Ok(ReleasePreview {
+            release: draft.release,
+            actions: actions
+                .into_iter()
+                .filter(|action| action.kind == "plugin")
+                .collect(),
+            at_the_end: draft.at_the_end,
+            candidate_ready: draft.candidate_ready,
+            baseline_ready: draft.baseline_ready,
+            warnings: draft.warnings,
+        })
+    }
+
+    /// Starts a release: with its first step.
+    pub(crate) async fn begin_release(
+        &self,
+        plan: &ReleasePlan,
+        author: &str,
+    ) -> Result<(Name, Written, Vec<String>), ReleaseError> {
+        let mut last = None;
+        for _ in 0..TRIES {
+            let state = self.state();
+            let draft = release::draft(plan.clone(), &state, author, wall_ms())?;
+            let id = draft.release.id.clone();
+            let mut changes = release_changes(
+                draft.release,
+                None,
+                Some(draft.plugin),
+                draft.plugin_revision,
+            );
+            changes.extend(outdated(&state));
+            match self.submit_release(changes, author, &id).await {
+                Ok(written) => return Ok((id, written, draft.warnings)),
+                Err(error) => last = Some(again(error)?),
+            }
+        }
+        Err(last.unwrap_or(SubmitError::Stopping).into())
+    }
+
+    /// Does what somebody orders.
+    pub(crate) async fn order_release(
+        &self,
+        id: &Name,
+        order: Order,
+        by: &str,
+        why: Option<&str>,
+    ) -> Result<Written, ReleaseError> {
+        let mut last = None;
+        for _ in 0..TRIES {
+            let state = self.state();
+            let stored = the_release(&state, id)?;
+            let release = &stored.object;
+            if order == Order::Rollback {
+                nobody_else(&state, release)?;
+            }
+            let now = wall_ms();
+            let looked = Looked::at(&state, release, now);
+            let why = why.map(str::to_owned);
+            let done = release::act(release, looked.seen().plugin, &order.into(), (by, why, now));
+            let (next, put) = done.map_err(|no| ReleaseError::Conflict(no.0))?;
+            let changes = release_changes(next, Some(stored.revision), put, looked.plugin_revision);
+            match self.submit_release(changes, by, id).await {
+                Ok(written) => return Ok(written),
+                Err(error) => last = Some(again(error)?),
+            }
+        }
+        Err(last.unwrap_or(SubmitError::Stopping).into())
+    }
+
+    /// A release, and what the figures say of its step.
+    pub(crate) async fn show_release(&self, id: &Name) -> Result<ReleaseInfo, ReleaseError> {
+        let state = self.state();
+        let stored = the_release(&state, id)?;
+        let release = &stored.object;
+        let mut analysis = None;
+        if !release.state.is_over() {
+            let mut memo = Memo::default();
+            let looked = look(&self.shared, &state, release, &mut memo, wall_ms()).await;
+            let seen = looked.seen();
+            analysis = Some(release::judge(release, &seen).shown(release, &seen));
+        }
+        Ok(ReleaseInfo {
+            release: release.clone(),
+            revision: stored.revision,
+            analysis,
+        })
+    }
+
+    async fn submit_release(
+        &self,
+        changes: Vec<Change>,
+        by: &str,
+        id: &Name,
+    ) -> Result<Written, SubmitError> {
+        take_step(&self.shared, changes, by, format!("release {id}")).await
+    }
+}
+
+fn the_release(state: &State, id: &Name) -> Result<Arc<Stored<Release>>, ReleaseError> {
+    let stored = state.release(id.as_str()).cloned();
+    stored.ok_or_else(|| ReleaseError::NotFound(id.clone()))
+}
+
+/// Something else was there than what was looked at: to be looked at again. Other errors are final.
+fn again(error: SubmitError) -> Result<SubmitError, ReleaseError> {
+    match &error {
+        SubmitError::Rejected {
+            rejection: Rejection::PreconditionFailed { .. } | Rejection::PreconditionRequired { .. },
+            ..
+        } => Ok(error),
+        _ => Err(error.into()),
+    }
+}
+
+/// No other release of the service is under way: what it moves from would be lost on it.
+fn nobody_else(state: &State, release: &Release) -> Result<(), ReleaseError> {
+    let mut others = state.releases().map(|stored| &stored.object);
+    let other = others.find(|other| {
+        other.id != release.id
+            && other.plan.service == release.plan.service
+            && !other.state.is_over()
+    });
+    match other {
+        None => Ok(()),
+        Some(other) => Err(ReleaseError::Conflict(format!(
+            "release `{}` of {} moves service `{}` and is {}: roll that one back first",
+            other.id, other.author, other.plan.service, other.state
+        ))),
+    }
+}
+
+/// The oldest of the releases that are over, beyond those that are kept.
+fn outdated(state: &State) -> Vec<Change> {
+    let mut over: Vec<&Arc<Stored<Release>>> = (state.releases())
+        .filter(|stored| {
+            let state = stored.object.state;
+            matches!(
+                state,
+                ReleaseState::Finished | ReleaseState::RolledBack | ReleaseState::Aborted
+            )
+        })
+        .collect();
+    over.sort_by_key(|stored| std::cmp::Reverse((stored.object.created_at, stored.revision)));
+    let old = over.into_iter().skip(KEPT);
+    old.map(|stored| Change::DeleteRelease {
+        id: stored.object.id.clone(),
+    })
+    .collect()
+}
