@@ -27,13 +27,13 @@ use super::{
 };
 use crate::{
     machine::cpu_ns,
-    table::{Table, spread},
+    table::{Table, quartiles, spread},
 };
 
 const ROUTES: usize = 10_000;
 const HASHED: usize = 10_000;
-const ROUNDS: usize = 16;
-const SECONDS: u64 = 2;
+const ROUNDS: usize = 32;
+const SECONDS: u64 = 1;
 const EVERY: Duration = Duration::from_millis(100);
 
 /// What changes.
@@ -90,7 +90,14 @@ pub(super) async fn run() {
     let mut all: Vec<(Paced, Vec<f64>)> =
         ALL.iter().map(|_| (Paced::default(), Vec::new())).collect();
     for round in 0..=ROUNDS {
-        for ((changes, _), (seen, control)) in ALL.iter().zip(&mut all) {
+        let mut order: Vec<usize> = (0..ALL.len()).collect();
+        // Whoever comes first, or behind whom, is another one each time.
+        order.rotate_left(round % ALL.len());
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        for at in order {
+            let (changes, (seen, control)) = (&ALL[at].0, &mut all[at]);
             let stop = Arc::new(AtomicBool::new(false));
             let writer = tokio::spawn(change(
                 client.clone(),
@@ -120,22 +127,28 @@ pub(super) async fn run() {
     println!(
         "{ROUTES} routes from a registry; {RATE:.0} requests/s as above, and ten changes a second. The \
          router's worker and its control thread share a core here. {ROUNDS} rounds of {SECONDS} s, \
-         interleaved; medians.\n"
+         in an order that changes; medians. Each round is compared with the first row's of the same \
+         round: median of the differences in µs, and between which the middle half of them lies.\n"
     );
     let mut table = Table::new(&[
         "what changes",
         "p50 µs",
         "p99 µs",
         "p99.9 µs",
+        "p50 more",
+        "p99 more",
         "control thread, ms per change",
         "failed",
     ]);
+    let base = &all[0].0;
     for ((changes, title), (seen, control)) in ALL.iter().zip(&all) {
         table.row([
             (*title).to_owned(),
             seen.latency(0),
             seen.latency(1),
             seen.latency(2),
+            more(seen, base, 0),
+            more(seen, base, 1),
             if matches!(changes, Changes::Nothing | Changes::Elsewhere) {
                 "–".to_owned()
             } else {
@@ -145,6 +158,17 @@ pub(super) async fn run() {
         ]);
     }
     table.print();
+}
+
+/// By how much a percentile is more than in the same rounds of another.
+fn more(seen: &Paced, base: &Paced, which: usize) -> String {
+    if std::ptr::eq(seen, base) {
+        return "–".to_owned();
+    }
+    let rounds = seen.latency_us.iter().zip(&base.latency_us);
+    let more: Vec<f64> = rounds.map(|(a, b)| a[which] - b[which]).collect();
+    let [low, median, high] = quartiles(&more);
+    format!("{median:.0} ({low:.0}…{high:.0})")
 }
 
 /// CPU time of the threads that serve requests.
