@@ -2,7 +2,7 @@
 //! reported.
 
 use cardea_registry_api::{
-    ReleasePlan, Service,
+    ReleasePlan, Service, Source,
     figures::{Figures, Series, WINDOW_MS, window_of},
     release::{Order, ReleaseState},
 };
@@ -32,6 +32,8 @@ async fn site(running: &Running) {
     for (n, version) in ["1", "2"].iter().enumerate() {
         let mut registration = registration(n);
         (*version).clone_into(&mut registration.version);
+        // Nobody renews here.
+        (registration.source, registration.lease) = (Source::Manual, None);
         changes.push(Change::Register {
             key: key("default", "shop", n),
             registration: Box::new(registration),
@@ -165,6 +167,63 @@ async fn on_sqlite() {
 async fn on_postgres() {
     let postgres = Postgres::start();
     life(&postgres.url(), true).await;
+}
+
+/// Without the database nothing moves, by itself or by order; figures that only a replica's memory has lead
+/// to nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_database_it_stays_where_it_is() {
+    let postgres = Postgres::start();
+    let dir = tempfile::tempdir().unwrap();
+    let one = Running::open(config(dir.path(), &postgres.url(), "one"))
+        .await
+        .unwrap();
+    site(&one).await;
+    let id = begin(&one.core, &plan(&["10:0s", "50:manual", "100:manual"]))
+        .await
+        .unwrap();
+    let stays = || (stands(&one.core, &id), share(&one.core));
+    postgres.crash();
+    until("the database is missed", || {
+        one.core.status().mode != api::Mode::Ok
+    })
+    .await;
+    let at = window_of(wall_ms());
+    report(&one.core, at, 0).await;
+    let ordered = one
+        .core
+        .order_release(&id, Order::Promote, "bob", None)
+        .await;
+    assert!(
+        matches!(
+            ordered,
+            Err(ReleaseError::Submit(SubmitError::Unavailable { .. }))
+        ),
+        "{ordered:?}"
+    );
+    // By then it would have been told of, and looked at.
+    until("the window is over", || wall_ms() > at + WINDOW_MS + 4000).await;
+    assert_eq!(stays(), ((ReleaseState::Running, 10), Some(10)));
+    let waits = one
+        .core
+        .show_release(&id)
+        .await
+        .unwrap()
+        .analysis
+        .unwrap()
+        .waits_for;
+    assert!(waits.unwrap().starts_with("figures of this step"));
+    postgres.resume();
+    until("the database is back", || {
+        one.core.status().mode == api::Mode::Ok
+    })
+    .await;
+    report(&one.core, window_of(wall_ms()), 0).await;
+    until("the next step", || {
+        stays() == ((ReleaseState::Running, 50), Some(50))
+    })
+    .await;
+    one.stop().await;
 }
 
 /// A step that was decided over what is no longer so leaves no trace, whichever part of it is late.

@@ -174,3 +174,42 @@ fn extract(
     }
     window
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        release::tests::{begun, plan},
+        state::tests::name,
+    };
+
+    #[test]
+    fn of_a_window_both_groups_count_and_before_the_release_those_of_no_group() {
+        let begin = 1_000_000_000;
+        let (release, plugin) = begun(&plan("v2"), begin);
+        let groups = groups(&release, Some(&plugin)).unwrap();
+        let mut counted = Counted::default();
+        for (service, route, group, requests) in [
+            ("shop", "r", Some("v2"), 1),
+            ("shop", "r2", Some("v2"), 2),
+            ("shop", "r", Some("baseline"), 10),
+            ("shop", "r", Some("v3"), 100),
+            ("shop", "r", None, 1000),
+            ("other", "r3", Some("v2"), 10_000),
+        ] {
+            let key = (Some(name(service)), Some(name(route)), group.map(name));
+            let figures = Figures {
+                classes: [0, requests, 0, 0, 0],
+                ..Figures::default()
+            };
+            counted.series.insert(key, figures);
+        }
+        let requests = |at, route: Option<&Name>| {
+            let window = extract(&release, &groups, route, (at, &name("c")), &counted);
+            (window.candidate.requests(), window.baseline.requests())
+        };
+        assert_eq!(requests(begin, None), (3, 10));
+        assert_eq!(requests(begin, Some(&name("r2"))), (2, 0));
+        assert_eq!(requests(begin - 5000, None), (3, 1010));
+    }
+}
