@@ -167,6 +167,23 @@ pub enum Expected {
     Exactly(u64),
 }
 
+impl Expected {
+    /// Whether this is what the writer saw; `revision` is what is there.
+    pub(crate) fn of(self, kind: Kind, key: &str, revision: Option<u64>) -> Result<(), Rejection> {
+        let key = key.to_owned();
+        match (self, revision) {
+            (Self::Any, _) | (Self::None, None) => Ok(()),
+            (Self::Exactly(wanted), Some(current)) if wanted == current => Ok(()),
+            (Self::None, Some(current)) => {
+                Err(Rejection::PreconditionRequired { kind, key, current })
+            }
+            (Self::Exactly(_), current) => {
+                Err(Rejection::PreconditionFailed { kind, key, current })
+            }
+        }
+    }
+}
+
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
@@ -269,6 +286,17 @@ pub enum Change {
         /// What the writer saw.
         expected: Expected,
     },
+    /// Say where a cluster's requests go, or say it no more, while the database is away: on what was there,
+    /// not on a revision, as it is written again on what the database then has. Where that is something
+    /// else, that holds.
+    MoveTraffic {
+        /// Which.
+        key: TrafficKey,
+        /// What the writer saw.
+        before: Option<Box<Traffic>>,
+        /// What is to be there.
+        after: Option<Box<Traffic>>,
+    },
     /// Begin a switch, or its next form; one that moves what another one moves is refused.
     PutSwitch {
         /// The whole object.
@@ -357,11 +385,15 @@ impl Change {
     }
 
     /// Whether it goes on while the database is away: what agents (and operators at 3 a.m.) do to
-    /// instances. Configuration waits for the database.
+    /// instances, and what the latter say of traffic expressly for that time. Other configuration waits
+    /// for the database.
     pub const fn is_runtime(&self) -> bool {
         matches!(
             self,
-            Self::Register { .. } | Self::Patch { .. } | Self::Deregister { .. }
+            Self::Register { .. }
+                | Self::Patch { .. }
+                | Self::Deregister { .. }
+                | Self::MoveTraffic { .. }
         )
     }
 }

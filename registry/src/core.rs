@@ -3,6 +3,7 @@
 //! A [`Core`] is cheap to clone. Reads come from the [`State`] in memory; writes go through
 //! [`crate::writer`], which is the place to read how one change flows.
 
+mod away;
 pub mod config;
 mod open;
 mod releases;
@@ -427,6 +428,8 @@ pub(crate) async fn submit(
     answer.await.map_err(|_| SubmitError::Stopping)?
 }
 
+#[cfg(test)]
+mod away_tests;
 #[cfg(test)]
 mod lease_tests;
 #[cfg(test)]

@@ -169,6 +169,16 @@ impl Routers {
         list
     }
 
+    /// Whether a router of the cluster asks this very replica.
+    pub(crate) fn has_here(&self, cluster: &Name) -> bool {
+        let now = self.clock.now();
+        (self.inner().here.iter()).any(|((of, id), router)| {
+            of == cluster
+                && !id.contains('/')
+                && (router.open > 0 || now - router.last_seen < self.live)
+        })
+    }
+
     /// What the table does not have yet; all of this replica's if `all`.
     pub(crate) fn untold(&self, all: bool) -> Vec<RouterInfo> {
         let now = self.clock.now();

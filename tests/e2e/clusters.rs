@@ -51,7 +51,7 @@ async fn centres(test: &str, count: usize) -> Site {
 }
 
 /// Its own cluster's instances are known. (What another cluster's feed has moves no revision here.)
-async fn serves(router: &Router, host: &str) {
+pub(crate) async fn serves(router: &Router, host: &str) {
     wait::until_ok("the router serves", SOON, || async {
         let answer = router.get(host, "/echo").await;
         if answer.status == 200 {

@@ -1,6 +1,7 @@
 //! Switches over real processes: two data centres with routers and instances of their own, two
 //! registries on one database.
 
+mod apart;
 mod commands;
 mod moved;
 mod trouble;
@@ -18,6 +19,8 @@ use cardea_tests::{
     site::{Router, SOON, Site, Token, client_of, key, name},
     wait,
 };
+
+use crate::clusters::serves;
 
 const HOST: &str = "shop.test";
 /// From an operator's word to the last router.
@@ -69,18 +72,6 @@ async fn register(
     };
     let key = key(centre, service, centre);
     site.client().register(&key, &registration).await.unwrap();
-}
-
-async fn serves(router: &Router, host: &str) {
-    wait::until_ok("the router serves", SOON, || async {
-        let answer = router.get(host, "/echo").await;
-        if answer.status == 200 {
-            Ok(())
-        } else {
-            Err(format!("{}", answer.status))
-        }
-    })
-    .await;
 }
 
 /// From the first data centre to the second one, with a short watch.

@@ -19,6 +19,8 @@ pub(crate) enum SwitchCommand {
   cardea ctl switch start dc-a --to dc-b=100 --at-once --watch 0s --yes --reason 'dc-a burns'
   cardea ctl switch start dc-a --service search --to dc-b=100 --stages 1,10,50,100 --reason drill
 
+  cardea ctl switch start dc-a --to dc-a=100 --while-away --reason 'cut off from dc-b'
+
 A guard that trips makes everything as it was before. `ctl switch undo` does so at any time.")]
     Start {
         #[command(flatten)]
@@ -26,6 +28,9 @@ A guard that trips makes everything as it was before. `ctl switch undo` does so 
         /// Begin though something speaks against it: say why in --reason
         #[arg(long)]
         force: bool,
+        /// The database is away: move them at once, for the routers that this registry reaches
+        #[arg(long, conflicts_with_all = ["force", "approval", "narrower"])]
+        while_away: bool,
         /// Somebody else, with another token, has to approve it
         #[arg(long)]
         approval: bool,

@@ -8,17 +8,18 @@ use std::{
 
 use cardea_registry_api::api::Versioned;
 use cardea_registry_api::{
-    Name, Span,
+    Name, Span, Traffic, TrafficKey,
     client::{ClientError, SwitchAct},
+    problem::Code,
     switch::{
         Acted, NewSwitch, Planned, PlannedService, Shown, Switch, SwitchPlan, SwitchState, Weights,
-        Word,
+        Word, effective, interpolated,
     },
 };
 
-use super::{Session, ask, rows};
+use super::{Session, ask, instances, rows};
 use crate::{
-    args::{GuardArg, SwitchArgs, SwitchCommand, SwitchWord},
+    args::{GuardArg, SwitchArgs, SwitchCommand, SwitchWord, WriteArgs},
     exit::{Exit, Outcome},
     table,
 };
@@ -50,8 +51,12 @@ pub(super) async fn run(session: &Session, command: SwitchCommand) -> Outcome {
             switch,
             force,
             approval,
+            while_away,
             write,
         } => {
+            if while_away {
+                return cut_off(session, switch, write).await;
+            }
             let mut asked = asked(switch);
             (asked.force, asked.approval) = (force, approval);
             let preview = session
@@ -88,6 +93,44 @@ pub(super) async fn run(session: &Session, command: SwitchCommand) -> Outcome {
         SwitchCommand::Resume(word) => act(session, SwitchAct::Resume, word).await,
         SwitchCommand::Undo(word) => act(session, SwitchAct::Undo, word).await,
     }
+}
+
+/// At once, without stages and guards: nobody who could drive them is there.
+async fn cut_off(session: &Session, args: SwitchArgs, write: WriteArgs) -> Outcome {
+    let failed = |e: ClientError| session.failure(&e);
+    let of = |service: Option<Name>| TrafficKey {
+        cluster: args.cluster.clone(),
+        service,
+    };
+    let key = of(args.service.clone());
+    let mut traffic = Traffic::of(key.clone());
+    // What holds now, but for the weights.
+    for key in [key.clone(), of(None)] {
+        match session.client.traffic(&key).await {
+            Ok(found) => {
+                traffic = found.object;
+                break;
+            }
+            Err(ClientError::Problem { problem, .. }) if problem.code == Code::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    traffic.service.clone_from(&key.service);
+    traffic.weights = interpolated(&effective(&traffic), &args.to.into_iter().collect(), 100);
+    let what = format!("traffic `{key}` becomes {}", shares(&traffic.weights));
+    if write.dry_run {
+        return session.print(&traffic, |_| {
+            format!("{what}\nnothing was written (--dry-run)")
+        });
+    }
+    ask::confirm(write, &what)?;
+    let written = session
+        .client
+        .put_traffic_while_away(&traffic, &args.reason)
+        .await;
+    session.print(&written.map_err(failed)?, |written| {
+        format!("{what}\n{}", instances::at_revision(written))
+    })
 }
 
 fn asked(args: SwitchArgs) -> NewSwitch {

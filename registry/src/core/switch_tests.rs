@@ -39,6 +39,12 @@ fn stands(core: &Core, id: &Name) -> SwitchState {
     core.state().switch(id.as_str()).unwrap().object.state
 }
 
+fn watched(core: &Core, id: &Name) -> bool {
+    let state = core.state();
+    let switch = &state.switch(id.as_str()).unwrap().object;
+    switch.converged_at.is_some()
+}
+
 fn weight(core: &Core) -> Option<u8> {
     let state = core.state();
     let traffic = state.traffic(&key())?;
@@ -67,10 +73,10 @@ async fn life(url: &str, beside: bool) {
     site(&one).await;
     until("it drives", || one.core.shared.drives_operations()).await;
     let mut wanted = asked(None);
-    wanted.stages = vec![10, 20, 30, 40, 100];
+    wanted.watch = Span::secs(600);
     let id = begin(&one.core, &wanted).await.unwrap();
     assert_eq!(id.as_str(), "switch-1");
-    until("the third stage", || weight(&one.core) >= Some(30)).await;
+    until("its first stage is watched", || watched(&one.core, &id)).await;
     one.core
         .act_on_switch(&id, Act::Pause, "bob", &Word::default())
         .await
@@ -99,8 +105,8 @@ async fn life(url: &str, beside: bool) {
         .act_on_switch(&id, Act::Resume, "bob", &Word::default())
         .await
         .unwrap();
-    until("the end", || stands(&two.core, &id) == SwitchState::Done).await;
-    assert_eq!(weight(&two.core), Some(100));
+    until("the other one drives it", || watched(&two.core, &id)).await;
+    assert_eq!(weight(&two.core), Some(10));
     let (log, _) = two.core.history(0, 1000).await.unwrap();
     let steps: Vec<_> = log
         .iter()
@@ -227,6 +233,29 @@ async fn a_late_step_is_refused_as_a_whole() {
         .await
         .unwrap();
     assert!(one.core.state().traffic(&key()).is_none());
+    one.stop().await;
+}
+
+/// Also while one step follows the other without a pause.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_s_word_comes_through() {
+    let postgres = Postgres::start();
+    let dir = tempfile::tempdir().unwrap();
+    let one = Running::open(config(dir.path(), &postgres.url(), "one"))
+        .await
+        .unwrap();
+    site(&one).await;
+    until("it drives", || one.core.shared.drives_operations()).await;
+    let mut wanted = asked(None);
+    wanted.stages = (81..=100).collect();
+    let id = begin(&one.core, &wanted).await.unwrap();
+    until("it is under way", || weight(&one.core) >= Some(83)).await;
+    one.core
+        .act_on_switch(&id, Act::Undo, "bob", &Word::default())
+        .await
+        .unwrap();
+    assert_eq!(stands(&one.core, &id), SwitchState::Undone);
+    assert_eq!(weight(&one.core), None);
     one.stop().await;
 }
 

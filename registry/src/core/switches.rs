@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use cardea_registry_api::{
     Invalid, Name,
-    switch::{Learnt, NewSwitch, Refusal, Switch, SwitchPlan, Word},
+    switch::{Learnt, MAX_STAGES, NewSwitch, Refusal, Switch, SwitchPlan, Word},
 };
 
 use super::{Acknowledgements, Core};
@@ -21,8 +21,9 @@ use crate::{
 const KEPT: usize = 100;
 /// Of how many services a switch keeps what was learnt: the busiest.
 const MOST_LEARNT: usize = 500;
-/// How often something is tried that others change meanwhile.
-const TRIES: usize = 4;
+/// How often something is tried that others change meanwhile: more often than a switch makes steps, so that an
+/// operator's word comes through.
+const TRIES: usize = 2 * MAX_STAGES + 8;
 
 /// What an operator does to a switch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,11 @@
 //! Where clusters' requests go: one object for all services of a cluster, one for each service that is
 //! to be treated otherwise.
 
-use axum::{extract::State, response::Response};
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
 use cardea_registry_api::{
     Name, Traffic, TrafficKey,
     api::{Page, Versioned, Written},
@@ -80,6 +84,7 @@ async fn get(
         ("cluster" = Name, Path, description = "Whose requests."),
         ("If-Match" = Option<String>, Header,
             description = "The ETag of what is replaced, or `*`; none when it is created."),
+        ("while_away" = Option<String>, Query, description = "Why it is to hold although the database is away."),
     ),
     request_body = Traffic,
     responses((status = 200, description = "It is so now.", body = Written), Putting))]
@@ -100,6 +105,7 @@ async fn put(
     params(
         ("cluster" = Name, Path, description = "Whose requests."),
         ("If-Match" = String, Header, description = "The ETag of what is deleted, or `*`."),
+        ("while_away" = Option<String>, Query, description = "Why it is to hold although the database is away."),
     ),
     responses((status = 200, description = "It is gone.", body = Written), Deleting))]
 async fn delete(
@@ -142,6 +148,7 @@ async fn get_of_service(
         ("service" = Name, Path, description = "For which service."),
         ("If-Match" = Option<String>, Header,
             description = "The ETag of what is replaced, or `*`; none when it is created."),
+        ("while_away" = Option<String>, Query, description = "Why it is to hold although the database is away."),
     ),
     request_body = Traffic,
     responses((status = 200, description = "It is so now.", body = Written), Putting))]
@@ -163,6 +170,7 @@ async fn put_of_service(
         ("cluster" = Name, Path, description = "Whose requests."),
         ("service" = Name, Path, description = "For which service."),
         ("If-Match" = String, Header, description = "The ETag of what is deleted, or `*`."),
+        ("while_away" = Option<String>, Query, description = "Why it is to hold although the database is away."),
     ),
     responses((status = 200, description = "It is gone.", body = Written), Deleting))]
 async fn delete_of_service(
@@ -184,9 +192,10 @@ async fn write(
     app: &App,
     caller: &Caller<Writes>,
     (key, expected): (TrafficKey, Expected),
-    params: Params,
+    mut params: Params,
     traffic: Traffic,
 ) -> Result<Response, ApiError> {
+    let away: Option<String> = params.take("while_away");
     params.finish()?;
     if traffic.key() != key {
         let field = if traffic.cluster == key.cluster {
@@ -200,17 +209,56 @@ async fn write(
         );
         return Err(ApiError::invalid(field, why));
     }
+    if let Some(reason) = away.filter(|_| app.core.is_cut_off()) {
+        return cut_off(app, caller, (key, expected), Some(traffic), &reason).await;
+    }
     let traffic = Box::new(traffic);
     objects::write(app, caller, Change::PutTraffic { traffic, expected }).await
+}
+
+/// A write that holds although the database is away.
+async fn cut_off(
+    app: &App,
+    caller: &Caller<Writes>,
+    (key, expected): (TrafficKey, Expected),
+    after: Option<Traffic>,
+    reason: &str,
+) -> Result<Response, ApiError> {
+    let there = app.core.state().traffic(&key).cloned();
+    // As the state itself would ask.
+    let revision = there.as_ref().map(|stored| stored.revision);
+    expected.of(Kind::Traffic, &key.to_string(), revision)?;
+    if there.is_none() && after.is_none() {
+        return Err(ApiError::not_found(Kind::Traffic.as_str(), key));
+    }
+    let before = there.map(|stored| stored.object.clone());
+    let warning = format!(
+        "kept, and written when the database is back, unless traffic `{key}` is changed in it meanwhile: that holds then"
+    );
+    let written = app
+        .core
+        .move_traffic(key, (before, after), reason, caller.author());
+    let written = written.await?;
+    let mut body = written.api();
+    if !body.durable {
+        body.warnings.push(warning);
+    }
+    let mut response = Json(body).into_response();
+    objects::stamp(&mut response, &written.epoch, written.revision);
+    Ok(response)
 }
 
 async fn remove(
     app: &App,
     caller: &Caller<Writes>,
     (key, expected): (TrafficKey, Expected),
-    params: Params,
+    mut params: Params,
 ) -> Result<Response, ApiError> {
+    let away: Option<String> = params.take("while_away");
     params.finish()?;
+    if let Some(reason) = away.filter(|_| app.core.is_cut_off()) {
+        return cut_off(app, caller, (key, expected), None, &reason).await;
+    }
     objects::write(app, caller, Change::DeleteTraffic { key, expected }).await
 }
 

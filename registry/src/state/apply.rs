@@ -27,7 +27,7 @@ impl State {
         let mut outcomes = Vec::with_capacity(changes.len());
         // A change by itself is all or nothing. Several need a copy to go back to, and so does one
         // after which something may miss what it names.
-        let asks = changes.iter().any(|change| !change.is_runtime());
+        let asks = changes.iter().any(|change| change.instance().is_none());
         let before = (changes.len() > 1 || asks).then(|| self.clone());
         let applied = (changes.iter().enumerate())
             .try_for_each(|(index, change)| {
@@ -76,6 +76,9 @@ impl State {
             Change::DeletePlugin { name, expected } => act.delete_plugin(name, *expected),
             Change::PutTraffic { traffic, expected } => act.put_traffic(traffic, *expected),
             Change::DeleteTraffic { key, expected } => act.delete_traffic(key, *expected),
+            Change::MoveTraffic { key, before, after } => {
+                act.move_traffic(key, before.as_deref(), after.as_deref())
+            }
             Change::PutSwitch { switch, expected } => act.put_switch(switch, *expected),
             Change::DeleteSwitch { id } => act.delete_switch(id),
             Change::PutRelease { release, expected } => act.put_release(release, *expected),
@@ -110,17 +113,7 @@ struct There<'a> {
 
 impl There<'_> {
     fn expect(&self, expected: Expected) -> Result<(), Rejection> {
-        let (kind, key) = (self.kind, self.key.to_owned());
-        match (expected, self.revision) {
-            (Expected::Any, _) | (Expected::None, None) => Ok(()),
-            (Expected::Exactly(wanted), Some(current)) if wanted == current => Ok(()),
-            (Expected::None, Some(current)) => {
-                Err(Rejection::PreconditionRequired { kind, key, current })
-            }
-            (Expected::Exactly(_), current) => {
-                Err(Rejection::PreconditionFailed { kind, key, current })
-            }
-        }
+        expected.of(self.kind, self.key, self.revision)
     }
 
     /// As [`There::expect`], for a deletion: the object must be there.

@@ -26,7 +26,11 @@ impl State {
         for (index, change) in changes.iter().enumerate() {
             let found = match change {
                 Change::PutPlugin { plugin, .. } => refers::check(plugin, self).map_err(Into::into),
-                Change::PutTraffic { traffic, .. } => self.traffic_is_fit(traffic),
+                Change::PutTraffic { traffic, .. }
+                | Change::MoveTraffic {
+                    after: Some(traffic),
+                    ..
+                } => self.traffic_is_fit(traffic),
                 Change::PutService { service, .. } => self.groups_are_there(service, before),
                 Change::PutRoute { route, .. } => self.route_is_fit(route),
                 Change::DeleteCluster { name, .. } => self.unnamed(Thing::Cluster, name),

@@ -64,7 +64,7 @@ pub(crate) async fn look(
         let known = known(shared, state, &switch.asked, switch.learnt.clone()).await;
         if let Some(known) = known {
             let services = plan::services(state, &switch.asked, &switch.moves, &known);
-            seen.short = plan::refusals(&services);
+            seen.short = plan::refusals(state, &services);
         }
     }
     seen
@@ -106,9 +106,7 @@ fn routers(shared: &Shared, state: &State, switch: &Switch) -> (usize, Vec<Strin
     others.sort_unstable();
     others.dedup();
     for other in others.iter().filter(|other| *other != cluster) {
-        let direct =
-            (state.cluster(other.as_str())).is_some_and(|stored| stored.object.gateway.is_empty());
-        if !direct {
+        if !plan::direct(state, other) {
             continue;
         }
         let followers = shared.routers.list(Some(other));

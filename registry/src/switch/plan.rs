@@ -280,14 +280,21 @@ fn target(
     }
 }
 
+/// Whether a cluster's instances are reached directly: what is behind gateways need not be known here.
+pub(crate) fn direct(state: &State, cluster: &Name) -> bool {
+    let stored = state.cluster(cluster.as_str());
+    stored.is_some_and(|stored| stored.object.gateway.is_empty())
+}
+
 /// What speaks against it: targets that lack instances or capacity for what they would get.
-pub(crate) fn refusals(services: &[PlannedService]) -> Vec<Refusal> {
+pub(crate) fn refusals(state: &State, services: &[PlannedService]) -> Vec<Refusal> {
     let mut refusals = Vec::new();
     for planned in services.iter().filter(|planned| planned.rate > 0.0) {
         let service = &planned.service;
         for target in &planned.targets {
             let (cluster, load) = (&target.cluster, number(target.load));
             let why = match target.capacity {
+                _ if target.instances == 0 && !direct(state, cluster) => continue,
                 _ if target.instances == 0 => format!(
                     "service `{service}`: cluster `{cluster}` has no instance that takes requests, and would get {load} a second"
                 ),
@@ -325,22 +332,8 @@ pub(crate) fn plan(
     live: u64,
 ) -> SwitchPlan {
     let services = services(state, asked, moves, known);
-    // Where requests go through gateways, what is behind them need not be known here.
-    let direct = |cluster: &Name| {
-        (state.cluster(cluster.as_str())).is_some_and(|stored| stored.object.gateway.is_empty())
-    };
-    let mut refusals = refusals(&services);
+    let mut refusals = refusals(state, &services);
     let mut notes = Vec::new();
-    refusals.retain(|refusal| {
-        let behind_gateway = services.iter().any(|planned| {
-            Some(&planned.service) == refusal.service.as_ref()
-                && planned
-                    .targets
-                    .iter()
-                    .all(|t| t.instances == 0 && !direct(&t.cluster))
-        });
-        !behind_gateway
-    });
     if live == 0 {
         refusals.insert(
             0,
@@ -390,7 +383,7 @@ pub(crate) fn plan(
                 name(unknown)
             ));
         }
-        if !direct(cluster) {
+        if !direct(state, cluster) {
             notes.push(format!("cluster `{cluster}` is reached through its gateways: what is behind them is only judged as far as it is known here"));
         }
     }

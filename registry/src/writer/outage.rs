@@ -1,7 +1,8 @@
 //! While the database is away (or its history is held), and how everything agrees again afterwards.
 //!
 //! Memory goes on serving, as a *branch*: the epoch says whose, the revisions grow on. What agents
-//! and operators do to instances is accepted: journaled on disk, then served. Configuration waits.
+//! and operators do to instances is accepted: journaled on disk, then served. So is what operators say of
+//! traffic expressly for this time. Other configuration waits.
 //! When the database is back, the journal's units are written to it like any others, except those
 //! that are there already: a commit whose answer got lost is found again by its unit's name.
 
@@ -173,7 +174,7 @@ impl Writer {
         let served = self.shared.state.load_full();
         let mut known = |change: &Change| {
             let key = change.instance();
-            key.is_none_or(|key| served.instance(key).is_some() || self.pending.has(key))
+            key.is_some_and(|key| served.instance(key).is_some() || self.pending.has(key))
         };
         let (known, new): (Vec<Waiting>, Vec<Waiting>) = group
             .into_iter()

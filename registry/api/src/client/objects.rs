@@ -362,7 +362,7 @@ impl Client {
     }
 }
 
-fn traffic_path(key: &TrafficKey) -> Vec<&str> {
+pub(super) fn traffic_path(key: &TrafficKey) -> Vec<&str> {
     let mut path = vec!["clusters", key.cluster.as_str()];
     if let Some(service) = &key.service {
         path.extend(["services", service.as_str()]);

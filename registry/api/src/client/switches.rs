@@ -3,12 +3,13 @@
 use reqwest::Method;
 
 use super::{
-    Client, ClientError,
+    Client, ClientError, Precondition,
+    objects::traffic_path,
     send::{Call, Repeat},
 };
 use crate::{
-    Name, Span,
-    api::{Page, Versioned},
+    Name, Span, Traffic,
+    api::{Page, Versioned, Written},
     switch::{Acted, NewSwitch, Planned, Shown, Switch, Word},
 };
 
@@ -77,6 +78,21 @@ impl Client {
         let path = ["v1", "switches", id.as_str(), act.as_str()];
         self.call(waiting(Call::new(Method::POST, &path), wait).json(word))
             .await
+    }
+
+    /// `PUT …/traffic?while_away=`: whatever is there is replaced, also while the database is away; where
+    /// the database has something else when it is back, that holds.
+    pub async fn put_traffic_while_away(
+        &self,
+        traffic: &Traffic,
+        reason: &str,
+    ) -> Result<Written, ClientError> {
+        let key = traffic.key();
+        let path: Vec<&str> = ["v1"].into_iter().chain(traffic_path(&key)).collect();
+        let call = Call::new(Method::PUT, &path)
+            .query("while_away", Some(reason))
+            .precondition(Precondition::Any);
+        self.call(call.json(traffic)).await
     }
 }
 

@@ -195,6 +195,31 @@ impl Act<'_> {
         Ok(())
     }
 
+    /// For the time without the database.
+    pub(super) fn move_traffic(
+        &mut self,
+        key: &TrafficKey,
+        before: Option<&Traffic>,
+        after: Option<&Traffic>,
+    ) -> Result<(), Rejection> {
+        let old = self.state.traffic(key).cloned();
+        if old.as_ref().map(|old| &old.object) != before {
+            return Err(Rejection::Conflict {
+                kind: Kind::Traffic,
+                key: key.to_string(),
+                why: format!("traffic `{key}` was changed meanwhile: that holds"),
+            });
+        }
+        let Some(traffic) = after else {
+            let key = key.to_string();
+            self.delete(Kind::Traffic, &key, old.as_deref(), "deleted");
+            return Ok(());
+        };
+        traffic.check()?;
+        let object = Object::Traffic(Box::new(traffic.clone()));
+        self.put(object, old.as_deref(), traffic, "applied")
+    }
+
     pub(super) fn put_token(
         &mut self,
         token: &TokenRecord,
