@@ -30,6 +30,7 @@
 use std::{convert::Infallible, future::poll_fn, rc::Rc, task::Poll, time::Instant};
 
 use crate::{
+    balance::Reach,
     client::Client,
     exchange::Exchange,
     grpc,
@@ -43,6 +44,7 @@ use crate::{
     table::Table,
     timer::Timer,
     tunnel,
+    upstream::Upstream,
     wire::Wire,
     worker::Worker,
 };
@@ -322,7 +324,7 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
     if let Some(mut ticket) = ticket {
         observe::tell_end(&mut ticket, x, &seen);
     }
-    let after = tunnel_if_asked(after, picked, permit);
+    let after = tunnel_if_asked(after, (conn, x), (picked, permit), plan.upstream);
     if let Some(beyond) = body.as_mut().and_then(Means::beyond) {
         x.take_back(beyond);
     }
@@ -424,13 +426,22 @@ fn unwritten(worker: &Worker, error: &std::io::Error) -> &'static str {
 const CLIENT_SLOW: &str = "client_slow";
 
 /// A tunnel takes its peer and its permit along: both count until the tunnel ends.
-fn tunnel_if_asked(after: After, picked: Option<Picked>, permit: Option<Permit>) -> After {
-    match after {
-        After::Tunnel(mut ends) => {
-            ends.picked = picked;
-            ends.permit = permit;
-            After::Tunnel(ends)
-        }
-        after => after,
-    }
+fn tunnel_if_asked(
+    after: After,
+    (conn, x): (&Connection, &Exchange),
+    (picked, permit): (Option<Picked>, Option<Permit>),
+    upstream: &Upstream,
+) -> After {
+    let After::Tunnel(mut ends) = after else {
+        return after;
+    };
+    let cluster = picked.as_ref().map(|picked| &picked.peer().key().cluster);
+    // Over what came from another cluster's router that one decides.
+    let free = hop::reach(&x.request, conn.client.trusted) != Reach::Home;
+    ends.choice = cluster
+        .filter(|_| free)
+        .map(|cluster| tunnel::Choice::new(upstream, cluster));
+    ends.picked = picked;
+    ends.permit = permit;
+    After::Tunnel(ends)
 }

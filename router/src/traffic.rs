@@ -65,6 +65,14 @@ impl Ways {
         }
     }
 
+    /// Whether a cluster is meant to get requests, or gets them now because others cannot.
+    pub(crate) fn uses(&self, cluster: &Name, version: u64, now: u64) -> bool {
+        let Some(at) = self.each.iter().position(|way| way.cluster == *cluster) else {
+            return false;
+        };
+        self.split.wanted[at] > 0.0 || self.flow.decide(self, version, now).shares[at] > 0.0
+    }
+
     /// How each cluster stands.
     pub(crate) fn standings(&self) -> Vec<Standing> {
         self.each.iter().map(|way| standing(&way.all)).collect()

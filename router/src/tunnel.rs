@@ -1,8 +1,8 @@
 //! Tunnels: connections that speak something else than HTTP from the peer's `101` on (WebSocket and
 //! the like). Bytes are copied both ways until both sides have said all. Tunnels have no idle limit;
 //! updates of the table do not touch them; when their peer drains or is gone, they may go on up to a
-//! ceiling. Where a greatest age is set, each ends a little before it, so that those that began
-//! together do not come back together.
+//! ceiling, and nearly as long when their cluster gets no more of the service's requests. Where a greatest
+//! age is set, each ends a little before it, so that those that began together do not come back together.
 
 use std::{
     future::poll_fn,
@@ -11,12 +11,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use cardea_registry_api::Name;
+
 use crate::{
+    clock,
     exchange::Exchange,
     http1::buffer::{Buffer, Lender},
     peer::Picked,
     pipeline::Connection,
     plugin::Permit,
+    table::Table,
+    traffic::Ways,
+    upstream::Upstream,
     wire::{ReadHalf, Wire, WriteHalf},
     worker::Worker,
 };
@@ -34,6 +40,39 @@ pub(crate) struct Ends {
     pub(crate) picked: Option<Picked>,
     /// Counts as running while the tunnel lives.
     pub(crate) permit: Option<Permit>,
+    /// Where the service's traffic decides over it; none: it does not.
+    pub(crate) choice: Option<Choice>,
+}
+
+/// A tunnel that could have gone to another cluster.
+#[derive(Debug)]
+pub(crate) struct Choice {
+    slot: usize,
+    service: Name,
+    cluster: Name,
+}
+
+impl Choice {
+    /// Of a request to `upstream`, which went to a peer of `cluster`.
+    pub(crate) fn new(upstream: &Upstream, cluster: &Name) -> Self {
+        Self {
+            slot: upstream.index() as usize,
+            service: upstream.service().clone(),
+            cluster: cluster.clone(),
+        }
+    }
+
+    /// Whether the cluster still gets requests of the service.
+    fn holds(&self, table: &Table) -> bool {
+        let front = table.upstream_at(self.slot);
+        let front = front.filter(|front| *front.service() == self.service);
+        // Where there are none any more, the peers of other clusters are gone themselves.
+        front.is_none_or(|front| {
+            let now = clock::millis(Instant::now());
+            let uses = |ways: &Ways| ways.uses(&self.cluster, front.version(), now);
+            front.ways().is_none_or(uses)
+        })
+    }
 }
 
 impl Ends {
@@ -45,6 +84,7 @@ impl Ends {
             to_client: x.upstream.data().to_vec(),
             picked: None,
             permit: None,
+            choice: None,
         };
         x.inbound.clear();
         x.upstream.clear();
@@ -62,6 +102,10 @@ pub(crate) async fn run(worker: &Worker, mut conn: Connection, mut ends: Ends) {
     }
     let _counted = Counted { worker, whole };
     let mut leaving: Option<Instant> = None;
+    let mut moving: Option<Instant> = None;
+    // All of a cluster's tunnels are to move at once: they come back spread over half of the time.
+    let patience = worker.config.tunnel_ceiling;
+    let patience = patience.mul_f64(1.0 - 0.5 * worker.ids.fraction());
     // A side that is told that the other has ended, and neither ends nor says anything, is gone.
     let half_open = worker.config.limits.idle_timeout;
     let end = worker
@@ -96,6 +140,15 @@ pub(crate) async fn run(worker: &Worker, mut conn: Connection, mut ends: Ends) {
             } else if leaving.get_or_insert_with(Instant::now).elapsed()
                 >= worker.config.tunnel_ceiling
             {
+                return Poll::Ready(Ok(()));
+            }
+            let holds = ends.choice.as_ref().is_none_or(|choice| {
+                let table = worker.table();
+                table.is_none_or(|table| choice.holds(&table.0))
+            });
+            if holds {
+                moving = None;
+            } else if moving.get_or_insert_with(Instant::now).elapsed() >= patience {
                 return Poll::Ready(Ok(()));
             }
         }

@@ -75,7 +75,7 @@ pub(crate) struct RouterSettings {
     /// How long a graceful stop may take [default: 30s]
     #[arg(long, env = "CARDEA_ROUTER_DRAIN", value_name = "TIME")]
     pub(crate) drain: Option<Span>,
-    /// How long a WebSocket outlives its instance's removal [default: 10m]
+    /// How long a WebSocket outlives its instance's removal, or its cluster's last share of traffic [default: 10m]
     #[arg(long, env = "CARDEA_ROUTER_TUNNEL_CEILING", value_name = "TIME")]
     pub(crate) tunnel_ceiling: Option<Span>,
     #[command(flatten)]

@@ -169,6 +169,92 @@ fn a_tunnel_to_a_peer_that_is_gone_ends_at_the_ceiling_and_others_do_not() {
     assert_open(&mut tunnels[1]);
 }
 
+fn open(router: &Running) -> Wire {
+    let mut client = router.client();
+    client.send(UPGRADE);
+    client.head();
+    assert_eq!(client.take(5), b"hello");
+    client
+}
+
+#[test]
+fn tunnels_to_a_cluster_that_gets_no_more_requests_move_and_others_do_not() {
+    let (home, away) = (echoing(), echoing());
+    let ceiling = Duration::from_secs(2);
+    let router = Setup::new(&[&home])
+        .labelled(&away, "cluster = \"b\"")
+        .tables("# here")
+        .config(|c| c.tunnel_ceiling = ceiling)
+        .start();
+    // As a switch does: there was no traffic object before, and there is none afterwards.
+    let mut before = open(&router);
+    let moved = Instant::now();
+    let traffic = "[[traffic]]\ncluster = \"default\"\nweights = { default = 0, b = 100 }\n";
+    router.edit(|text| text.replace("# here", &format!("# here\n{traffic}# end\n")));
+    let mut after = open(&router);
+    assert_eq!((home.connections(), away.connections()), (1, 1));
+    assert_open(&mut before);
+    before.assert_closed();
+    assert!(moved.elapsed() >= ceiling / 2, "{:?}", moved.elapsed());
+    // A cluster with a small share is no reason to move.
+    router.edit(|text| text.replace("default = 0, b = 100", "default = 99, b = 1"));
+    let begun = Instant::now();
+    until("longer than the ceiling and a look", || {
+        begun.elapsed() > ceiling + Duration::from_millis(1500)
+    });
+    assert_open(&mut after);
+    router.edit(|text| {
+        text.replace(traffic, "")
+            .replace("default = 99, b = 1", "default = 1")
+    });
+    assert_open(&mut after);
+    after.assert_closed();
+}
+
+#[test]
+fn tunnels_stay_where_requests_fail_over_to_and_where_another_router_sent_them() {
+    let (home, away) = (echoing(), echoing());
+    let ceiling = Duration::from_secs(1);
+    let traffic = "[[traffic]]\ncluster = \"default\"\nweights = { default = 100 }\nfailover = { order = [\"b\"] }\n";
+    let gone = crate::harness::refusing();
+    let router = Setup::new(&[])
+        .peer(gone)
+        .labelled(&away, "cluster = \"b\"")
+        .tables(traffic)
+        .config(|c| c.tunnel_ceiling = ceiling)
+        .start();
+    // More than it takes to mark the peer at home.
+    let mut failed_over: Vec<Wire> = (0..6).map(|_| open(&router)).collect();
+    // Another router sent it here: this one's own traffic is none of its business.
+    let here = Setup::new(&[&home])
+        .labelled(&away, "cluster = \"b\"")
+        .tables("# here")
+        .config(|c| {
+            c.tunnel_ceiling = ceiling;
+            c.trusted_proxies = ["127.0.0.0/8".parse().unwrap()].into_iter().collect();
+        })
+        .start();
+    let mut sent = here.client();
+    sent.send(UPGRADE.replace(
+        "Upgrade: websocket",
+        "X-Cardea-Hop: b\r\nUpgrade: websocket",
+    ));
+    sent.head();
+    assert_eq!(sent.take(5), b"hello");
+    here.edit(|text| {
+        text.replace(
+            "# here",
+            "[[traffic]]\ncluster = \"default\"\nweights = { b = 100 }\n",
+        )
+    });
+    let begun = Instant::now();
+    until("longer than the ceiling and two looks", || {
+        begun.elapsed() > ceiling + Duration::from_millis(2500)
+    });
+    failed_over.iter_mut().for_each(assert_open);
+    assert_open(&mut sent);
+}
+
 #[test]
 fn a_tunnel_ends_at_its_greatest_age() {
     let upstream = echoing();
