@@ -80,9 +80,11 @@ pub(crate) fn judge(release: &Release, seen: &Seen<'_>) -> Judged {
     comparison.end_window();
     let mut candidate = Figures::default();
     windows().for_each(|window| candidate.merge(&window.candidate));
+    // What the baseline had before does not grow: too little of it is not to be waited for.
+    let had: u64 = seen.before.iter().map(|w| w.baseline.requests()).sum();
     Judged {
         verdict: comparison.verdict(),
-        comparable: !alone || seen.before.iter().any(|w| w.baseline.requests() > 0),
+        comparable: !alone || had >= limits.least_requests.max(1),
         baseline: comparison.figures().0.clone(),
         candidate,
     }

@@ -75,6 +75,10 @@ fn sides_go_at_once_and_back() {
     let good = windows(T0, T0 + 60_000, (1000, 1), (0, 0));
     (seen.windows, seen.newest, seen.now) = (&good, Some(T0 + 60_000), T0 + 63_000);
     assert_eq!(next(&release, &seen), Some((Action::Promote, None)));
+    // Too little was before, and never will be more: that is not waited for.
+    let few = windows(T0 - 5000, T0, (0, 0), (49, 0));
+    seen.before = &few;
+    assert_eq!(next(&release, &seen), Some((Action::Promote, None)));
     let (done, _) = did(&release, &plugin, &Action::Promote, T0 + 63_000);
     assert_eq!(done.state, ReleaseState::Finished);
     // Of a plugin that is there, the sides are its own.
