@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cardea_registry_api::{
     Invalid, Name, Plugin, Release, ReleasePlan,
-    release::{Order, ReleaseInfo, ReleasePreview, ReleaseState},
+    release::{Order, ReleaseInfo, ReleasePreview},
 };
 
 use super::Core;
@@ -222,13 +222,7 @@ fn nobody_else(state: &State, release: &Release) -> Result<(), ReleaseError> {
 /// The oldest of the releases that are over, beyond those that are kept.
 fn outdated(state: &State) -> Vec<Change> {
     let mut over: Vec<&Arc<Stored<Release>>> = (state.releases())
-        .filter(|stored| {
-            let state = stored.object.state;
-            matches!(
-                state,
-                ReleaseState::Finished | ReleaseState::RolledBack | ReleaseState::Aborted
-            )
-        })
+        .filter(|stored| stored.object.state.is_over())
         .collect();
     over.sort_by_key(|stored| std::cmp::Reverse((stored.object.created_at, stored.revision)));
     let old = over.into_iter().skip(KEPT);
