@@ -6,7 +6,6 @@ mod expiry;
 mod figures;
 mod follow;
 pub(crate) mod operations;
-mod releases;
 mod retention;
 mod sharing;
 mod snapshots;

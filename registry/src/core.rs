@@ -6,6 +6,7 @@
 mod away;
 pub mod config;
 mod open;
+pub(crate) mod operations;
 mod releases;
 mod switches;
 
@@ -432,6 +433,8 @@ pub(crate) async fn submit(
 mod away_tests;
 #[cfg(test)]
 mod lease_tests;
+#[cfg(test)]
+mod operation_tests;
 #[cfg(test)]
 mod outage_tests;
 #[cfg(test)]

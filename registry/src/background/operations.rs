@@ -1,100 +1,78 @@
-//! Drives operations – switches, and releases (`releases.rs`) – from step to step: one replica at a time, which holds the job's row.
+//! Drives operations – [`switches`] and [`releases`] – from step to step: one replica at a time, which holds
+//! the job's row.
 //!
-//! What is next is decided purely (`switch::step`) over what is read here. A step is one unit of changes:
-//! the operation's next form, on the revision that was seen, and what it moves. So a replica that lost the
-//! job meanwhile, or stood still, writes nothing, and one that takes over goes on from what is written. No
-//! step is made while the database is away: everything stays as it was decided last.
+//! What is next is decided purely (`switch::step`, `release::next`) over what is read here. A step is one
+//! unit of changes: the operation's next form, on the revision that was seen, and what it moves. So a replica
+//! that lost the job meanwhile, or stood still, writes nothing, and one that takes over goes on from what is
+//! written. No step is made while the database is away: everything stays as it was decided last.
+//!
+//! Each operation is looked at by itself: one whose figures do not come holds up no other ([`turns`]).
+
+mod releases;
+mod switches;
+mod turns;
 
 use std::{
-    collections::HashMap,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use cardea_registry_api::{
-    Name,
-    api::Mode,
-    figures::window_of,
-    switch::{Switch, SwitchState},
-};
+use cardea_registry_api::{Release, Switch, api::Mode};
+use tokio::time::MissedTickBehavior;
 
 use super::{expiry::HELD, from_now};
 use crate::{
-    change::{Author, Change, SubmitError, Written},
-    clock::{ms, wall_ms},
-    core::submit,
+    clock::ms,
+    core::operations::Operation,
     shared::Shared,
-    state::Stored,
-    switch,
+    state::{State, Stored},
 };
+use turns::Turns;
 
 /// Which row of the jobs is this one's.
 const JOB: &str = "operations";
 /// How often it is looked whether something is due.
 const TICK: Duration = Duration::from_secs(1);
 /// How long after its end a window of figures is looked at, ms.
-pub(super) const REPORTED: i64 = 2_500;
+const REPORTED: i64 = 2_500;
 
-/// Which figures of an operation were looked at last: its revision, and the window.
-type Looked = HashMap<Name, (u64, i64)>;
+/// An operation that goes on by itself.
+trait Driven: Operation + Clone + Send + Sync + 'static {
+    /// What a look leaves for the next one.
+    type Memo: Default + Send;
+
+    /// Those that are under way.
+    fn running(state: &State) -> Vec<Arc<Stored<Self>>>;
+
+    /// Looks at one, and makes the step that is due; whether it made one.
+    fn step(
+        shared: &Shared,
+        state: &State,
+        stored: &Arc<Stored<Self>>,
+        memo: &mut Self::Memo,
+    ) -> impl Future<Output = bool> + Send;
+}
 
 pub(super) async fn run(shared: &Shared) {
-    let mut looked = Looked::new();
-    let mut watched = super::releases::Watched::default();
+    let mut switches = Turns::<Switch>::of(shared);
+    let mut releases = Turns::<Release>::of(shared);
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            () = tokio::time::sleep(TICK) => {}
+            _ = ticks.tick() => {}
             () = shared.operated.notified() => {}
+            // What comes next may be due at once.
+            () = switches.stepped() => {}
+            () = releases.stepped() => {}
             () = shared.stopping.cancelled() => return,
         }
         if shared.mode() != Mode::Ok || !shared.drives_operations() {
             continue;
         }
-        switches(shared, &mut looked).await;
-        super::releases::step(shared, &mut watched).await;
-    }
-}
-
-/// One unit of an operation, and why: `WORD NAME`, for the log.
-pub(crate) async fn take_step(
-    shared: &Shared,
-    changes: Vec<Change>,
-    author: &str,
-    cause: String,
-) -> Result<Written, SubmitError> {
-    submit(shared, changes, Author::named(author), Some(cause.into())).await
-}
-
-/// Steps every switch that is under way.
-async fn switches(shared: &Shared, looked: &mut Looked) {
-    let state = shared.state.load_full();
-    let running = |stored: &&Arc<Stored<Switch>>| stored.object.state == SwitchState::Running;
-    let running: Vec<_> = state.switches().filter(running).cloned().collect();
-    looked.retain(|id, _| running.iter().any(|stored| stored.object.id == *id));
-    if running.is_empty() {
-        return;
-    }
-    learn_routers(shared).await;
-    for stored in running {
-        let id = &stored.object.id;
-        let figures = (stored.revision, window_of(wall_ms() - REPORTED));
-        let new = looked.get(id) != Some(&figures);
-        let seen = switch::look::look(shared, &state, &stored, new).await;
-        let Some(next) = switch::step(&stored.object, &seen, wall_ms()) else {
-            looked.insert(id.clone(), figures);
-            continue;
-        };
-        if let Some(guard) = next.tripped {
-            metrics::counter!(crate::metrics::TRIPS, "guard" => guard).increment(1);
-        }
-        let changes = next.changes(Some(stored.revision), &seen);
-        let cause = format!("switch {id}");
-        match take_step(shared, changes, &stored.object.author, cause).await {
-            Ok(_) => tracing::info!(switch = %id, state = %next.switch.state,
-                percent = next.switch.percent(), "a switch made a step"),
-            // Something was changed meanwhile: it is looked at again.
-            Err(error) => tracing::info!(switch = %id, %error, "a switch's step was not taken"),
-        }
+        let state = shared.state.load_full();
+        switches.look(&state);
+        releases.look(&state);
     }
 }
 

@@ -8,10 +8,12 @@ use cardea_registry_api::{
     release::{Order, ReleaseInfo, ReleasePreview},
 };
 
-use super::Core;
+use super::{
+    Core,
+    operations::{Decided, outdated},
+};
 use crate::{
-    background::operations::take_step,
-    change::{Change, Expected, Rejection, SubmitError, Written},
+    change::{Change, Expected, SubmitError, Written},
     clock::wall_ms,
     release::{
         self, Refused,
@@ -19,11 +21,6 @@ use crate::{
     },
     state::{State, Stored},
 };
-
-/// How many releases that are over are kept.
-const KEPT: usize = 100;
-/// How often something is tried that others change meanwhile.
-const TRIES: usize = 4;
 
 /// Why an operator's word on a release was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -107,24 +104,26 @@ impl Core {
         plan: &ReleasePlan,
         author: &str,
     ) -> Result<(Name, Written, Vec<String>), ReleaseError> {
-        let mut last = None;
-        for _ in 0..TRIES {
-            let state = self.state();
-            let draft = release::draft(plan.clone(), &state, author, wall_ms())?;
-            let id = draft.release.id.clone();
-            let mut changes = release_changes(
-                draft.release,
-                None,
-                Some(draft.plugin),
-                draft.plugin_revision,
-            );
-            changes.extend(outdated(&state));
-            match self.submit_release(changes, author, &id).await {
-                Ok(written) => return Ok((id, written, draft.warnings)),
-                Err(error) => last = Some(again(error)?),
-            }
-        }
-        Err(last.unwrap_or(SubmitError::Stopping).into())
+        let decide = || async { self.decide_release(plan, author) };
+        self.write_word::<Release, _, _, _>(author, decide).await
+    }
+
+    fn decide_release(
+        &self,
+        plan: &ReleasePlan,
+        author: &str,
+    ) -> Result<Decided<Vec<String>>, ReleaseError> {
+        let state = self.state();
+        let draft = release::draft(plan.clone(), &state, author, wall_ms())?;
+        let id = draft.release.id.clone();
+        let put = (Some(draft.plugin), draft.plugin_revision);
+        let mut changes = release_changes(draft.release, None, put.0, put.1);
+        changes.extend(outdated(state.releases()));
+        Ok(Decided {
+            id,
+            changes,
+            told: draft.warnings,
+        })
     }
 
     /// Does what somebody orders.
@@ -135,26 +134,33 @@ impl Core {
         by: &str,
         why: Option<&str>,
     ) -> Result<Written, ReleaseError> {
-        let mut last = None;
-        for _ in 0..TRIES {
-            let state = self.state();
-            let stored = the_release(&state, id)?;
-            let release = &stored.object;
-            if order == Order::Rollback {
-                nobody_else(&state, release)?;
-            }
-            let now = wall_ms();
-            let looked = Looked::at(&state, release, now);
-            let why = why.map(str::to_owned);
-            let done = release::act(release, looked.seen().plugin, &order.into(), (by, why, now));
-            let (next, put) = done.map_err(|no| ReleaseError::Conflict(no.0))?;
-            let changes = release_changes(next, Some(stored.revision), put, looked.plugin_revision);
-            match self.submit_release(changes, by, id).await {
-                Ok(written) => return Ok(written),
-                Err(error) => last = Some(again(error)?),
-            }
+        let decide = || async { self.decide_order(id, order, (by, why)) };
+        let (_, written, ()) = self.write_word::<Release, _, _, _>(by, decide).await?;
+        Ok(written)
+    }
+
+    fn decide_order(
+        &self,
+        id: &Name,
+        order: Order,
+        (by, why): (&str, Option<&str>),
+    ) -> Result<Decided<()>, ReleaseError> {
+        let state = self.state();
+        let stored = the_release(&state, id)?;
+        let release = &stored.object;
+        if order == Order::Rollback {
+            nobody_else(&state, release)?;
         }
-        Err(last.unwrap_or(SubmitError::Stopping).into())
+        let now = wall_ms();
+        let looked = Looked::at(&state, release, now);
+        let why = why.map(str::to_owned);
+        let done = release::act(release, looked.seen().plugin, &order.into(), (by, why, now));
+        let (next, put) = done.map_err(|no| ReleaseError::Conflict(no.0))?;
+        Ok(Decided {
+            id: id.clone(),
+            changes: release_changes(next, Some(stored.revision), put, looked.plugin_revision),
+            told: (),
+        })
     }
 
     /// A release, and what the figures say of its step.
@@ -175,31 +181,11 @@ impl Core {
             analysis,
         })
     }
-
-    async fn submit_release(
-        &self,
-        changes: Vec<Change>,
-        by: &str,
-        id: &Name,
-    ) -> Result<Written, SubmitError> {
-        take_step(&self.shared, changes, by, format!("release {id}")).await
-    }
 }
 
 fn the_release(state: &State, id: &Name) -> Result<Arc<Stored<Release>>, ReleaseError> {
     let stored = state.release(id.as_str()).cloned();
     stored.ok_or_else(|| ReleaseError::NotFound(id.clone()))
-}
-
-/// Something else was there than what was looked at: to be looked at again. Other errors are final.
-fn again(error: SubmitError) -> Result<SubmitError, ReleaseError> {
-    match &error {
-        SubmitError::Rejected {
-            rejection: Rejection::PreconditionFailed { .. } | Rejection::PreconditionRequired { .. },
-            ..
-        } => Ok(error),
-        _ => Err(error.into()),
-    }
 }
 
 /// No other release of the service is under way: what it moves from would be lost on it.
@@ -217,17 +203,4 @@ fn nobody_else(state: &State, release: &Release) -> Result<(), ReleaseError> {
             other.id, other.author, other.plan.service, other.state
         ))),
     }
-}
-
-/// The oldest of the releases that are over, beyond those that are kept.
-fn outdated(state: &State) -> Vec<Change> {
-    let mut over: Vec<&Arc<Stored<Release>>> = (state.releases())
-        .filter(|stored| stored.object.state.is_over())
-        .collect();
-    over.sort_by_key(|stored| std::cmp::Reverse((stored.object.created_at, stored.revision)));
-    let old = over.into_iter().skip(KEPT);
-    old.map(|stored| Change::DeleteRelease {
-        id: stored.object.id.clone(),
-    })
-    .collect()
 }

@@ -5,25 +5,23 @@ use std::{sync::Arc, time::Duration};
 
 use cardea_registry_api::{
     Invalid, Name,
-    switch::{Learnt, MAX_STAGES, NewSwitch, Refusal, Switch, SwitchPlan, Word},
+    switch::{Learnt, NewSwitch, Refusal, Switch, SwitchPlan, Word},
 };
 
-use super::{Acknowledgements, Core};
+use super::{
+    Acknowledgements, Core,
+    operations::{Decided, outdated},
+};
 use crate::{
-    background::operations::{learn_routers, take_step},
-    change::{Change, Kind, Rejection, SubmitError, Written},
+    background::operations::learn_routers,
+    change::{SubmitError, Written},
     clock::wall_ms,
     state::{State, Stored},
     switch::{self, Beginning, Next, Refused, Seen, look, plan},
 };
 
-/// How many switches that have ended are kept.
-const KEPT: usize = 100;
 /// Of how many services a switch keeps what was learnt: the busiest.
 const MOST_LEARNT: usize = 500;
-/// How often something is tried that others change meanwhile: more often than a switch makes steps, so that an
-/// operator's word comes through.
-const TRIES: usize = 2 * MAX_STAGES + 8;
 
 /// What an operator does to a switch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,21 +120,29 @@ impl Core {
         asked: &NewSwitch,
         author: &str,
     ) -> Result<(SwitchPlan, Name, Written), SwitchError> {
-        let mut last = None;
-        for _ in 0..TRIES {
-            let prospect = self.prospect(asked).await?;
-            not_short(asked.force, &prospect.plan)?;
-            let id = free_id(&prospect.state);
-            let new = (id.clone(), asked.clone());
-            let next = switch::begin(new, author, prospect.beginning, wall_ms());
-            let mut changes = next.changes(None, &prospect.seen);
-            changes.extend(outdated(&prospect.state));
-            match self.submit_step(changes, author, &id).await {
-                Ok(written) => return Ok((prospect.plan, id, written)),
-                Err(error) => last = Some(again(error)?),
-            }
-        }
-        Err(last.unwrap_or(SubmitError::Stopping).into())
+        let decide = || self.decide_switch(asked, author);
+        let written = self.write_word::<Switch, _, _, _>(author, decide);
+        let (id, written, plan) = written.await?;
+        Ok((plan, id, written))
+    }
+
+    async fn decide_switch(
+        &self,
+        asked: &NewSwitch,
+        author: &str,
+    ) -> Result<Decided<SwitchPlan>, SwitchError> {
+        let prospect = self.prospect(asked).await?;
+        not_short(asked.force, &prospect.plan)?;
+        let id = free_id(&prospect.state);
+        let new = (id.clone(), asked.clone());
+        let next = switch::begin(new, author, prospect.beginning, wall_ms());
+        let mut changes = next.changes(None, &prospect.seen);
+        changes.extend(outdated(prospect.state.switches()));
+        Ok(Decided {
+            id,
+            changes,
+            told: prospect.plan,
+        })
     }
 
     /// Does something to a switch.
@@ -147,21 +153,29 @@ impl Core {
         by: &str,
         word: &Word,
     ) -> Result<Written, SwitchError> {
-        let mut last = None;
-        for _ in 0..TRIES {
-            let state = self.state();
-            let stored = state.switch(id.as_str()).cloned();
-            let stored = stored.ok_or_else(|| SwitchError::NotFound(id.clone()))?;
-            let (next, seen) = self
-                .decide_on_switch(&state, &stored, act, by, word)
-                .await?;
-            let changes = next.changes(Some(stored.revision), &seen);
-            match self.submit_step(changes, by, id).await {
-                Ok(written) => return Ok(written),
-                Err(error) => last = Some(again(error)?),
-            }
-        }
-        Err(last.unwrap_or(SubmitError::Stopping).into())
+        let decide = || self.decide_act(id, act, by, word);
+        let (_, written, ()) = self.write_word::<Switch, _, _, _>(by, decide).await?;
+        Ok(written)
+    }
+
+    async fn decide_act(
+        &self,
+        id: &Name,
+        act: Act,
+        by: &str,
+        word: &Word,
+    ) -> Result<Decided<()>, SwitchError> {
+        let state = self.state();
+        let stored = state.switch(id.as_str()).cloned();
+        let stored = stored.ok_or_else(|| SwitchError::NotFound(id.clone()))?;
+        let (next, seen) = self
+            .decide_on_switch(&state, &stored, act, by, word)
+            .await?;
+        Ok(Decided {
+            id: id.clone(),
+            changes: next.changes(Some(stored.revision), &seen),
+            told: (),
+        })
     }
 
     async fn decide_on_switch(
@@ -216,15 +230,6 @@ impl Core {
         told.pending.retain(|id| !id.contains('/'));
         told
     }
-
-    async fn submit_step(
-        &self,
-        changes: Vec<Change>,
-        by: &str,
-        id: &Name,
-    ) -> Result<Written, SubmitError> {
-        take_step(&self.shared, changes, by, format!("switch {id}")).await
-    }
 }
 
 #[allow(
@@ -241,23 +246,6 @@ fn not_short(force: bool, plan: &SwitchPlan) -> Result<(), SwitchError> {
         return Ok(());
     }
     Err(SwitchError::Short(plan.refusals.clone()))
-}
-
-/// Something else was there than what was looked at: to be looked at again. Other errors are final.
-fn again(error: SubmitError) -> Result<SubmitError, SwitchError> {
-    match &error {
-        SubmitError::Rejected {
-            rejection:
-                Rejection::PreconditionFailed { .. }
-                | Rejection::PreconditionRequired { .. }
-                | Rejection::NotFound {
-                    kind: Kind::Traffic,
-                    ..
-                },
-            ..
-        } => Ok(error),
-        _ => Err(error.into()),
-    }
 }
 
 /// No later switch moves the same: what is before this one would be lost on it.
@@ -287,18 +275,4 @@ fn free_id(state: &State) -> Name {
     });
     let next = numbers.max().unwrap_or_default().saturating_add(1);
     Name::numbered("switch", next)
-}
-
-/// The oldest of the switches that have ended, beyond those that are kept.
-fn outdated(state: &State) -> Vec<Change> {
-    let ended = state
-        .switches()
-        .filter(|stored| !stored.object.state.is_active());
-    let mut ended: Vec<&Arc<Stored<Switch>>> = ended.collect();
-    ended.sort_by_key(|stored| std::cmp::Reverse((stored.object.created_at, stored.revision)));
-    let old = ended.into_iter().skip(KEPT);
-    old.map(|stored| Change::DeleteSwitch {
-        id: stored.object.id.clone(),
-    })
-    .collect()
 }
