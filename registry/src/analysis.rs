@@ -41,8 +41,8 @@ impl Spend {
     /// together is the whole at most: errors of the first step get most, as they are to be found soonest.
     pub fn of(alpha: f64, step: usize, steps: usize, spell: u32) -> Self {
         // In twentieths: of the first step, and of all others together.
-        const FIRST: [f64; 3] = [8.0, 3.0, 2.0];
-        const OTHERS: [f64; 3] = [2.0, 3.0, 2.0];
+        const FIRST: [f64; 3] = [11.0, 2.0, 2.0];
+        const OTHERS: [f64; 3] = [2.0, 2.0, 1.0];
         let (parts, among) = if step == 0 {
             (FIRST, 1.0)
         } else {

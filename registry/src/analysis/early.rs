@@ -9,12 +9,15 @@
 //! nothing was said about so far, the largest sums whose chance is within the part are called, and leave
 //! the distribution. So the chance that a clean candidate is called at *any* look is at most the whole.
 //!
-//! [`super::evidence`] may be looked at for ever, and pays for it: here there are [`LOOKS`].
+//! [`super::evidence`] may be looked at for ever, and pays for it: here there are six looks.
 
 use super::evidence::Part;
 
-/// How many looks there are: the windows of the first half minute.
-pub const LOOKS: u32 = 6;
+/// How much of the chance to err is spent up to each look, of the windows of the first half minute. Little at
+/// the first ones, which find what is plain all the same: most is left for the last ones that come within
+/// half a minute, which have the most to look at. Those are the fifth, or the sixth where the step began
+/// near the end of a window.
+const SPENT: [f64; 6] = [0.02, 0.08, 0.2, 0.4, 0.85, 1.0];
 /// So many errors in all are no matter of chance any more, and of too much arithmetic.
 const MOST: usize = 1000;
 
@@ -25,7 +28,7 @@ pub struct Early {
     chances: Vec<f64>,
     /// The sum that came.
     sum: usize,
-    looks: u32,
+    looks: usize,
     spent: f64,
     called: bool,
     /// No more is said.
@@ -49,7 +52,7 @@ impl Early {
     /// Adds a part of a window.
     pub fn add(&mut self, baseline: Part, candidate: Part) {
         let errors = baseline.have.saturating_add(candidate.have);
-        let looked = self.over || self.looks >= LOOKS;
+        let looked = self.over || self.looks >= SPENT.len();
         if looked || baseline.of == 0 || candidate.of == 0 || errors == 0 {
             return;
         }
@@ -71,11 +74,11 @@ impl Early {
 
     /// Looks, with so much of a chance to err in all; whether the candidate is called worse.
     pub fn look(&mut self, chance: f64) -> bool {
-        if self.over || self.looks >= LOOKS {
+        let Some(part) = SPENT.get(self.looks).filter(|_| !self.over) else {
             return self.called;
-        }
+        };
         self.looks += 1;
-        let may = chance * f64::from(self.looks) / f64::from(LOOKS) - self.spent;
+        let may = chance * part - self.spent;
         let mut rare = 0.0;
         let mut bound = self.chances.len();
         while bound > 1 && rare + self.chances[bound - 1] <= may {
@@ -189,7 +192,7 @@ mod tests {
     #[test]
     fn after_its_looks_and_with_too_many_errors_it_says_no_more() {
         let mut early = Early::default();
-        for _ in 0..LOOKS {
+        for _ in SPENT {
             early.add(part(900, 2), part(100, 0));
             assert!(!early.look(0.01));
         }

@@ -210,8 +210,8 @@ fn a_version_with_two_points_more_errors_is_back_within_30_seconds() {
         ("steady", None, 0.999),
         ("steady", Some(0.0005), 0.998),
         ("steady", Some(0.001), 0.998),
-        ("steady", Some(0.005), 0.98),
-        ("flaky", None, 0.90),
+        ("steady", Some(0.005), 0.99),
+        ("flaky", None, 0.95),
     ] {
         let mut faulty = Simulated::of(service);
         faulty.more_errors = 0.02;
