@@ -24,7 +24,7 @@ pub(crate) use demo::DemoArgs;
 pub(crate) use dev::DevArgs;
 pub(crate) use plugins::{BindTo, FallbackCommand, GroupsCommand, PluginWrite, PluginsCommand};
 pub(crate) use releases::{OrderArgs, ReleaseCommand};
-pub(crate) use switch::{GuardArg, SwitchArgs, SwitchCommand, SwitchWord};
+pub(crate) use switch::{GuardArg, GuardLimits, SwitchArgs, SwitchCommand, SwitchWord};
 
 use crate::config::{registry::RegistrySettings, router::RouterSettings};
 

@@ -16,7 +16,7 @@
 mod counted;
 mod taking;
 mod telling;
-mod window;
+pub(crate) mod window;
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -62,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) expiry_until: AtomicI64,
     /// Until when this replica drives operations, such as switches.
     pub(crate) operations_until: AtomicI64,
+    /// Since when it has been in agreement with the database, Unix ms.
+    agreed_at: AtomicI64,
     /// An operation was changed, here or by another replica: whoever drives them looks.
     pub(crate) operated: Notify,
     standing: Mutex<Standing>,
@@ -116,6 +118,7 @@ impl Shared {
             heard: AtomicI64::new(i64::MIN),
             expiry_until: AtomicI64::new(0),
             operations_until: AtomicI64::new(0),
+            agreed_at: AtomicI64::new(wall_ms()),
             operated: Notify::new(),
             standing: Mutex::new(Standing {
                 mode: parts.mode,
@@ -177,6 +180,9 @@ impl Shared {
                 tracing::info!(code, "alarm cleared");
             }
         }
+        if standing.mode != Mode::Ok {
+            self.agreed_at.store(wall_ms(), Ordering::Relaxed);
+        }
         std::mem::replace(&mut standing.mode, Mode::Ok)
     }
 
@@ -205,6 +211,11 @@ impl Shared {
 
     pub(crate) fn holds_expiry(&self) -> bool {
         self.expiry_until.load(Ordering::Relaxed) > self.clock.now()
+    }
+
+    /// Since when it has been in agreement with the database (or: running), Unix ms.
+    pub(crate) fn agreed_at(&self) -> i64 {
+        self.agreed_at.load(Ordering::Relaxed)
     }
 
     pub(crate) fn drives_operations(&self) -> bool {

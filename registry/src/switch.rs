@@ -46,6 +46,9 @@ pub(crate) struct Seen {
     pub(crate) behind: Vec<String>,
     /// What the routers counted lately; none: not known, or nothing new.
     pub(crate) figures: Option<Counted>,
+    /// Since when there has been a database here to see all this in, Unix ms: what was not seen before
+    /// that is nobody's fault.
+    pub(crate) since: i64,
     /// Which capacity is short for where the switch leads.
     pub(crate) short: Vec<Refusal>,
 }
@@ -252,7 +255,8 @@ fn watched(switch: &Switch, seen: &Seen, since: i64, now: i64) -> Watched {
     if first >= since && newest + WINDOW_MS >= end && reported as u64 >= needed.unsigned_abs() {
         return Watched::Clean;
     }
-    if now >= end + FIGURES_LATE {
+    // After an outage it is watched anew: what was counted meanwhile is lost.
+    if now >= end.max(seen.since) + FIGURES_LATE {
         return Watched::Blind;
     }
     Watched::NotYet

@@ -22,6 +22,7 @@ use cardea_registry_api::{Address, InstanceKey};
 use crate::{
     clock,
     health::{Passive, Rules, State, Trial, guard::Guard},
+    traffic::load,
 };
 
 mod latency;
@@ -109,6 +110,8 @@ pub struct Peer {
     in_flight: AtomicU32,
     requests: AtomicU64,
     latency: Latency,
+    /// Answers and how long they took, where somebody wants to know.
+    answers: AtomicU64,
     inner: Mutex<Inner>,
 }
 
@@ -155,6 +158,7 @@ impl Peer {
             in_flight: AtomicU32::new(0),
             requests: AtomicU64::new(0),
             latency: Latency::default(),
+            answers: AtomicU64::new(0),
             inner: Mutex::new(Inner {
                 passive: Passive::new(),
                 takes: false,
@@ -357,6 +361,19 @@ impl Peer {
 
     fn observe(&self, took: Duration, now: u64) {
         self.latency.observe(took, now);
+    }
+
+    fn count_answer(&self, took: Duration) {
+        self.answers.fetch_add(load::pack(took), Ordering::Relaxed);
+    }
+
+    /// What it has served.
+    pub(crate) fn counted(&self) -> load::Counted {
+        load::Counted {
+            requests: self.requests.load(Ordering::Relaxed),
+            failures: self.lock().failures,
+            answers: self.answers.load(Ordering::Relaxed),
+        }
     }
 }
 

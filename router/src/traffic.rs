@@ -7,6 +7,7 @@
 //!   split.rs    a traffic object: wanted shares, failover order, rules
 //!   shares.rs   shares now = wanted × what each cluster keeps + what others spill
 //!   turns.rs    the cluster of one request: in turns, or by its key
+//!   load.rs     what a part's instances bear, as was learnt
 //!   flow.rs     what is remembered in between, for all workers; when it is looked at again
 //! ```
 //!
@@ -19,6 +20,7 @@ use cardea_registry_api::Name;
 use crate::upstream::Upstream;
 
 pub(crate) mod flow;
+pub(crate) mod load;
 pub(crate) mod shares;
 pub(crate) mod split;
 #[cfg(test)]
@@ -26,6 +28,7 @@ mod tests;
 pub(crate) mod turns;
 
 use flow::Flow;
+use load::Counted;
 use shares::Standing;
 use split::Split;
 
@@ -125,5 +128,15 @@ pub(crate) fn standing(upstream: &Upstream) -> Standing {
     Standing {
         populated: all > 0.0,
         healthy: if all > 0.0 { healthy / all } else { 0.0 },
+        bears: 1.0,
     }
+}
+
+/// What was counted of an upstream's peers, also of those that take no new requests any more.
+pub(crate) fn counted(upstream: &Upstream) -> Counted {
+    let mut sum = Counted::default();
+    for member in upstream.members() {
+        sum.add(member.peer.counted());
+    }
+    sum
 }

@@ -45,6 +45,8 @@ pub struct Upstream {
     ways: Option<Ways>,
     /// Its peers are another cluster's routers.
     gateway: bool,
+    /// How long its answers take is counted, to learn what its peers bear.
+    measured: bool,
 }
 
 /// The slots of a service's lanes.
@@ -233,6 +235,7 @@ impl Upstream {
             lanes: parts.lanes,
             ways: None,
             gateway: parts.gateway,
+            measured: false,
         }
     }
 
@@ -240,6 +243,17 @@ impl Upstream {
     pub(crate) fn with_ways(mut self, ways: Ways) -> Self {
         self.ways = Some(ways);
         self
+    }
+
+    /// The same, with answers' times counted.
+    pub(crate) fn measured(mut self) -> Self {
+        self.measured = true;
+        self
+    }
+
+    /// Whether its answers' times are counted.
+    pub(crate) fn is_measured(&self) -> bool {
+        self.measured
     }
 
     /// The slot of a lane's peers, where these are those of no lane.

@@ -67,6 +67,7 @@ fn report(router: usize, at: i64) -> Report {
         }
     });
     let peers = (0..ROUTES / 5).map(|service| Peers {
+        cluster: None,
         service: name(&format!("service-{service:02}")),
         healthy: 8,
         total: 8,

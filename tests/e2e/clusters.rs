@@ -8,6 +8,7 @@ use cardea_registry_api::{
 };
 use cardea_tests::{
     backend::Backend,
+    http1,
     load::{Load, Plan},
     site::{Router, SOON, Site, name, register},
     wait,
@@ -174,6 +175,32 @@ async fn weights_move_2000_requests_a_second_without_one_failing() {
     report.assert_clean();
 }
 
+/// How many requests are made that last until the first centre is dead.
+const UNDER_WAY: usize = 20;
+
+/// How often the first centre's routers have tried again.
+async fn retries(site: &Site) -> f64 {
+    let mut sum = 0.0;
+    for router in &site.routers[..2] {
+        let count = router.metric("cardea_router_retries_total", "").await;
+        sum += count.unwrap_or_default();
+    }
+    sum
+}
+
+/// Requests that the first centre's instances have right now.
+async fn in_flight(site: &Site) -> f64 {
+    let mut sum = 0.0;
+    for router in &site.routers[..2] {
+        let answer = router.admin_get("/v1/peers?service=shop").await;
+        let told: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        for peer in told["peers"].as_array().into_iter().flatten() {
+            sum += peer["in_flight"].as_f64().unwrap_or_default();
+        }
+    }
+    sum
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_dead_data_centre_is_left_within_2_s_and_comes_back_bit_by_bit() {
     let _machine = gate::shared().await;
@@ -198,6 +225,23 @@ async fn a_dead_data_centre_is_left_within_2_s_and_comes_back_bit_by_bit() {
     .await;
     assert!(off(shares(&site, &background, 500).await, [100, 0, 0]) < 0.1);
 
+    // Requests that will be under way when it dies: they are answered by the other one.
+    let retried = retries(&site).await;
+    let under_way: Vec<_> = (0..UNDER_WAY)
+        .map(|at| {
+            let router = site.routers[at % 2].traffic();
+            tokio::spawn(http1::get(router, HOST, "/slow?ms=3000"))
+        })
+        .collect();
+    wait::until_ok("they are under way", SOON, || async {
+        let in_flight = in_flight(&site).await;
+        if in_flight >= UNDER_WAY as f64 {
+            Ok(())
+        } else {
+            Err(format!("{in_flight}"))
+        }
+    })
+    .await;
     for agent in &mut site.agents[..2] {
         agent.kill();
     }
@@ -216,6 +260,15 @@ async fn a_dead_data_centre_is_left_within_2_s_and_comes_back_bit_by_bit() {
         background.failed()
     );
     assert!(all_moved < MOVED);
+    for answer in under_way {
+        let answer = answer.await.unwrap().unwrap();
+        assert_eq!(answer.status, 200);
+        let by = answer.text();
+        assert!(by.starts_with("shop-3") || by.starts_with("shop-4"), "{by}");
+    }
+    let retried = retries(&site).await - retried;
+    println!("{UNDER_WAY} that were under way were answered by the other one; {retried} retries");
+    assert!(retried >= UNDER_WAY as f64 / 2.0, "{retried}");
 
     for agent in &mut site.agents[..2] {
         agent.resume();

@@ -2,6 +2,7 @@
 //! registries on one database.
 
 mod apart;
+mod centres;
 mod commands;
 mod moved;
 mod trouble;

@@ -18,6 +18,7 @@ pub(crate) enum SwitchCommand {
   cardea ctl switch start dc-a --to dc-b=100 --reason 'power in dc-a'
   cardea ctl switch start dc-a --to dc-b=100 --at-once --watch 0s --yes --reason 'dc-a burns'
   cardea ctl switch start dc-a --service search --to dc-b=100 --stages 1,10,50,100 --reason drill
+  cardea ctl switch start dc-a --to dc-b=100 --errors-above 0.25 --p99-percent 150 --reason drill
 
   cardea ctl switch start dc-a --to dc-a=100 --while-away --reason 'cut off from dc-b'
 
@@ -100,9 +101,49 @@ pub(crate) struct SwitchArgs {
     /// Guards to leave out
     #[arg(long, value_name = "GUARD", value_delimiter = ',')]
     pub(crate) without: Vec<GuardArg>,
+    #[command(flatten)]
+    pub(crate) limits: GuardLimits,
     /// Why: kept with the switch
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) reason: String,
+}
+
+/// When guards trip.
+#[derive(Debug, Default, Args)]
+pub(crate) struct GuardLimits {
+    /// Guard errors: so many points of 5xx more than before are allowed [default: 1]
+    #[arg(long, value_name = "POINTS", value_parser = points)]
+    pub(crate) errors_above: Option<u32>,
+    /// Guard p99: so long is allowed, in percent of what it was before [default: 200]
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) p99_percent: Option<u32>,
+    /// Guard p99: and at least so much longer [default: 50ms]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) p99_margin: Option<Span>,
+    /// Guards errors and p99: fewer requests say nothing [default: 100]
+    #[arg(long, value_name = "N")]
+    pub(crate) least_requests: Option<u64>,
+    /// Guard routers: how long they may take to apply a stage [default: 1m]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) routers_within: Option<Span>,
+}
+
+/// Points of a percentage, in hundredths.
+fn points(text: &str) -> Result<u32, String> {
+    let wrong = || "points of a percentage, 0 to 100, such as 1 or 0.25".to_owned();
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if !digits(whole) || !digits(part) || part.len() > 2 {
+        return Err(wrong());
+    }
+    let part = format!("{part:0<2}").parse::<u32>().map_err(|_| wrong())?;
+    let whole = whole.parse::<u32>().ok().filter(|whole| *whole <= 100);
+    let hundredths = whole.ok_or_else(wrong)? * 100 + part;
+    if hundredths <= 10_000 {
+        Ok(hundredths)
+    } else {
+        Err(wrong())
+    }
 }
 
 /// A guard.
@@ -140,4 +181,25 @@ fn share(text: &str) -> Result<(Name, u8), String> {
     let cluster = cluster.parse().map_err(|e| format!("{e}"))?;
     let share = share.parse().ok().filter(|share| *share <= 100);
     Ok((cluster, share.ok_or("a share is 0 to 100")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_are_read_exactly() {
+        for (text, hundredths) in [
+            ("1", 100),
+            ("0.25", 25),
+            ("0.5", 50),
+            ("0", 0),
+            ("100", 10_000),
+        ] {
+            assert_eq!(points(text), Ok(hundredths), "{text}");
+        }
+        for wrong in ["", "-1", "1.", ".5", "0.001", "100.01", "101", "x", "1e2"] {
+            assert!(points(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -12,14 +12,16 @@ use cardea_registry_api::{
     client::{ClientError, SwitchAct},
     problem::Code,
     switch::{
-        Acted, NewSwitch, Planned, PlannedService, Shown, Switch, SwitchPlan, SwitchState, Weights,
-        Word, effective, interpolated,
+        Acted, Planned, PlannedService, Shown, Switch, SwitchPlan, SwitchState, Weights, Word,
+        effective, interpolated,
     },
 };
 
+mod asked;
+
 use super::{Session, ask, instances, rows};
 use crate::{
-    args::{GuardArg, SwitchArgs, SwitchCommand, SwitchWord, WriteArgs},
+    args::{SwitchArgs, SwitchCommand, SwitchWord, WriteArgs},
     exit::{Exit, Outcome},
     table,
 };
@@ -36,7 +38,7 @@ pub(super) async fn run(session: &Session, command: SwitchCommand) -> Outcome {
     let failed = |e: ClientError| session.failure(&e);
     match command {
         SwitchCommand::Preview(args) => {
-            let mut asked = asked(args);
+            let mut asked = asked::switch(args)?;
             if asked.reason.is_empty() {
                 "a preview".clone_into(&mut asked.reason);
             }
@@ -57,7 +59,7 @@ pub(super) async fn run(session: &Session, command: SwitchCommand) -> Outcome {
             if while_away {
                 return cut_off(session, switch, write).await;
             }
-            let mut asked = asked(switch);
+            let mut asked = asked::switch(switch)?;
             (asked.force, asked.approval) = (force, approval);
             let preview = session
                 .client
@@ -131,23 +133,6 @@ async fn cut_off(session: &Session, args: SwitchArgs, write: WriteArgs) -> Outco
     session.print(&written.map_err(failed)?, |written| {
         format!("{what}\n{}", instances::at_revision(written))
     })
-}
-
-fn asked(args: SwitchArgs) -> NewSwitch {
-    let mut asked = NewSwitch::new(args.cluster, args.service, args.to.into_iter().collect());
-    asked.narrower = args.narrower;
-    asked.stages = if args.at_once { vec![100] } else { args.stages };
-    asked.watch = args.watch;
-    asked.reason = args.reason;
-    for guard in args.without {
-        match guard {
-            GuardArg::Errors => asked.guards.errors = None,
-            GuardArg::P99 => asked.guards.p99 = None,
-            GuardArg::Capacity => asked.guards.capacity = false,
-            GuardArg::Routers => asked.guards.routers = None,
-        }
-    }
-    asked
 }
 
 async fn act(session: &Session, act: SwitchAct, args: SwitchWord) -> Outcome {
@@ -255,7 +240,12 @@ fn service(planned: &PlannedService) -> impl Iterator<Item = Vec<String>> + use<
             format!("{:.1}", planned.rate),
             target.cluster.to_string(),
             format!("{:.0}%", target.share),
-            target.instances.to_string(),
+            match target.healthy {
+                Some(healthy) if healthy < target.instances => {
+                    format!("{healthy} of {}", target.instances)
+                }
+                _ => target.instances.to_string(),
+            },
             format!("{:.1}", target.load),
             target
                 .capacity

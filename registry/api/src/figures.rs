@@ -111,6 +111,9 @@ pub struct Figures {
 pub struct Peers {
     /// Whose.
     pub service: Name,
+    /// In which cluster, where that is another one than the router's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<Name>,
     /// Those that new requests may go to. Of several routers: as the one sees it that sees fewest.
     pub healthy: u32,
     /// All that are meant to take requests. Of several routers: as the one sees it that sees most.
@@ -236,7 +239,7 @@ impl Report {
             let at = format!("peers[{i}]");
             let fine = peers.healthy <= peers.total;
             check.ensure(fine, &format!("{at}.healthy"), "at most `total`");
-            let new = known.insert(&peers.service);
+            let new = known.insert((&peers.service, &peers.cluster));
             check.ensure(
                 new,
                 &format!("{at}.service"),

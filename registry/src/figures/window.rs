@@ -25,6 +25,22 @@ pub(crate) struct Window {
     pub(crate) dropped: u64,
     pub(crate) series: BTreeMap<Key, Figures>,
     pub(crate) peers: BTreeMap<Name, Peers>,
+    /// The same of every cluster (none: the routers' own), as all routers see it together.
+    pub(crate) seen: BTreeMap<(Option<Name>, Name), Health>,
+}
+
+/// How many of a service's peers are healthy, added up over routers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Health {
+    pub(crate) healthy: u64,
+    pub(crate) total: u64,
+}
+
+impl Health {
+    /// The part that is, 0 to 1; none: nobody knows any peer.
+    pub(crate) fn part(&self) -> Option<f64> {
+        (self.total > 0).then(|| self.healthy as f64 / self.total as f64)
+    }
 }
 
 /// As it is kept.
@@ -37,6 +53,17 @@ struct Kept {
     dropped: u64,
     series: Vec<Series>,
     peers: Vec<Peers>,
+    #[serde(default)]
+    seen: Vec<KeptHealth>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct KeptHealth {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cluster: Option<Name>,
+    service: Name,
+    healthy: u64,
+    total: u64,
 }
 
 /// A row that is none of ours, or damaged.
@@ -54,7 +81,14 @@ impl Window {
             self.add_series(series);
         }
         for peers in &report.peers {
-            self.add_peers(peers);
+            if peers.cluster.is_none() {
+                self.add_peers(peers);
+            }
+            let health = Health {
+                healthy: peers.healthy.into(),
+                total: peers.total.into(),
+            };
+            self.add_health((peers.cluster.clone(), peers.service.clone()), health);
         }
     }
 
@@ -68,6 +102,9 @@ impl Window {
         }
         for peers in other.peers.values() {
             self.add_peers(peers);
+        }
+        for (of, health) in &other.seen {
+            self.add_health(of.clone(), *health);
         }
     }
 
@@ -99,6 +136,15 @@ impl Window {
         }
     }
 
+    fn add_health(&mut self, of: (Option<Name>, Name), health: Health) {
+        if self.seen.len() >= MAX_SERIES && !self.seen.contains_key(&of) {
+            return;
+        }
+        let sum = self.seen.entry(of).or_default();
+        sum.healthy = sum.healthy.saturating_add(health.healthy);
+        sum.total = sum.total.saturating_add(health.total);
+    }
+
     /// As a row keeps it.
     pub(crate) fn encode(&self) -> String {
         let series = self
@@ -116,6 +162,14 @@ impl Window {
             dropped: self.dropped,
             series: series.collect(),
             peers: self.peers.values().cloned().collect(),
+            seen: (self.seen.iter())
+                .map(|((cluster, service), health)| KeptHealth {
+                    cluster: cluster.clone(),
+                    service: service.clone(),
+                    healthy: health.healthy,
+                    total: health.total,
+                })
+                .collect(),
         };
         // Plain data: neither step can fail. An empty row is one that cannot be read.
         let json = serde_json::to_vec(&kept).unwrap_or_default();
@@ -139,6 +193,13 @@ impl Window {
         }
         for peers in &kept.peers {
             window.add_peers(peers);
+        }
+        for seen in kept.seen {
+            let health = Health {
+                healthy: seen.healthy,
+                total: seen.total,
+            };
+            window.add_health((seen.cluster, seen.service), health);
         }
         Ok(window)
     }
@@ -170,6 +231,7 @@ pub(crate) mod tests {
             series: series.collect(),
             peers: vec![Peers {
                 service: name("s"),
+                cluster: None,
                 healthy: 1,
                 total: 2,
             }],

@@ -20,7 +20,7 @@ pub(crate) const ALL: [&str; 4] = ["routers", "capacity", "errors", "p99"];
 pub(super) fn judge(switch: &Switch, seen: &Seen, now: i64) -> Option<Trip> {
     let guards = &switch.asked.guards;
     if let (Some(limit), None) = (&guards.routers, switch.converged_at)
-        && now - switch.stage_at >= ms(limit.within)
+        && now - switch.stage_at.max(seen.since) >= ms(limit.within)
         && (seen.live == 0 || !seen.behind.is_empty())
     {
         let who = if seen.live == 0 {

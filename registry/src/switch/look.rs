@@ -1,6 +1,9 @@
 //! What a switch is decided over: traffic, routers, figures. Reads only.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 
 use cardea_registry_api::{
     Name, TrafficKey,
@@ -24,6 +27,10 @@ use crate::{
 const BEFORE_MS: i64 = 300_000;
 /// Over what the traffic of now is taken, ms.
 const NOW_MS: i64 = 60_000;
+/// How old a window may be that says who is healthy, ms.
+const FRESH_MS: i64 = 30_000;
+/// How many windows are looked at for that.
+const HEALTH_WINDOWS: usize = 3;
 /// How far back the most is looked for that an instance served, ms.
 const PEAK_MS: i64 = 3_600_000;
 /// How much more than it ever served an instance is taken for, in percent: as `failover` has it.
@@ -44,6 +51,7 @@ pub(crate) async fn look(
         ..Seen::default()
     };
     (seen.live, seen.behind) = routers(shared, state, switch);
+    seen.since = shared.agreed_at();
     if !figures || switch.moves.is_empty() {
         return seen;
     }
@@ -198,13 +206,43 @@ pub(crate) async fn known(
                 }
             }
         }
+        for ((of, service), part) in health(&windows, now) {
+            let of = of.unwrap_or_else(|| cluster.clone());
+            let by = cluster.clone();
+            let seen = known.healthy.entry((of, service));
+            // Who sees fewer has a reason.
+            match seen {
+                Entry::Vacant(empty) => drop(empty.insert(plan::Seen { part, by })),
+                Entry::Occupied(mut other) if other.get().part > part => {
+                    other.insert(plan::Seen { part, by });
+                }
+                Entry::Occupied(_) => {}
+            }
+        }
         known.rates.insert(cluster, rates);
     }
     Some(known)
 }
 
+/// How much of each service is healthy in each cluster (none: the routers' own), as the routers of one see
+/// it: the most of the last windows, so that a moment does not count. Nothing of what is too old.
+fn health(windows: &BTreeMap<i64, Window>, now: i64) -> BTreeMap<(Option<Name>, Name), f64> {
+    let mut parts: BTreeMap<(Option<Name>, Name), f64> = BTreeMap::new();
+    let fresh = windows.range(now - FRESH_MS..).rev().take(HEALTH_WINDOWS);
+    for (_, window) in fresh {
+        for (of, health) in &window.seen {
+            if let Some(part) = health.part() {
+                let most = parts.entry(of.clone()).or_insert(part);
+                *most = most.max(part);
+            }
+        }
+    }
+    parts
+}
+
 /// The most that an instance of each service served a second within the last hour, by the routers of its
 /// own cluster, and what is taken for possible beyond: what an instance is taken for that does not say.
+/// Nothing is learnt from little ([`plan::peak`]).
 pub(crate) async fn learnt(
     shared: &Shared,
     state: &State,
@@ -214,7 +252,7 @@ pub(crate) async fn learnt(
     let mut learnt: BTreeMap<Name, Learnt> = BTreeMap::new();
     for cluster in std::iter::once(&asked.cluster).chain(asked.to.keys()) {
         let windows = shared.figures.windows(cluster, (now - PEAK_MS, now), now);
-        let mut peaks: BTreeMap<Name, u64> = BTreeMap::new();
+        let mut seen: BTreeMap<Name, Vec<u64>> = BTreeMap::new();
         for window in windows.await.unwrap_or_default().values() {
             let mut sums: BTreeMap<&Name, u64> = BTreeMap::new();
             for ((service, ..), figures) in &window.series {
@@ -223,11 +261,13 @@ pub(crate) async fn learnt(
                 }
             }
             for (service, sum) in sums {
-                let peak = peaks.entry(service.clone()).or_default();
-                *peak = (*peak).max(sum);
+                seen.entry(service.clone()).or_default().push(sum);
             }
         }
-        for (service, peak) in peaks {
+        for (service, sums) in seen {
+            let Some(peak) = plan::peak(&sums) else {
+                continue;
+            };
             let instances = plan::able(state, cluster, &service).count() as u64;
             let most = peak * 1000 * BEYOND_PERCENT / (WINDOW_MS.unsigned_abs() * 100);
             let learnt = learnt.entry(service).or_default();
@@ -237,4 +277,51 @@ pub(crate) async fn learnt(
     }
     learnt.retain(|_, learnt| learnt.each > 0);
     learnt
+}
+
+#[cfg(test)]
+mod tests {
+    use cardea_registry_api::figures::{Peers, Report};
+
+    use super::*;
+    use crate::{figures::window::tests::report, state::tests::name};
+
+    fn said(at: i64, healthy: u32) -> Report {
+        let mut report = report("p", at, &[]);
+        let away = Peers {
+            service: name("s"),
+            cluster: Some(name("b")),
+            healthy,
+            total: 4,
+        };
+        report.peers.push(away);
+        report
+    }
+
+    #[test]
+    fn who_is_healthy_is_said_by_the_last_windows_of_all_routers() {
+        let now = 100_000;
+        let mut windows: BTreeMap<i64, Window> = BTreeMap::new();
+        for (at, healthy) in [
+            (60_000, 4),
+            (80_000, 4),
+            (85_000, 1),
+            (90_000, 2),
+            (95_000, 1),
+        ] {
+            let window = windows.entry(at).or_default();
+            // Another router sees none of them: it is one of two.
+            window.add(&said(at, healthy));
+            window.add(&said(at, 0));
+        }
+        let seen = health(&windows, now);
+        let away = (Some(name("b")), name("s"));
+        assert!((seen[&away] - 0.25).abs() < 1e-9, "{seen:?}");
+        assert!((seen[&(None, name("s"))] - 0.5).abs() < 1e-9, "{seen:?}");
+        assert!(health(&windows, now + FRESH_MS + 1).is_empty(), "too old");
+        let packed = Window::decode(&windows[&90_000].encode()).unwrap();
+        assert_eq!(packed, windows[&90_000]);
+        // What the routers' own cluster has is told as ever.
+        assert_eq!(packed.peers[&name("s")].total, 2);
+    }
 }

@@ -1,44 +1,30 @@
 //! What a switch would move, and whether those who get it can bear it. Pure, over the state and what is
 //! known of the traffic.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use cardea_registry_api::{
     Instance, Invalid, Name, Traffic, TrafficKey,
     invalid::Check,
     strict,
     switch::{
-        Capacity, Learnt, Move, NewSwitch, PlannedService, PlannedTarget, PlannedTraffic, Refusal,
+        Capacity, Move, NewSwitch, PlannedService, PlannedTarget, PlannedTraffic, Refusal,
         SwitchPlan, Weights, effective, interpolated,
     },
     traffic::MAX_CLUSTERS,
 };
 
+mod known;
+
+pub(crate) use known::{Known, Seen, peak};
+
 use crate::state::State;
+use known::KNOWN_REQUESTS;
 
 /// The most traffic objects that one switch moves.
 const MOST_MOVES: usize = 500;
 /// The most services that a plan names each by itself in a note.
 const NAMED: usize = 5;
-
-/// What is known of the traffic of now.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Known {
-    /// Requests a second, by the cluster whose routers get them and by service.
-    pub(crate) rates: BTreeMap<Name, BTreeMap<Name, f64>>,
-    /// Of instances that do not say what they can serve, by service.
-    pub(crate) learnt: BTreeMap<Name, Learnt>,
-}
-
-impl Known {
-    fn rate(&self, cluster: &Name, service: &Name) -> f64 {
-        let rates = self.rates.get(cluster);
-        rates
-            .and_then(|rates| rates.get(service))
-            .copied()
-            .unwrap_or_default()
-    }
-}
 
 /// The instances of a service in a cluster that take requests.
 pub(crate) fn able<'a>(
@@ -210,7 +196,7 @@ pub(crate) fn services(
         })
         .map(|service| PlannedService {
             service: service.clone(),
-            rate: known.rate(&asked.cluster, service),
+            rate: known.own_rate(state, &asked.cluster, service),
             targets: (asked.to.iter())
                 .filter(|(_, weight)| **weight > 0)
                 .map(|(cluster, _)| target(state, asked, moves, known, (cluster, service)))
@@ -244,7 +230,8 @@ fn target(
     let mut others = 0.0;
     for other in known.rates.keys().filter(|other| **other != asked.cluster) {
         let (traffic, _) = in_force(state, other, Some(service));
-        others += known.rate(other, service) * share(&effective(&traffic), cluster);
+        let own = known.own_rate(state, other, service);
+        others += own * share(&effective(&traffic), cluster);
     }
     let (mut instances, mut silent, mut declared) = (0u64, 0u64, 0.0);
     for instance in able(state, cluster, service) {
@@ -255,7 +242,7 @@ fn target(
         }
     }
     let learnt = known.learnt.get(service);
-    let mut rate = known.rate(&asked.cluster, service);
+    let mut rate = known.own_rate(state, &asked.cluster, service);
     let (capacity, how) = match (silent, learnt) {
         (0, _) if instances > 0 => (Some(declared), Capacity::Declared),
         (0, _) | (_, None) => (None, Capacity::Unknown),
@@ -270,14 +257,29 @@ fn target(
         }
     };
     let load = rate * share_here + others;
+    let seen = known.healthy.get(&(cluster.clone(), service.clone()));
+    let part = seen.map_or(1.0, |seen| seen.part);
     PlannedTarget {
         cluster: cluster.clone(),
         share: share_here * 100.0,
         load,
         instances,
-        capacity,
+        healthy: seen.map(|seen| healthy(instances, seen.part)),
+        seen_by: seen.map(|seen| seen.by.clone()),
+        capacity: capacity.map(|capacity| capacity * part),
         known: how,
     }
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a part of a small number"
+)]
+fn healthy(instances: u64, part: f64) -> u64 {
+    let healthy = (instances as f64 * part).round() as u64;
+    // Of what is hardly healthy there is one.
+    if part > 0.0 { healthy.max(1) } else { 0 }.min(instances)
 }
 
 /// Whether a cluster's instances are reached directly: what is behind gateways need not be known here.
@@ -298,11 +300,20 @@ pub(crate) fn refusals(state: &State, services: &[PlannedService]) -> Vec<Refusa
                 _ if target.instances == 0 => format!(
                     "service `{service}`: cluster `{cluster}` has no instance that takes requests, and would get {load} a second"
                 ),
+                _ if target.instances > 0 && target.healthy == Some(0) => format!(
+                    "service `{service}`: cluster `{cluster}` has {} instances, of which none is healthy{}, and would get {load}",
+                    target.instances,
+                    seen_by(target),
+                ),
                 Some(capacity) if capacity < target.load => format!(
-                    "service `{service}`: cluster `{cluster}` can serve {} requests a second ({}, {} instances), and would get {load}",
+                    "service `{service}`: cluster `{cluster}` can serve {} requests a second ({}, {} instances{}), and would get {load}",
                     number(capacity),
                     target.known.as_str(),
-                    target.instances
+                    target.instances,
+                    (target.healthy.filter(|healthy| *healthy < target.instances)).map_or_else(
+                        String::new,
+                        |healthy| format!(", {healthy} of them healthy{}", seen_by(target))
+                    ),
                 ),
                 _ => continue,
             };
@@ -313,6 +324,12 @@ pub(crate) fn refusals(state: &State, services: &[PlannedService]) -> Vec<Refusa
         }
     }
     refusals
+}
+
+fn seen_by(target: &PlannedTarget) -> String {
+    target.seen_by.as_ref().map_or_else(String::new, |by| {
+        format!(" as the routers of `{by}` see it")
+    })
 }
 
 fn number(n: f64) -> String {
@@ -379,8 +396,17 @@ pub(crate) fn plan(
         });
         if !unknown.is_empty() {
             notes.push(format!(
-                "what cluster `{cluster}` can serve of {} is not known: its instances do not say, and there are no figures",
+                "what cluster `{cluster}` can serve of {} is not known: its instances do not say, and too little was seen yet to learn it (a minute, and {KNOWN_REQUESTS} requests in 5 s)",
                 name(unknown)
+            ));
+        }
+        let unseen = of(&|planned, target| {
+            target.healthy.is_none() && target.instances > 0 && planned.rate > 0.0
+        });
+        if !unseen.is_empty() {
+            notes.push(format!(
+                "no router has said lately which instances of {} in cluster `{cluster}` are healthy: all that are registered count",
+                name(unseen)
             ));
         }
         if !direct(state, cluster) {
@@ -411,3 +437,6 @@ pub(crate) fn plan(
         notes,
     }
 }
+
+#[cfg(test)]
+mod tests;

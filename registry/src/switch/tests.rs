@@ -1,181 +1,13 @@
 //! The machine as a value: what holds whatever is seen, in whatever order.
 
-use cardea_registry_api::{Span, switch::Event, traffic::Failover};
+use cardea_registry_api::switch::{Event, Guards};
 use proptest::prelude::*;
 
 use super::*;
 use crate::state::tests::name;
-use cardea_registry_api::switch::Guards;
+use world::{World, asked, beginning, moved, sample};
 
-fn asked(stages: &[u8], watch: u64) -> NewSwitch {
-    let to = [("a", 0), ("b", 100)].map(|(cluster, weight)| (name(cluster), weight));
-    let mut asked = NewSwitch::new(name("a"), None, to.into());
-    asked.stages = stages.to_vec();
-    asked.watch = Span::secs(watch);
-    asked.reason = "power".to_owned();
-    asked
-}
-
-fn moved(existed: bool) -> Move {
-    let key = TrafficKey {
-        cluster: name("a"),
-        service: None,
-    };
-    let mut base = Traffic::of(key);
-    if existed {
-        base.weights = [(name("a"), 80), (name("b"), 20)].into();
-        base.failover = Some(Failover::to(vec![name("b")]));
-    }
-    Move { base, existed }
-}
-
-fn sample(requests: u64, errors: u64, p99_us: u64) -> Sample {
-    Sample {
-        service: None,
-        requests,
-        errors,
-        p99_us: Some(p99_us),
-    }
-}
-
-fn beginning(existed: bool) -> Beginning {
-    Beginning {
-        moves: vec![moved(existed)],
-        before: vec![sample(10_000, 10, 20_000)],
-        learnt: BTreeMap::new(),
-    }
-}
-
-/// The world around one switch: what it writes is there, unless somebody else was faster.
-struct World {
-    switch: Switch,
-    revision: u64,
-    traffic: Option<(Traffic, u64)>,
-    head: u64,
-    now: i64,
-    behind: bool,
-    windows: Vec<i64>,
-    figures: Sample,
-    short: bool,
-}
-
-impl World {
-    fn begin(asked: NewSwitch, existed: bool) -> Self {
-        let traffic = moved(existed).before().map(|before| (before.clone(), 1));
-        let mut world = Self {
-            switch: begin(
-                (name("switch-1"), asked.clone()),
-                "ann",
-                Beginning::default(),
-                0,
-            )
-            .switch,
-            revision: 0,
-            traffic,
-            head: 1,
-            now: 1_000_000,
-            behind: true,
-            windows: Vec::new(),
-            figures: sample(1000, 1, 20_000),
-            short: false,
-        };
-        let id = (name("switch-1"), asked);
-        let next = begin(id, "ann", beginning(existed), world.now);
-        let seen = world.seen();
-        assert!(world.write(&next, None, &seen));
-        world
-    }
-
-    fn seen(&self) -> Seen {
-        let key = moved(true).key();
-        let traffic = self.traffic.clone().map(|there| (key, there));
-        Seen {
-            traffic: traffic.into_iter().collect(),
-            live: 2,
-            behind: self.behind.then(|| "r1".to_owned()).into_iter().collect(),
-            figures: Some(Counted {
-                windows: self.windows.clone(),
-                samples: vec![self.figures.clone()],
-            }),
-            short: self
-                .short
-                .then(|| Refusal {
-                    service: Some(name("s")),
-                    why: "too little".to_owned(),
-                })
-                .into_iter()
-                .collect(),
-        }
-    }
-
-    /// Writes it as the state does: all or nothing, on what was seen.
-    fn write(&mut self, next: &Next, revision: Option<u64>, seen: &Seen) -> bool {
-        let changes = next.changes(revision, seen);
-        let fits = |expected: &Expected, current: Option<u64>| match expected {
-            Expected::Any => true,
-            Expected::None => current.is_none(),
-            Expected::Exactly(at) => current == Some(*at),
-        };
-        let own = (self.revision > 0).then_some(self.revision);
-        let there = self.traffic.as_ref().map(|(_, at)| *at);
-        let all = changes.iter().all(|change| match change {
-            Change::PutSwitch { expected, .. } => fits(expected, own),
-            Change::PutTraffic { expected, .. } => fits(expected, there),
-            Change::DeleteTraffic { expected, .. } => there.is_some() && fits(expected, there),
-            _ => false,
-        });
-        if !all {
-            return false;
-        }
-        for change in changes {
-            self.head += 1;
-            match change {
-                Change::PutSwitch { switch, .. } => {
-                    self.switch = *switch;
-                    self.revision = self.head;
-                }
-                Change::PutTraffic { traffic, .. } => self.traffic = Some((*traffic, self.head)),
-                _ => self.traffic = None,
-            }
-        }
-        true
-    }
-
-    fn step(&mut self) -> Option<Next> {
-        let seen = self.seen();
-        let next = step(&self.switch, &seen, self.now)?;
-        assert!(self.write(&next, Some(self.revision), &seen));
-        Some(next)
-    }
-
-    /// Time passes, and routers report.
-    fn pass(&mut self, ms: i64) {
-        self.now += ms;
-        let first = self
-            .windows
-            .last()
-            .map_or(1_000_000, |last| last + WINDOW_MS);
-        let all = (first..).step_by(5000);
-        self.windows
-            .extend(all.take_while(|at| at + WINDOW_MS <= self.now));
-    }
-
-    fn hand(&mut self, weight: u8) {
-        self.head += 1;
-        let mut traffic = moved(true).base;
-        traffic.weights = [(name("c"), weight)].into();
-        self.traffic = Some((traffic, self.head));
-    }
-
-    fn weight(&self) -> Option<u8> {
-        let (traffic, _) = self.traffic.as_ref()?;
-        traffic.weights.get(&name("b")).copied()
-    }
-
-    fn said(&self) -> &str {
-        &self.switch.events.last().unwrap().what
-    }
-}
+mod world;
 
 #[test]
 fn stages_are_written_waited_for_and_watched_one_after_the_other() {
@@ -229,6 +61,43 @@ fn nothing_goes_on_without_figures_of_the_watch() {
     world.now += 10_000;
     world.step();
     assert_eq!(world.weight(), Some(100));
+}
+
+#[test]
+fn after_an_outage_a_stage_is_watched_anew() {
+    let mut world = World::begin(asked(&[10, 100], 10), false);
+    world.behind = false;
+    world.step();
+    // For three minutes nobody counts, or looks.
+    world.windows.clear();
+    world.now += 180_000;
+    world.since = world.now;
+    assert_eq!(world.step(), None, "nobody could report");
+    world.windows = vec![world.now + 5_000];
+    world.now += 12_000;
+    assert_eq!(world.step(), None, "a window of two");
+    world.windows.push(world.now - 2_000);
+    world.now += 5_000;
+    world.step();
+    assert_eq!(world.weight(), Some(100), "{}", world.said());
+    // Nor does a router that could not follow meanwhile send it back.
+    world.now += 180_000;
+    world.since = world.now;
+    world.behind = true;
+    assert_eq!(world.step(), None);
+    world.now += 60_000;
+    assert_eq!(world.step().unwrap().tripped, Some("routers"));
+    // And where nothing is counted afterwards, it pauses as ever.
+    let mut blind = World::begin(asked(&[10, 100], 10), false);
+    blind.behind = false;
+    blind.step();
+    blind.now += 180_000;
+    blind.since = blind.now;
+    blind.now += 119_000;
+    assert_eq!(blind.step(), None);
+    blind.now += 1_000;
+    blind.step();
+    assert_eq!(blind.switch.state, SwitchState::Paused);
 }
 
 #[test]

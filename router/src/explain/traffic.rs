@@ -35,8 +35,11 @@ pub struct ExplainedCluster {
     pub share: f64,
     /// How much of its capacity is healthy, in percent.
     pub healthy: f64,
-    /// How much it keeps of what it is wanted to get, in percent.
+    /// How much it keeps of what it is wanted to get, in percent: by its health, and by what its instances
+    /// bear.
     pub keeps: f64,
+    /// How much its instances bear, in percent, as was learnt: less than all while more hurts them.
+    pub bears: f64,
     /// Its place in the failover order, from 1; none: it is not in it.
     pub failover: Option<usize>,
     /// Requests go to its routers, not to its instances.
@@ -64,6 +67,7 @@ pub(super) fn explain<'w>(
     let chosen = by_key.or_else(by_share);
     let standings = ways.standings();
     let keeping = ways.flow.keeping(ways);
+    let bearing = ways.flow.bearing(ways);
     let clusters = ways
         .each
         .iter()
@@ -73,7 +77,8 @@ pub(super) fn explain<'w>(
             wanted: percent(split.wanted[at]),
             share: percent(decided.shares[at]),
             healthy: percent(standings[at].healthy),
-            keeps: percent(keeping[at].kept),
+            keeps: percent(keeping[at].kept * bearing[at]),
+            bears: percent(bearing[at]),
             failover: (split.order.iter().position(|one| *one == at)).map(|place| place + 1),
             gateway: way.gateway,
         });

@@ -11,6 +11,7 @@ use crate::{
     breather::Breather,
     metrics::{Metrics, Sum, Tally},
     table::Table,
+    upstream::Upstream,
 };
 
 /// Route, service and group.
@@ -140,28 +141,37 @@ pub(super) fn peers(table: Option<&Table>) -> Vec<Peers> {
     let upstreams = table.into_iter().flat_map(Table::upstreams);
     let mut breather = Breather::default();
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    upstreams
-        .map(|upstream| {
-            let members = upstream.members();
-            let takers = || members.iter().filter(|member| member.takes_requests());
-            for _ in members {
-                breather.step();
-            }
-            Peers {
-                service: upstream.service().clone(),
-                healthy: count(takers().filter(|member| member.is_usable()).count()),
-                total: count(takers().count()),
-            }
-        })
-        .take(MAX_SERIES)
-        .collect()
+    let mut peers = |upstream: &Upstream, cluster: Option<&Name>| {
+        let members = upstream.members();
+        let takers = || members.iter().filter(|member| member.takes_requests());
+        for _ in members {
+            breather.step();
+        }
+        Peers {
+            service: upstream.service().clone(),
+            cluster: cluster.cloned(),
+            healthy: count(takers().filter(|member| member.is_usable()).count()),
+            total: count(takers().count()),
+        }
+    };
+    let mut all = Vec::new();
+    for upstream in upstreams.take(MAX_SERIES) {
+        all.push(peers(upstream, None));
+        // Who is behind other clusters' routers is not known here.
+        let away = upstream.ways().into_iter().flat_map(|ways| &ways.each[1..]);
+        for way in away.filter(|way| !way.gateway) {
+            all.push(peers(&way.all, Some(&way.cluster)));
+        }
+    }
+    all.truncate(MAX_SERIES);
+    all
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};
 
-    use cardea_registry_api::Service;
+    use cardea_registry_api::{Cluster, Service, Traffic};
 
     use super::*;
     use crate::{
@@ -281,5 +291,33 @@ mod tests {
             .set_checks(Some("down".to_owned()));
         assert_eq!(told(&table), ("s".to_owned(), 1, 2));
         assert!(peers(None).is_empty());
+    }
+
+    #[test]
+    fn those_in_other_clusters_are_told_of_too() {
+        let mut world = World::default();
+        world.service(Service::named(name("s")));
+        let mut traffic = Traffic::of("dc".parse().unwrap());
+        traffic.weights = [(name("b"), 1)].into();
+        world.traffic(traffic);
+        world.instance(instance("s", 0, 100));
+        for number in 1..4 {
+            let mut away = instance("s", number, 100);
+            away.cluster = name("b");
+            world.other("b", away);
+        }
+        let table = world.publish(Instant::now());
+        let upstream = world.upstream("s");
+        let away = upstream.ways().unwrap().each[1].all.members();
+        away[0].peer.set_checks(Some("down".to_owned()));
+        let told: Vec<_> = peers(Some(&table))
+            .into_iter()
+            .map(|one| (one.cluster, one.healthy, one.total))
+            .collect();
+        assert_eq!(told, [(None, 1, 1), (Some(name("b")), 2, 3)]);
+        let mut b = Cluster::named(name("b"));
+        b.gateway = vec!["10.9.9.9:80".parse().unwrap()];
+        world.cluster(b);
+        assert_eq!(peers(Some(&world.publish(Instant::now()))).len(), 1);
     }
 }

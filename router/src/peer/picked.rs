@@ -58,6 +58,9 @@ impl Picked {
     pub fn responded(&mut self, took: Duration, now: Instant) {
         let peer = self.peer();
         peer.observe(took, clock::millis(now));
+        if self.upstream.is_measured() {
+            peer.count_answer(took);
+        }
         if self.trial != Trial::Normal {
             peer.succeeded(self.trial);
             self.trial = Trial::Normal;

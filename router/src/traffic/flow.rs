@@ -6,8 +6,11 @@ use std::sync::{Mutex, PoisonError};
 
 use cardea_registry_api::Name;
 
+use crate::upstream::Upstream;
+
 use super::{
-    Ways,
+    Ways, counted,
+    load::{Counted, LONGEST, Load, WINDOW},
     shares::{Keeping, Shares, Standing, shares},
     split::MOST,
     standing,
@@ -30,9 +33,56 @@ struct Memory {
     keeping: Vec<(Name, Keeping)>,
     /// Of the peers in the own zone.
     near: Keeping,
+    /// What is learnt of each cluster, and of the peers in the own zone.
+    gauges: Vec<(Name, Gauge)>,
+    near_gauge: Gauge,
     decided: Option<Decided>,
     /// For which peers: the ways' generation, and their upstreams' version.
     of: (u64, u64),
+}
+
+/// Looks at what a part's peers serve, window by window.
+#[derive(Debug, Clone, Copy, Default)]
+struct Gauge {
+    load: Load,
+    /// Where the window began: when, for which version of the upstream, and what had been counted.
+    begun: Option<(u64, u64, Counted)>,
+}
+
+impl Gauge {
+    /// Looks; how much the part bears.
+    fn step(&mut self, part: &Upstream, standing: Standing, now: u64) -> f64 {
+        let healthy = standing.healthy * part.takers() as f64;
+        match self.begun {
+            // Others are in it now: what they had served before is not of this window.
+            Some((at, version, before))
+                if version == part.version() && now.saturating_sub(at) <= LONGEST =>
+            {
+                let lasted = now.saturating_sub(at);
+                if lasted >= WINDOW {
+                    let sum = counted(part);
+                    if healthy > 0.0 {
+                        let window = sum.since(&before, lasted, healthy);
+                        self.learn(part, self.load.step(window, now));
+                    }
+                    self.begun = Some((now, version, sum));
+                }
+            }
+            _ => self.begun = Some((now, part.version(), counted(part))),
+        }
+        self.load.kept
+    }
+
+    fn learn(&mut self, part: &Upstream, load: Load) {
+        let before = std::mem::replace(&mut self.load, load);
+        if before.kept >= 1.0 && load.kept < 1.0 {
+            let kept = (load.kept * 100.0).round();
+            tracing::warn!(service = %part.service(), kept, peak = load.peak().round(),
+                "more than instances bear: requests leave for others");
+        } else if before.kept < 1.0 && load.kept >= 1.0 {
+            tracing::info!(service = %part.service(), "instances bear all of their requests again");
+        }
+    }
 }
 
 /// What holds until it is looked at again.
@@ -65,6 +115,17 @@ impl Flow {
         decided
     }
 
+    /// How much each cluster bears of what it would get, as was last learnt.
+    pub(crate) fn bearing(&self, ways: &Ways) -> Vec<f64> {
+        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let bears = |cluster: &Name| {
+            let mut known = memory.gauges.iter();
+            let found = known.find(|(name, _)| name == cluster);
+            found.map_or(1.0, |(_, gauge)| gauge.load.kept)
+        };
+        ways.split.clusters.iter().map(bears).collect()
+    }
+
     /// What is kept of each cluster's part, as it was last decided.
     pub(crate) fn keeping(&self, ways: &Ways) -> Vec<Keeping> {
         let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,12 +141,24 @@ impl Memory {
         found.map_or_else(Keeping::default, |(_, keeping)| *keeping)
     }
 
+    fn bears(&mut self, cluster: &Name, part: &Upstream, standing: Standing, now: u64) -> f64 {
+        let known = self.gauges.iter_mut().find(|(name, _)| name == cluster);
+        if let Some((_, gauge)) = known {
+            return gauge.step(part, standing, now);
+        }
+        let mut gauge = Gauge::default();
+        let bears = gauge.step(part, standing, now);
+        self.gauges.push((cluster.clone(), gauge));
+        bears
+    }
+
     fn step(&mut self, ways: &Ways, now: u64) -> Decided {
         let split = &*ways.split;
         let n = split.clusters.len();
         let mut standings = [Standing {
             populated: false,
             healthy: 0.0,
+            bears: 1.0,
         }; MOST];
         let mut keeping = [Keeping::default(); MOST];
         let mut short = 0;
@@ -97,7 +170,12 @@ impl Memory {
             if keeping[at].moves() {
                 short |= 1 << at;
             }
+            if split.spills() {
+                standings[at].bears = self.bears(&way.cluster, &way.all, standings[at], now);
+            }
         }
+        self.gauges
+            .retain(|(name, _)| split.spills() && split.clusters.contains(name));
         let known = split.clusters.iter().zip(keeping);
         self.keeping.clear();
         self.keeping
@@ -105,9 +183,11 @@ impl Memory {
         let near = match &ways.home().near {
             None => 0.0,
             Some(near) => {
-                self.near = self.near.step(split.rules, standing(near), now);
+                let standing = standing(near);
+                self.near = self.near.step(split.rules, standing, now);
+                let bears = self.near_gauge.step(near, standing, now);
                 if near.has_usable() {
-                    self.near.kept
+                    self.near.kept * bears
                 } else {
                     0.0
                 }

@@ -11,6 +11,8 @@
 //! **What leaves** goes to the clusters of the failover order: each takes what it bears of what is left,
 //! as Envoy's next levels do. What none of them bears is spread over all that can answer, in proportion, as
 //! there when the levels' scores do not add up to all.
+//!
+//! **What is too much** for a cluster's instances (`load.rs`) leaves it the same way.
 
 use super::split::{MOST, Rules, Split};
 
@@ -21,6 +23,8 @@ pub(crate) struct Standing {
     pub(crate) populated: bool,
     /// How much of their capacity is healthy, 0 to 1.
     pub(crate) healthy: f64,
+    /// How much of what they would get they bear, 0 to 1, as was learnt.
+    pub(crate) bears: f64,
 }
 
 /// A share for each cluster; they add up to one, or all are nothing.
@@ -82,7 +86,7 @@ pub(crate) fn shares(split: &Split, standings: &[Standing], keeping: &[Keeping])
     let mut left = 0.0;
     for at in 0..n {
         let kept = if answers(at) { keeping[at].kept } else { 0.0 };
-        let own = split.wanted[at] * kept;
+        let own = split.wanted[at] * kept * standings[at].bears;
         shares[at] += own;
         let leaves = split.wanted[at] - own;
         left += spill(split, standings, at, leaves, &mut shares);
@@ -118,7 +122,8 @@ pub(crate) fn shares(split: &Split, standings: &[Standing], keeping: &[Keeping])
 fn spill(split: &Split, standings: &[Standing], from: usize, leaves: f64, to: &mut Shares) -> f64 {
     let mut left = leaves;
     for at in split.order.iter().copied().filter(|at| *at != from) {
-        let bears = (standings[at].healthy * split.rules.over).min(1.0);
+        let able = (standings[at].healthy * split.rules.over).min(1.0);
+        let bears = able * standings[at].bears;
         to[at] += left * bears;
         left -= left * bears;
         if left <= 0.0 {

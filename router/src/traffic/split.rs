@@ -92,6 +92,11 @@ impl Split {
         }
     }
 
+    /// Whether requests that are too much for a cluster have somewhere to go.
+    pub(crate) fn spills(&self) -> bool {
+        !self.order.is_empty()
+    }
+
     /// Whether requests may go to a cluster: it has a weight, or others fail over to it.
     pub(crate) fn allows(&self, cluster: usize) -> bool {
         self.wanted[cluster] > 0.0 || self.order.contains(&cluster)

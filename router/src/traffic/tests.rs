@@ -10,6 +10,7 @@ use super::{
 };
 use crate::fixtures::name;
 
+mod load;
 mod picks;
 
 fn traffic(weights: &[(&str, u8)], order: &[&str]) -> Traffic {
@@ -29,6 +30,7 @@ fn standing(healthy: f64) -> Standing {
     Standing {
         populated: true,
         healthy,
+        bears: 1.0,
     }
 }
 
@@ -99,6 +101,7 @@ fn a_cluster_that_is_new_gets_its_share_at_once_and_one_that_lost_all_does_not()
     let nobody = Standing {
         populated: false,
         healthy: 0.0,
+        bears: 1.0,
     };
     let before = Keeping::default().step(split.rules, nobody, 0);
     let now = before.step(split.rules, standing(1.0), 10);
@@ -121,6 +124,7 @@ fn any_case() -> impl Strategy<Value = (Split, Vec<Standing>)> {
         let standing = |(healthy, there): (f64, bool)| Standing {
             populated: there,
             healthy: if there { healthy } else { 0.0 },
+            bears: 1.0,
         };
         (split, standings.into_iter().map(standing).collect())
     })
@@ -133,10 +137,10 @@ proptest! {
         was in prop::collection::vec(0.0..=1.0_f64, 3),
     ) {
         let mut keeping = Vec::new();
-        for (standing, was) in standings.iter().zip(was) {
+        for (one, was) in standings.iter().zip(was) {
             // Whatever was before.
-            let before = Keeping::default().step(split.rules, Standing { populated: true, healthy: was }, 0);
-            keeping.push(before.step(split.rules, *standing, 500));
+            let before = Keeping::default().step(split.rules, standing(was), 0);
+            keeping.push(before.step(split.rules, *one, 500));
         }
         let shares = shares(&split, &standings, &keeping);
         let sum: f64 = shares.iter().sum();

@@ -1,4 +1,6 @@
-use cardea_registry_api::switch::{Capacity, Event, PlannedTarget, PlannedTraffic, Refusal};
+use cardea_registry_api::switch::{
+    Capacity, Event, NewSwitch, PlannedTarget, PlannedTraffic, Refusal,
+};
 
 use super::*;
 
@@ -29,6 +31,8 @@ fn a_plan_says_what_moves_and_what_is_against_it() {
                 share: 100.0,
                 load: 913.0,
                 instances: 2,
+                healthy: Some(2),
+                seen_by: Some(name("dc-b")),
                 capacity: Some(600.0),
                 known: Capacity::Declared,
             }],

@@ -63,9 +63,16 @@ pub struct PlannedTarget {
     pub share: f64,
     /// Requests a second that it will get, from all clusters.
     pub load: f64,
-    /// Instances that take requests.
+    /// Instances that take requests, as they are registered.
     pub instances: u64,
-    /// Requests a second that they can serve; none: not known.
+    /// How many of them are healthy, as routers see it; none: there are no fresh figures, and all of them
+    /// count.
+    #[serde(default)]
+    pub healthy: Option<u64>,
+    /// The cluster whose routers see it so.
+    #[serde(default)]
+    pub seen_by: Option<Name>,
+    /// Requests a second that the healthy ones can serve; none: not known.
     pub capacity: Option<f64>,
     /// How that is known.
     pub known: Capacity,

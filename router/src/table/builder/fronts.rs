@@ -66,7 +66,11 @@ impl Front {
                 upstreams.push(None);
                 upstreams.len() - 1
             });
-            let upstream = Arc::new(make(slot));
+            let mut upstream = make(slot);
+            if split.spills() || split.near {
+                upstream = upstream.measured();
+            }
+            let upstream = Arc::new(upstream);
             upstreams[slot] = Some(Arc::clone(&upstream));
             upstream
         };

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// `dc` with instances 0–3 and `b` with 4–7 of `s`.
-fn two_clusters(traffic: Traffic) -> World {
+pub(super) fn two_clusters(traffic: Traffic) -> World {
     let mut world = World::default();
     world.service(Service::named(name("s")));
     world.traffic(traffic);
