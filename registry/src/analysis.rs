@@ -25,6 +25,14 @@ use cardea_registry_api::{
 use early::Early;
 use evidence::{Evidence, Part};
 
+/// Requests that a group has failed: those that were answered with 5xx, or that somebody else answered in its
+/// place. Whoever answers may say 5xx, too, so that they are not added up: it is at least so many.
+pub fn failed(figures: &Figures) -> u64 {
+    figures
+        .errors()
+        .max(figures.fallbacks.min(figures.requests()))
+}
+
 /// How the chance to call a clean release worse is spent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spend {
@@ -103,7 +111,7 @@ impl Comparison {
     pub fn add(&mut self, baseline: &Figures, candidate: &Figures) {
         let errors = |figures: &Figures| Part {
             of: figures.requests(),
-            have: figures.errors(),
+            have: failed(figures),
         };
         let (others, own) = (errors(baseline), errors(candidate));
         self.compared |= others.of > 0 && own.of > 0;
@@ -152,7 +160,7 @@ impl Comparison {
         }
         let enough = |chance: f64| 1.0 / chance.max(f64::MIN_POSITIVE);
         let found = early || self.errors.stake() >= enough(self.spend.errors);
-        let share = |figures: &Figures| figures.errors() as f64 / figures.requests() as f64;
+        let share = |figures: &Figures| failed(figures) as f64 / figures.requests() as f64;
         let more = share(&self.candidate) - share(&self.baseline);
         if found && more >= f64::from(self.limits.tolerated_errors.hundredths()) / 10_000.0 {
             return Verdict::MoreErrors;

@@ -388,3 +388,26 @@ fn no_more_is_spent_than_there_is() {
         assert!(all >= if steps == 1 { 0.0064 } else { 0.0099 }, "{all}");
     }
 }
+
+/// Whoever else answers for a group hides its failures from callers, not from here.
+#[test]
+fn what_others_answer_in_a_groups_place_is_its_failure() {
+    let figures = |requests, fallbacks| Figures {
+        classes: [0, requests, 0, 0, 0],
+        fallbacks,
+        ..Figures::default()
+    };
+    let mut comparison = first_step();
+    comparison.add(&figures(750, 0), &figures(250, 20));
+    comparison.end_window();
+    assert_eq!(comparison.verdict(), Verdict::MoreErrors);
+    // Both are in trouble.
+    let mut comparison = first_step();
+    comparison.add(&figures(750, 60), &figures(250, 20));
+    comparison.end_window();
+    assert_eq!(comparison.verdict(), Verdict::NotWorse);
+    // One that answers 5xx in its place is not counted twice.
+    let mut both = figures(100, 30);
+    both.classes = [0, 70, 0, 0, 30];
+    assert_eq!(failed(&both), 30);
+}

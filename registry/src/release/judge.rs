@@ -16,7 +16,7 @@ use cardea_registry_api::{
 };
 
 use super::{Seen, waits_for};
-use crate::analysis::{Comparison, Spend};
+use crate::analysis::{Comparison, Spend, failed};
 
 /// How long a spell is, in milliseconds.
 pub(crate) const SPELL_MS: i64 = 900_000;
@@ -120,10 +120,10 @@ impl Judged {
             Verdict::MoreErrors => Some(format!(
                 "`{name}` has more errors at {share} %: {} of its {} requests ({:.2} %), the baseline {} of {} \
                  ({:.2} %)",
-                self.candidate.errors(),
+                failed(&self.candidate),
                 self.candidate.requests(),
                 errors_percent(&self.candidate),
-                self.baseline.errors(),
+                failed(&self.baseline),
                 self.baseline.requests(),
                 errors_percent(&self.baseline),
             )),
@@ -144,7 +144,7 @@ impl Judged {
     pub(crate) fn shown(&self, release: &Release, seen: &Seen<'_>) -> Analysis {
         let group = |figures: &Figures, ready| Shown {
             requests: figures.requests(),
-            errors: figures.errors(),
+            errors: failed(figures),
             errors_percent: errors_percent(figures),
             p99_us: figures.latency.quantile(0.99),
             ready,
@@ -164,6 +164,6 @@ fn errors_percent(figures: &Figures) -> f64 {
     if all == 0 {
         return 0.0;
     }
-    let share = figures.errors() as f64 / all as f64;
+    let share = failed(figures) as f64 / all as f64;
     (share * 1_000_000.0).round() / 10_000.0
 }

@@ -1,7 +1,7 @@
 //! Pick and forward, perhaps again: peers are asked one after another until one answers or there is
 //! no more that may be done.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use cardea_registry_api::Name;
 
@@ -20,7 +20,7 @@ use crate::{
     },
     refusal::{self, Refusal},
     switches::{Feature, on},
-    upstream::Policy,
+    upstream::{Policy, Upstream},
     worker::Worker,
 };
 
@@ -56,11 +56,24 @@ pub(crate) struct Answered {
 #[derive(Debug)]
 struct Tries {
     left: u8,
+    /// Another group may be asked, once, when nobody of the chosen one has answered.
+    spare: bool,
     idempotent: bool,
     kept: bool,
 }
 
 impl Tries {
+    /// None so far.
+    fn of(plan: &Plan<'_>, x: &Exchange) -> Self {
+        let left = plan.upstream.policy().retries.attempts;
+        Self {
+            left,
+            spare: left > 0 && plan.spares.iter().any(Option::is_some),
+            idempotent: x.request.method.idempotent(),
+            kept: true,
+        }
+    }
+
     /// Whether the request may be sent once more after this much of it was.
     fn again(&self, sent: Sent) -> bool {
         retry::decide(retry::Failed {
@@ -86,13 +99,10 @@ pub(crate) async fn forward<'w>(
     if on(Feature::Health) {
         plan.upstream.budget().on_request(now);
     }
-    let mut tries = Tries {
-        left: policy.retries.attempts,
-        idempotent: x.request.method.idempotent(),
-        kept: true,
-    };
+    let mut tries = Tries::of(plan, x);
     x.tried.clear();
-    let Some(mut picked) = pick(worker, x, plan, None, now) else {
+    let first = pick(worker, x, (plan, plan.upstream), None, now);
+    let Some(mut picked) = first.or_else(|| pick_spare(worker, x, plan, &mut tries, now)) else {
         return End::Refused {
             refusal: refusal::NO_PEER,
             picked: None,
@@ -194,7 +204,7 @@ fn next(
         sent,
         idempotent: tries.idempotent,
         kept: tries.kept,
-        tries_left: tries.left,
+        tries_left: tries.left.max(tries.spare.into()),
     });
     if verdict == Verdict::No {
         return None;
@@ -202,7 +212,11 @@ fn next(
     // The last try goes to another cluster, if it may: the one that failed may be gone as a whole, before
     // all of its peers are marked.
     let leave = (tries.left == 1).then(|| &failed.peer().key().cluster);
-    let other = pick(worker, x, plan, leave, now)?;
+    let own = (tries.left > 0).then(|| pick(worker, x, (plan, plan.upstream), leave, now));
+    let other = match own.flatten() {
+        Some(other) => other,
+        None => pick_spare(worker, x, plan, tries, now)?,
+    };
     let retries = &plan.upstream.policy().retries;
     if verdict == Verdict::WithinBudget
         && !plan
@@ -212,20 +226,37 @@ fn next(
     {
         return None;
     }
-    tries.left -= 1;
+    tries.left = tries.left.saturating_sub(1);
     Some(other)
+}
+
+/// A peer of whoever answers where nobody of the chosen group does: a fallback, as far as that group goes.
+fn pick_spare(
+    worker: &Worker,
+    x: &mut Exchange,
+    plan: &Plan<'_>,
+    tries: &mut Tries,
+    now: Instant,
+) -> Option<Picked> {
+    if !std::mem::take(&mut tries.spare) {
+        return None;
+    }
+    let mut spares = plan.spares.iter().flatten();
+    let found = spares.find_map(|upstream| pick(worker, x, (plan, upstream), None, now))?;
+    plan.under_way.falls_back();
+    Some(found)
 }
 
 /// A peer that has not been asked yet.
 fn pick(
     worker: &Worker,
     x: &mut Exchange,
-    plan: &Plan<'_>,
+    (plan, upstream): (&Plan<'_>, &Arc<Upstream>),
     leave: Option<&Name>,
     now: Instant,
 ) -> Option<Picked> {
     let mut balancers = worker.balancers.borrow_mut();
-    let (upstream, input) = (plan.upstream, &plan.pick);
+    let input = &plan.pick;
     let picked = match upstream.ways() {
         None => balancers.pick(upstream, input, &x.tried, now),
         Some(ways) => balancers.pick_way(upstream, ways, input, (&x.tried, leave), now),

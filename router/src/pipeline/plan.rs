@@ -34,6 +34,8 @@ pub(crate) struct Plan<'t> {
     pub(crate) route: &'t RouteEntry,
     /// Its upstream, with the policy that holds.
     pub(crate) upstream: &'t Arc<Upstream>,
+    /// Who is asked where nobody of a chosen group answers, one after the other.
+    pub(crate) spares: [Option<&'t Arc<Upstream>>; 2],
     /// What the pick depends on.
     pub(crate) pick: PickInput,
     /// What the route's plugins decided.
@@ -95,6 +97,11 @@ pub(crate) fn plan<'t>(
     };
     let group = decision.slot.and_then(|slot| table.upstream_at(slot));
     let upstream = group.unwrap_or_else(|| table.upstream(route));
+    let spare = decision.spare;
+    let spares = [
+        spare.slot.and_then(|slot| table.upstream_at(slot)),
+        spare.anybody.then(|| table.upstream(route)),
+    ];
     let under_way = if on(Feature::Metrics) {
         worker.metrics.begin(labels(route), upstream.group())
     } else {
@@ -106,6 +113,7 @@ pub(crate) fn plan<'t>(
     Ok(Plan {
         route,
         upstream,
+        spares,
         pick: pick_input(upstream, x, conn, worker),
         decision,
         under_way,

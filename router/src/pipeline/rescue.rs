@@ -227,6 +227,7 @@ impl Rescuer<'_, '_, '_> {
         let plan = Plan {
             route: self.plan.route,
             upstream,
+            spares: [None; 2],
             pick: pick_input(upstream, self.x, self.conn, self.worker),
             decision: Decision {
                 reply_gone: gone,

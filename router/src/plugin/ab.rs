@@ -12,7 +12,12 @@ use cardea_registry_api::{
 };
 use hashbrown::HashMap;
 
-use super::{Bound, decision::Case, edit, groups::Slots};
+use super::{
+    Bound,
+    decision::{Case, Spare},
+    edit,
+    groups::Slots,
+};
 use crate::{
     balance::{
         key,
@@ -225,6 +230,7 @@ impl Bound<Box<[Trial]>> {
             // A variant without instances is served by whoever serves the others.
             let slot = case.usable(slots.named.get(group).copied());
             case.decision.slot = slot.or_else(|| case.usable(slots.baseline));
+            case.decision.spare = Spare::rest(slots);
             case.chosen = true;
         }
     }

@@ -145,7 +145,12 @@ impl AtService {
         }
         case.chosen = true;
         match side {
-            Some(side) => case.decision.slot = slot(side),
+            Some(side) => {
+                case.decision.slot = slot(side);
+                if sides.missing == MissingSide::Other {
+                    case.decision.spare.slot = slot(1 - side);
+                }
+            }
             // Those of neither side are not asked instead.
             None => case.refuse(refusal::NO_PEER),
         }

@@ -5,6 +5,7 @@ use super::{
     breaker::Ticket,
     edit::About,
     fallback::Fallback,
+    groups::Slots,
     limit::Permit,
     mirror::Mirror,
     said::{Head, Mode, Said},
@@ -19,6 +20,8 @@ pub(crate) struct Decision<'c> {
     pub(crate) own: Option<Own<'c>>,
     /// The slot of the group that answers.
     pub(crate) slot: Option<usize>,
+    /// Who answers where nobody of that group does.
+    pub(crate) spare: Spare,
     /// The largest request body.
     pub(crate) body: Option<u64>,
     /// Has to live as long as the request.
@@ -37,6 +40,25 @@ pub(crate) struct Decision<'c> {
     pub(crate) reply_gone: &'c [Box<[u8]>],
     /// What each of them said.
     pub(crate) said: Said,
+}
+
+/// Who answers where nobody of the group that was chosen does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Spare {
+    /// Those in this slot of the table.
+    pub(crate) slot: Option<usize>,
+    /// Whoever answers where nobody chooses, if they do not either.
+    pub(crate) anybody: bool,
+}
+
+impl Spare {
+    /// Those of no group, or whoever is left.
+    pub(super) fn rest(slots: &Slots) -> Self {
+        Self {
+            slot: slots.baseline,
+            anybody: true,
+        }
+    }
 }
 
 /// An answer of the router's own.

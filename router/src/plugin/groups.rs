@@ -7,7 +7,11 @@ use cardea_registry_api::{
 };
 use hashbrown::HashMap;
 
-use super::{Bound, condition::Condition, decision::Case};
+use super::{
+    Bound,
+    condition::Condition,
+    decision::{Case, Spare},
+};
 use crate::{refusal, table::Table};
 
 /// The groups that a route's plugins may choose from.
@@ -81,8 +85,12 @@ impl Bound<Groups> {
         if self.head.shadow {
             return;
         }
-        if verdict == MISSING && self.policy.missing == Missing::Refuse {
-            case.refuse(refusal::NO_PEER);
+        if self.policy.missing == Missing::Refuse {
+            if verdict == MISSING {
+                case.refuse(refusal::NO_PEER);
+            }
+        } else if verdict > AT_BASELINE {
+            case.decision.spare = Spare::rest(slots);
         }
         case.decision.slot = slot;
     }

@@ -7,7 +7,7 @@ mod guards;
 #[path = "plugins/ways.rs"]
 mod ways;
 
-use crate::harness::{GET, Setup, Upstream, until};
+use crate::harness::{GET, Setup, Upstream, refusing, until};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Old: 1\r\n\r\nok";
 
@@ -56,6 +56,66 @@ fn a_rule_sends_a_user_to_the_group_and_says_so() {
             &format!("{verdicts},kind=\"gray\",verdict=\"{verdict}\"}}"),
             2.0,
         );
+    }
+}
+
+const AB: &str = r#"
+    [[plugin]]
+    name = "g"
+    [[plugin.ab.experiments]]
+    name = "e"
+    key = "header:x-user"
+    [[plugin.ab.experiments.variants]]
+    name = "b"
+    group = "new"
+"#;
+const SIDES: &str = r#"
+    [[plugin]]
+    name = "g"
+    [plugin.blue_green]
+    blue = "baseline"
+    green = "new"
+    live = "new"
+"#;
+
+/// Nobody of a group takes connections any more, and nobody has noticed yet: its first requests are answered
+/// like all others, by whoever would be asked if it were known.
+#[test]
+fn others_answer_at_once_for_a_group_that_is_gone() {
+    let refuse = |tables: &str, of: &str, missing: &str| {
+        let line = format!("[plugin.{of}]\n");
+        let with = format!("{line}missing = \"{missing}\"\n");
+        if tables.contains(&line) {
+            return tables.replace(&line, &with);
+        }
+        let rules = format!("[[plugin.{of}.rules]]");
+        tables.replace(&rules, &format!("{with}{rules}"))
+    };
+    for (tables, answers) in [
+        (GRAY.to_owned(), true),
+        (AB.to_owned(), true),
+        (SIDES.to_owned(), true),
+        (refuse(GRAY, "gray", "refuse"), false),
+        (refuse(SIDES, "blue_green", "refuse"), false),
+    ] {
+        let old = answering("old");
+        let router = Setup::new(&[&old])
+            .labelled_at(refusing(), "version = \"2\"")
+            .service(GROUPS)
+            .tables(&tables)
+            .start();
+        for ask in [
+            get("X-User: u1\r\n"),
+            "POST /shop/x HTTP/1.1\r\nHost: h\r\nX-User: u1\r\nContent-Length: 2\r\n\r\nhi"
+                .to_owned(),
+        ] {
+            let answer = router.ask(ask);
+            if answers {
+                assert_eq!(answer.body, b"old", "{tables}");
+            } else {
+                assert!(answer.status() >= 502, "{} {tables}", answer.status());
+            }
+        }
     }
 }
 

@@ -75,6 +75,12 @@ impl Setup {
         self
     }
 
+    /// Another peer at this address, with these lines in its table.
+    pub(crate) fn labelled_at(mut self, address: SocketAddr, lines: &'static str) -> Self {
+        self.peers.push((address, lines));
+        self
+    }
+
     /// The only host that the route takes.
     pub(crate) fn host(mut self, host: &'static str) -> Self {
         self.host = host;
