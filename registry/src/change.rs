@@ -316,6 +316,18 @@ pub enum Change {
         /// What the writer saw.
         expected: Expected,
     },
+    /// Send a service's requests back to a release's baseline while the database is away: decided on what the
+    /// release and its plugin are when it is written, and again on what the database then has.
+    RollBackRelease {
+        /// Which.
+        id: Name,
+        /// Who says so.
+        by: String,
+        /// Why.
+        why: String,
+        /// When, Unix ms.
+        at: i64,
+    },
     /// Forget a release that is over. One that is not there is no error ([`Verb::Absent`]).
     DeleteRelease {
         /// Which.
@@ -385,8 +397,8 @@ impl Change {
     }
 
     /// Whether it goes on while the database is away: what agents (and operators at 3 a.m.) do to
-    /// instances, and what the latter say of traffic expressly for that time. Other configuration waits
-    /// for the database.
+    /// instances, and what the latter say of traffic and releases expressly for that time. Other configuration
+    /// waits for the database.
     pub const fn is_runtime(&self) -> bool {
         matches!(
             self,
@@ -394,6 +406,7 @@ impl Change {
                 | Self::Patch { .. }
                 | Self::Deregister { .. }
                 | Self::MoveTraffic { .. }
+                | Self::RollBackRelease { .. }
         )
     }
 }

@@ -438,6 +438,8 @@ mod operation_tests;
 #[cfg(test)]
 mod outage_tests;
 #[cfg(test)]
+mod release_away_tests;
+#[cfg(test)]
 mod release_tests;
 #[cfg(test)]
 mod switch_tests;

@@ -34,6 +34,7 @@ use cardea_registry_api::{
     release::{Event, Happened, OnWorse, Order, Pause, ReleaseState, Verdict},
 };
 
+use crate::state::State;
 pub(crate) use instances::ready;
 pub(crate) use judge::{HISTORY_MS, Judged, Window, judge, spell_of};
 pub(crate) use moves::Groups;
@@ -269,6 +270,23 @@ fn allowed(release: &Release, plugin: Option<&Plugin>, action: &Action) -> Resul
         Action::Pause if state == ReleaseState::Paused => no("is paused already"),
         Action::Resume if state == ReleaseState::Running => no("is running"),
         _ => Ok(()),
+    }
+}
+
+/// No other release of the service is under way: what one moves from would be lost on it.
+pub(crate) fn nobody_else(state: &State, release: &Release) -> Result<(), String> {
+    let mut others = state.releases().map(|stored| &stored.object);
+    let other = others.find(|other| {
+        other.id != release.id
+            && other.plan.service == release.plan.service
+            && !other.state.is_over()
+    });
+    match other {
+        None => Ok(()),
+        Some(other) => Err(format!(
+            "release `{}` of {} moves service `{}` and is {}: roll that one back first",
+            other.id, other.author, other.plan.service, other.state
+        )),
     }
 }
 

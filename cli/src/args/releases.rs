@@ -77,9 +77,15 @@ What is said of steps, limits and orders: docs/operations.md, \"A release\".")]
         order: OrderArgs,
     },
     /// End a release with all requests at the baseline again; also one that is over
+    #[command(after_help = "Examples:
+  cardea ctl release rollback
+  cardea ctl release rollback --while-away --reason 'errors'      the database is away")]
     Rollback {
         #[command(flatten)]
         order: OrderArgs,
+        /// Also while the database is away: it is done in it when it is back; say why
+        #[arg(long, requires = "reason")]
+        while_away: bool,
     },
 }
 

@@ -47,7 +47,10 @@ pub(super) async fn run(session: &Session, command: ReleaseCommand) -> Outcome {
         ReleaseCommand::Pause { order } => command_of(session, order, Order::Pause).await,
         ReleaseCommand::Resume { order } => command_of(session, order, Order::Resume).await,
         ReleaseCommand::Abort { order } => command_of(session, order, Order::Abort).await,
-        ReleaseCommand::Rollback { order } => command_of(session, order, Order::Rollback).await,
+        ReleaseCommand::Rollback { order, while_away } => {
+            let away = order.reason.clone().filter(|_| while_away);
+            ordered(session, order, Order::Rollback, away).await
+        }
     }
 }
 
@@ -177,6 +180,16 @@ async fn found(session: &Session, id: Option<Name>, under_way: bool) -> Result<N
 }
 
 async fn command_of(session: &Session, order: OrderArgs, what: Order) -> Outcome {
+    ordered(session, order, what, None).await
+}
+
+/// `away`: the reason with which it is to hold also while the database is away.
+async fn ordered(
+    session: &Session,
+    order: OrderArgs,
+    what: Order,
+    away: Option<String>,
+) -> Outcome {
     let id = found(session, order.id, true).await?;
     let does = match what {
         Order::Promote => "takes the next step of",
@@ -193,11 +206,22 @@ async fn command_of(session: &Session, order: OrderArgs, what: Order) -> Outcome
         };
         ask::confirm(write, &format!("this {does} release `{id}`"))?;
     }
-    let reason = order.reason.as_deref();
-    let answer = session.client.order_release(&id, what, reason).await;
+    let client = &session.client;
+    let answer = match away {
+        Some(reason) => client.roll_back_while_away(&id, &reason).await,
+        None => {
+            client
+                .order_release(&id, what, order.reason.as_deref())
+                .await
+        }
+    };
     let answer = answer.map_err(|e| session.failure(&e))?;
     session.print(&answer, |answer| {
-        answer.release.as_ref().map(text).unwrap_or_default()
+        let mut said = answer.release.as_ref().map(text).unwrap_or_default();
+        for warning in answer.written.iter().flat_map(|written| &written.warnings) {
+            let _ = write!(said, "\nnote: {warning}");
+        }
+        said
     })
 }
 

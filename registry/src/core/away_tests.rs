@@ -47,13 +47,13 @@ async fn away(core: &Core, from: u8, to: Option<u8>) -> Result<Written, SubmitEr
 }
 
 /// As `kill -9` does it.
-fn kill(running: Running) {
+pub(super) fn kill(running: Running) {
     running.background.kill();
     drop(running.core);
 }
 
 /// The killed replica again.
-async fn again(postgres: &Postgres, dir: &std::path::Path) -> Running {
+pub(super) async fn again(postgres: &Postgres, dir: &std::path::Path) -> Running {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         // Until the one before has let go of its files.
@@ -98,7 +98,7 @@ async fn cut_off(postgres: &Postgres, dir: &std::path::Path) -> Running {
     one
 }
 
-async fn agree(one: &Running) {
+pub(super) async fn agree(one: &Running) {
     until("in agreement", || {
         let status = one.core.status();
         status.mode == Mode::Ok && status.pending_changes == 0

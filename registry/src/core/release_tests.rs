@@ -15,13 +15,17 @@ use crate::{
     testing::{Postgres, Running, ask, config, sqlite_url, until},
 };
 
-fn plan(steps: &[&str]) -> ReleasePlan {
+pub(super) fn plan(steps: &[&str]) -> ReleasePlan {
     let mut plan = ReleasePlan::of(name("shop"), name("v2"), "tests");
     plan.steps = steps.iter().map(|step| step.parse().unwrap()).collect();
     plan
 }
 
 async fn site(running: &Running) {
+    site_in(running, "default").await;
+}
+
+pub(super) async fn site_in(running: &Running, cluster: &str) {
     let mut service = Service::named(name("shop"));
     let selector = [("version".to_owned(), "2".to_owned())].into();
     service.groups.insert(name("v2"), selector);
@@ -35,7 +39,7 @@ async fn site(running: &Running) {
         // Nobody renews here.
         (registration.source, registration.lease) = (Source::Manual, None);
         changes.push(Change::Register {
-            key: key("default", "shop", n),
+            key: key(cluster, "shop", n),
             registration: Box::new(registration),
         });
     }
@@ -47,14 +51,14 @@ async fn begin(core: &Core, plan: &ReleasePlan) -> Result<Name, ReleaseError> {
     core.begin_release(plan, "ann").await.map(|(id, ..)| id)
 }
 
-fn stands(core: &Core, id: &Name) -> (ReleaseState, u16) {
+pub(super) fn stands(core: &Core, id: &Name) -> (ReleaseState, u16) {
     let state = core.state();
     let release = &state.release(id.as_str()).unwrap().object;
     (release.state, release.percent.hundredths() / 100)
 }
 
 /// The share that the plugin gives the candidate.
-fn share(core: &Core) -> Option<u16> {
+pub(super) fn share(core: &Core) -> Option<u16> {
     let state = core.state();
     let plugin = &state.plugin("release-shop")?.object;
     let rule = plugin.gray.as_ref()?.rules.first()?;

@@ -10,7 +10,7 @@ use cardea_registry_api::{
 
 use super::{
     Core,
-    operations::{Decided, outdated},
+    operations::{Decided, outdated, take_step},
 };
 use crate::{
     change::{Change, Expected, SubmitError, Written},
@@ -139,6 +139,37 @@ impl Core {
         Ok(written)
     }
 
+    /// Sends everybody back to the baseline although the database is away: at once, and in it when it is back.
+    pub(crate) async fn roll_back_while_away(
+        &self,
+        id: &Name,
+        by: &str,
+        why: &str,
+    ) -> Result<Written, ReleaseError> {
+        self.heard_here()?;
+        let change = Change::RollBackRelease {
+            id: id.clone(),
+            by: by.to_owned(),
+            why: why.to_owned(),
+            at: wall_ms(),
+        };
+        Ok(take_step::<Release>(&self.shared, id, vec![change], by).await?)
+    }
+
+    /// Some router asks this replica: nobody else would hear of it.
+    fn heard_here(&self) -> Result<(), ReleaseError> {
+        let state = self.state();
+        let mut clusters = state.clusters(None);
+        if clusters.any(|cluster| self.shared.routers.has_here(&cluster.object.name)) {
+            return Ok(());
+        }
+        Err(ReleaseError::Conflict(
+            "no router asks this registry: the database is away, and nobody else would hear of it. Say it to a \
+             registry that they ask (`ctl routers`)"
+                .to_owned(),
+        ))
+    }
+
     fn decide_order(
         &self,
         id: &Name,
@@ -149,7 +180,7 @@ impl Core {
         let stored = the_release(&state, id)?;
         let release = &stored.object;
         if order == Order::Rollback {
-            nobody_else(&state, release)?;
+            release::nobody_else(&state, release).map_err(ReleaseError::Conflict)?;
         }
         let now = wall_ms();
         let looked = Looked::at(&state, release, now);
@@ -186,21 +217,4 @@ impl Core {
 fn the_release(state: &State, id: &Name) -> Result<Arc<Stored<Release>>, ReleaseError> {
     let stored = state.release(id.as_str()).cloned();
     stored.ok_or_else(|| ReleaseError::NotFound(id.clone()))
-}
-
-/// No other release of the service is under way: what it moves from would be lost on it.
-fn nobody_else(state: &State, release: &Release) -> Result<(), ReleaseError> {
-    let mut others = state.releases().map(|stored| &stored.object);
-    let other = others.find(|other| {
-        other.id != release.id
-            && other.plan.service == release.plan.service
-            && !other.state.is_over()
-    });
-    match other {
-        None => Ok(()),
-        Some(other) => Err(ReleaseError::Conflict(format!(
-            "release `{}` of {} moves service `{}` and is {}: roll that one back first",
-            other.id, other.author, other.plan.service, other.state
-        ))),
-    }
 }

@@ -22,6 +22,10 @@ use crate::{
     core::ReleaseError,
 };
 
+/// Said of what was done while the database is away.
+const KEPT: &str = "kept, and done in the database when it is back, also where the release went on meanwhile; not where it \
+    is over and somebody changed its plugin since";
+
 /// All the calls, with documentation.
 pub(super) fn calls() -> OpenApiRouter<std::sync::Arc<App>> {
     OpenApiRouter::new()
@@ -125,7 +129,7 @@ orders! {
     /// Ends a release where it is: requests stay shared out as they are.
     abort |_| Order::Abort, "abort_release" "/v1/releases/{id}/abort";
     /// Ends a release with all requests at the baseline; also one that is over, as long as nothing else was
-    /// done to its plugin.
+    /// done to its plugin. With `while_away` also while the database is away.
     rollback |_| Order::Rollback, "rollback_release" "/v1/releases/{id}/rollback";
 }
 
@@ -143,12 +147,34 @@ async fn done(
             "only `promote` knows it: leave it out",
         ));
     }
-    let why = said.reason.as_deref().filter(|reason| !reason.is_empty());
-    let written = app.core.order_release(id, order, by, why).await?;
+    let why = said
+        .reason
+        .as_deref()
+        .filter(|reason| !reason.trim().is_empty());
+    let written = match (said.while_away, why) {
+        (true, _) if order != Order::Rollback => {
+            let why = "only `rollback` knows it: whatever else is ordered needs the database";
+            return Err(ApiError::invalid("while_away", why));
+        }
+        (true, None) => {
+            return Err(ApiError::invalid(
+                "reason",
+                "say why: it is kept in the log",
+            ));
+        }
+        (true, Some(why)) if app.core.is_cut_off() => {
+            app.core.roll_back_while_away(id, by, why).await?
+        }
+        (_, why) => app.core.order_release(id, order, by, why).await?,
+    };
+    let mut written = written.api();
+    if !written.durable {
+        written.warnings.push(KEPT.to_owned());
+    }
     Ok(Json(ReleaseAnswer {
         preview: None,
         release: Some(app.core.show_release(id).await?),
-        written: Some(written.api()),
+        written: Some(written),
     }))
 }
 

@@ -54,7 +54,7 @@ fn keep(later: &mut HashMap<InstanceKey, Later>, change: Change) -> Option<Chang
     let (Change::Register { key, .. } | Change::Patch { key, .. } | Change::Deregister { key }) =
         &change
     else {
-        // What was said of traffic: each on the one before.
+        // What was said of traffic and releases: each on the one before.
         return Some(change);
     };
     let later = later.entry(key.clone()).or_default();

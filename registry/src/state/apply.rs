@@ -82,6 +82,7 @@ impl State {
             Change::PutSwitch { switch, expected } => act.put_switch(switch, *expected),
             Change::DeleteSwitch { id } => act.delete_switch(id),
             Change::PutRelease { release, expected } => act.put_release(release, *expected),
+            Change::RollBackRelease { id, by, why, at } => act.roll_back(id, (by, why, *at)),
             Change::DeleteRelease { id } => act.delete_release(id),
             Change::PutToken { token, expected } => act.put_token(token, *expected),
             Change::DeleteCluster { name, expected } => act.delete_cluster(name, *expected),

@@ -2,7 +2,7 @@
 //!
 //! Memory goes on serving, as a *branch*: the epoch says whose, the revisions grow on. What agents
 //! and operators do to instances is accepted: journaled on disk, then served. So is what operators say of
-//! traffic expressly for this time. Other configuration waits.
+//! traffic and of releases expressly for this time. Other configuration waits.
 //! When the database is back, the journal's units are written to it like any others, except those
 //! that are there already: a commit whose answer got lost is found again by its unit's name.
 

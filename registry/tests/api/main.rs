@@ -16,6 +16,7 @@ mod matrix;
 mod operations;
 mod plugins;
 mod problems;
+mod releases;
 mod switches;
 mod traffic;
 

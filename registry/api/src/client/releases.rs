@@ -52,8 +52,32 @@ impl Client {
         let said = OrderRequest {
             reason: reason.map(str::to_owned),
             full: order == Order::PromoteFull,
+            while_away: false,
         };
-        let call = Call::new(Method::POST, &["v1", "releases", id.as_str(), word]).json(&said);
+        self.say_to_release(id, word, &said).await
+    }
+
+    /// `POST /v1/releases/{id}/rollback` with `while_away`: also while the database is away.
+    pub async fn roll_back_while_away(
+        &self,
+        id: &Name,
+        reason: &str,
+    ) -> Result<ReleaseAnswer, ClientError> {
+        let said = OrderRequest {
+            reason: Some(reason.to_owned()),
+            full: false,
+            while_away: true,
+        };
+        self.say_to_release(id, "rollback", &said).await
+    }
+
+    async fn say_to_release(
+        &self,
+        id: &Name,
+        word: &str,
+        said: &OrderRequest,
+    ) -> Result<ReleaseAnswer, ClientError> {
+        let call = Call::new(Method::POST, &["v1", "releases", id.as_str(), word]).json(said);
         self.call(once(call)).await
     }
 }

@@ -173,6 +173,10 @@ pub struct OrderRequest {
     pub reason: Option<String>,
     /// With `promote`: all requests at once, whatever steps are left.
     pub full: bool,
+    /// With `rollback`, and a `reason`: also while the database is away. It holds at once, and is done in the
+    /// database when it is back.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub while_away: bool,
 }
 
 impl OrderRequest {

@@ -1,10 +1,11 @@
 //! Releases, as `operations.rs` has switches: one of a service at a time.
 
-use cardea_registry_api::{Name, Release};
+use cardea_registry_api::{Name, Release, plugin::refers};
 
 use super::{Act, there};
 use crate::{
     change::{Expected, Kind, Rejection},
+    release::{self, Action},
     state::Object,
 };
 
@@ -46,6 +47,39 @@ impl Act<'_> {
         }
         let object = Object::Release(Box::new(release.clone()));
         self.put(object, old.as_deref(), release, "stepped")
+    }
+
+    /// As the order to roll it back: on whatever the release is by now, so that it holds also where somebody
+    /// took a step meanwhile.
+    pub(super) fn roll_back(
+        &mut self,
+        id: &Name,
+        (by, why, at): (&str, &str, i64),
+    ) -> Result<(), Rejection> {
+        let Some(old) = self.state.release(id.as_str()).cloned() else {
+            return Err(Rejection::NotFound {
+                kind: Kind::Release,
+                key: id.to_string(),
+            });
+        };
+        let release = &old.object;
+        let conflict = |why| Rejection::Conflict {
+            kind: Kind::Release,
+            key: id.to_string(),
+            why,
+        };
+        release::nobody_else(self.state, release).map_err(conflict)?;
+        let plugin = self.state.plugin(release.plugin.as_str());
+        let plugin = plugin.map(|stored| &stored.object);
+        let said = (by, Some(why.to_owned()), at);
+        let done = release::act(release, plugin, &Action::RollBack, said);
+        let (next, put) = done.map_err(|no| conflict(no.0))?;
+        if let Some(plugin) = put {
+            self.put_plugin(&plugin, Expected::Any)?;
+            refers::check(&plugin, &*self.state)?;
+        }
+        let object = Object::Release(Box::new(next.clone()));
+        self.put(object, Some(&*old), &next, "stepped")
     }
 
     pub(super) fn delete_release(&mut self, id: &Name) -> Result<(), Rejection> {
