@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use cardea_registry_api::{
-    Name, Plugin, ReleasePlan,
+    Name, Plugin, ReleasePlan, Span,
     api::Registration,
     client::Precondition,
     release::{Happened, ReleaseInfo, ReleaseState},
@@ -16,8 +16,14 @@ use cardea_tests::{
     wait,
 };
 
-use crate::{gate, plugins::ctl};
+use crate::{
+    gate,
+    plugins::{ctl, ok},
+};
 
+mod away;
+mod experiments;
+mod gone;
 mod orders;
 mod recording;
 

@@ -8,7 +8,7 @@ use cardea_registry_api::{
     figures::window_of,
     invalid::Check,
     plugin::{Kind, Percent},
-    release::{Event, Happened, How, Pause, ReleaseState},
+    release::{Event, Happened, How, Pause, ReleaseState, Step},
 };
 
 use super::{
@@ -385,6 +385,19 @@ fn the_experiment(
     if plan.steps.is_empty() {
         plan.steps = plan.steps();
         plan.steps.retain(|step| is_more(step.percent));
+        if plan.steps.len() == 1 && has < Percent::ALL.hundredths().into() {
+            // It has as much as the watched ones would give it: half of what is left is watched.
+            let half = (has + 10_000) / 20 * 10;
+            let half = u16::try_from(half).ok().and_then(Percent::from_hundredths);
+            let watched = half.filter(|half| is_more(*half) && *half < Percent::ALL);
+            plan.steps.splice(
+                0..0,
+                watched.map(|percent| Step {
+                    percent,
+                    pause: Pause::default(),
+                }),
+            );
+        }
     }
     let mut check = Check::default();
     let first = plan.steps.first();

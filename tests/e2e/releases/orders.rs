@@ -1,7 +1,6 @@
 //! What people order, and what their hands do, by `cardea ctl`.
 
 use super::*;
-use crate::plugins::ok;
 
 /// How a release stands, as `ctl --json` says it.
 fn stands(shop: &Shop, args: &[&str]) -> ReleaseInfo {

@@ -130,8 +130,10 @@ fn a_winner_gets_the_weights_and_the_others_keep_their_proportions() {
     // A share that it has already is no step.
     winner.candidate = name("a");
     let begun = draft(winner.clone(), &state, "alice", T0).unwrap();
-    let first = begun.release.plan.steps[0].percent.hundredths();
-    assert_eq!(first, 10_000, "it has 50 %");
+    let steps: Vec<String> = (begun.release.plan.steps.iter())
+        .map(|step| format!("{}:{}", step.percent.hundredths(), step.pause))
+        .collect();
+    assert_eq!(steps, ["7500:1m", "10000:0s"], "it has 50 %");
     winner.steps = vec!["40".parse().unwrap(), "100".parse().unwrap()];
     assert_eq!(
         refused(winner.clone(), &state),
