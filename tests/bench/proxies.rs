@@ -21,7 +21,7 @@ mod wrk;
 use crate::machine;
 
 /// The parts, which can be run one by one.
-pub(crate) const SECTIONS: [&str; 12] = [
+pub(crate) const SECTIONS: [&str; 13] = [
     "routes",
     "peers",
     "rate",
@@ -29,6 +29,7 @@ pub(crate) const SECTIONS: [&str; 12] = [
     "idle",
     "price",
     "plugins",
+    "traffic",
     "calls",
     "swaps",
     "tls",
@@ -55,6 +56,7 @@ pub(crate) async fn run(sections: &[String]) {
             "idle" => idle::run().await,
             "price" => price::run().await,
             "plugins" => price::of_plugins().await,
+            "traffic" => price::of_traffic().await,
             "calls" => counts::run().await,
             "swaps" => swaps::run().await,
             "mirror" => mirror::run().await,

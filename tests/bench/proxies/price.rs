@@ -84,6 +84,28 @@ const PLUGINS: [(&str, &str); 17] = [
     ),
 ];
 
+/// Where a cluster's requests go, with half of the peers in another one.
+const TRAFFIC: [(&str, &str); 6] = [
+    ("none", ""),
+    ("none, another of the same", ""),
+    (
+        "weights over two clusters",
+        "weights = { default = 50, b = 50 }\n",
+    ),
+    (
+        "weights, sticky by a header",
+        "weights = { default = 50, b = 50 }\nsticky = \"header:host\"\n",
+    ),
+    (
+        "failover, everybody healthy",
+        "failover = { order = [\"b\"] }\n",
+    ),
+    (
+        "weights, failover and zones",
+        "weights = { default = 50, b = 50 }\nzones = \"near\"\nfailover = { order = [\"b\"] }\n",
+    ),
+];
+
 /// The program's features.
 pub(super) async fn run() {
     println!("### The price of each feature\n");
@@ -150,6 +172,31 @@ pub(super) async fn of_plugins() {
     drop(hole);
 }
 
+/// Traffic between clusters.
+pub(super) async fn of_traffic() {
+    println!("### The price of traffic between clusters\n");
+    let Some(program) = program() else { return };
+    let stand = Stand::new("price", 4, Answers::Small).await;
+    let script = wrk::script(stand.dir(), 10);
+    let mut proxies: Vec<Proxy> = Vec::new();
+    for (title, traffic) in TRAFFIC {
+        let file = format!("priced-{}", proxies.len());
+        let line = |work: &Work<'_>| with_traffic(program.clone(), work, traffic);
+        proxies.push(stand.start(title, &file, 10, 4, line).await);
+    }
+    let targets: Vec<_> = proxies.iter().map(|proxy| (proxy, &*script)).collect();
+    let seen = wrk::rounds(&targets, 2 * ROUNDS, SECONDS);
+    println!(
+        "Saturated, 10 routes to one service with four peers, two of them in another cluster where there is a \
+         traffic object; {} rounds of {SECONDS} s, interleaved. Within a round each is compared with the one \
+         without an object; median of the differences (and between which the middle half of them is). What the \
+         first line says is noise.\n",
+        2 * ROUNDS
+    );
+    print(["traffic", "µs per request more"], 1.0, &proxies, &seen);
+    println!("Without an object: {:.2} µs.\n", spread(&seen[0].cpu_us).0);
+}
+
 fn program() -> Option<PathBuf> {
     let program = cardea_tests::binary::profile_dir().join("examples/priced");
     if program.is_file() {
@@ -190,6 +237,26 @@ fn with_plugin(program: PathBuf, work: &Work<'_>, policy: &str) -> CommandLine {
     if !policy.is_empty() {
         write!(text, "[[plugin]]\nname = \"priced\"\n{policy}").expect("a string grows");
     }
+    std::fs::write(manifest, text).expect("it was just written");
+    line
+}
+
+/// With everything on, and a traffic object over two clusters.
+fn with_traffic(program: PathBuf, work: &Work<'_>, traffic: &str) -> CommandLine {
+    let line = command(program, work, "");
+    if traffic.is_empty() {
+        return line;
+    }
+    let manifest = &line.args[0];
+    let text = std::fs::read_to_string(manifest).expect("it was just written");
+    let instance = "[[service.instance]]\n";
+    let mut parts = text.split(instance);
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for (n, part) in parts.enumerate() {
+        let cluster = if n % 2 == 1 { "cluster = \"b\"\n" } else { "" };
+        write!(text, "{instance}{cluster}{part}").expect("a string grows");
+    }
+    write!(text, "[[traffic]]\ncluster = \"default\"\n{traffic}").expect("a string grows");
     std::fs::write(manifest, text).expect("it was just written");
     line
 }
