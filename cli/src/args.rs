@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use agent::{AgentArgs, AgentCommand, SocketArgs};
 pub(crate) use ctl::{
-    ApplyArgs, Connect, CtlArgs, CtlCommand, DeletableKind, DevPart, DrainArgs, FileArgs, GetArgs,
-    GetKind, HistoryCommand, KeepArg, SnapshotCommand, TokenCommand, TopArgs, WeightArgs,
-    WriteArgs,
+    AcknowledgeArgs, ApplyArgs, Connect, CtlArgs, CtlCommand, DeletableKind, DevPart, DrainArgs,
+    FileArgs, GetArgs, GetKind, HistoryCommand, KeepArg, SnapshotCommand, TokenCommand, TopArgs,
+    WeightArgs, WriteArgs,
 };
 pub(crate) use demo::DemoArgs;
 pub(crate) use dev::DevArgs;

@@ -87,6 +87,7 @@ async fn dispatch(args: CtlArgs) -> Outcome {
         CtlCommand::Fallback(command) => fallback::run(&session()?, command).await,
         CtlCommand::Token(token) => operate::token(&session()?, token).await,
         CtlCommand::History(history) => operate::history(&session()?, history.command).await,
+        CtlCommand::Acknowledge(args) => operate::acknowledge(&session()?, args).await,
         CtlCommand::Snapshot(snapshot) => operate::snapshot(&session()?, &snapshot).await,
         CtlCommand::Dev { part } => dev::run(&connect.data_dir, part, json).await,
     }

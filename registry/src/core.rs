@@ -27,6 +27,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 pub use crate::background::Background;
 pub use crate::figures::{Question, TakeError, TellError};
+pub(crate) use away::AckError;
 pub use config::CoreConfig;
 pub(crate) use releases::{ReleaseError, release_changes};
 pub(crate) use switches::{Act, SwitchError};
@@ -296,7 +297,17 @@ impl Core {
         router: String,
         report: Report,
     ) -> Result<Taken, TakeError> {
-        self.shared.figures.take(cluster, router, report).await
+        let taken = self.shared.figures.take(cluster.clone(), router, report);
+        let mut taken = taken.await?;
+        if taken.stored {
+            taken.bears = self
+                .shared
+                .bearing
+                .of(&self.shared, &cluster)
+                .await
+                .to_vec();
+        }
+        Ok(taken)
     }
 
     /// What the routers of a cluster counted lately: of all replicas, or of this one's memory while the

@@ -91,6 +91,7 @@ fn calls() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(changes::list))
         .routes(routes!(status::get))
         .routes(routes!(status::decide))
+        .routes(routes!(status::acknowledge))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::delete))
         .routes(routes!(openapi::document))

@@ -6,6 +6,7 @@
 pub mod analysis;
 mod auth;
 mod background;
+mod bearing;
 pub mod change;
 mod clock;
 pub mod config;
@@ -18,6 +19,7 @@ mod guard;
 mod http;
 mod journal;
 mod leases;
+mod lost;
 mod metrics;
 pub mod record;
 mod release;

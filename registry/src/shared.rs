@@ -16,6 +16,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    bearing::Bearing,
     clock::{Clock, ms, wall_ms},
     core::CoreConfig,
     disk::Disk,
@@ -23,6 +24,7 @@ use crate::{
     figures::Figures,
     journal::Journal,
     leases::Leases,
+    lost::LostWrites,
     routers::Routers,
     state::State,
     store::Store,
@@ -39,11 +41,15 @@ pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) disk: Disk,
     pub(crate) journal: Journal,
+    /// What was said without the database, and did not hold.
+    pub(crate) lost: Arc<LostWrites>,
     pub(crate) state: ArcSwap<State>,
     pub(crate) feed: Feed,
     pub(crate) routers: Arc<Routers>,
     pub(crate) leases: Leases,
     pub(crate) figures: Figures,
+    /// What clusters' instances can serve of what is meant for them.
+    pub(crate) bearing: Bearing,
     pub(crate) commands: mpsc::Sender<Command>,
     /// The log may have moved: the writer rereads it.
     pub(crate) log_moved: Notify,
@@ -88,6 +94,7 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) disk: Disk,
     pub(crate) journal: Journal,
+    pub(crate) lost: LostWrites,
     pub(crate) state: State,
     pub(crate) mode: Mode,
     pub(crate) started_from: &'static str,
@@ -101,9 +108,11 @@ impl Shared {
         Self {
             clock: parts.clock,
             figures: Figures::new(parts.store.apart()),
+            bearing: Bearing::default(),
             store: parts.store,
             disk: parts.disk,
             journal: parts.journal,
+            lost: Arc::new(parts.lost),
             state: ArcSwap::from_pointee(parts.state),
             feed: Feed::default(),
             routers,
@@ -224,6 +233,7 @@ impl Shared {
 
     pub(crate) fn status(&self) -> Status {
         let state = self.state.load();
+        let lost = self.lost.alarm(&state, &self.config.replica);
         let standing = self.standing();
         Status {
             version: self.config.version.clone(),
@@ -233,7 +243,7 @@ impl Shared {
             mode: standing.mode,
             started_from: standing.started_from.to_owned(),
             pending_changes: standing.pending,
-            alarms: standing.alarms.values().cloned().collect(),
+            alarms: standing.alarms.values().cloned().chain(lost).collect(),
         }
     }
 }

@@ -7,12 +7,17 @@
 //! counted twice, whichever replica hears it. While no registry answers the queue grows up to
 //! [`MOST_QUEUED`] reports; beyond, the oldest goes, and the next one says so.
 
-use std::{cell::RefCell, collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use cardea_registry_api::{
     Name,
     client::{Client, ClientError},
-    figures::{Report, WINDOW_MS, window_of},
+    figures::{Bears, Report, WINDOW_MS, window_of},
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -197,7 +202,8 @@ impl Reporter {
             .report_figures(&self.cluster, &self.router, report)
             .await;
         match sent {
-            Ok(_) => {
+            Ok(taken) => {
+                self.tell(&taken.bears);
                 count(&counts.figures_sent);
                 self.refused(None);
             }
@@ -212,6 +218,20 @@ impl Reporter {
             }
         }
         true
+    }
+
+    /// Lets services know what the registry says of their instances in all clusters.
+    fn tell(&self, bears: &[Bears]) {
+        let table = self.shared.table_full();
+        let now = clock::millis(Instant::now());
+        for upstream in table.iter().flat_map(|table| table.upstreams()) {
+            if let Some(ways) = upstream.ways() {
+                let of = bears
+                    .iter()
+                    .filter(|one| one.service == *upstream.service());
+                ways.flow.told(of, now);
+            }
+        }
     }
 
     fn refused(&self, error: Option<&ClientError>) {

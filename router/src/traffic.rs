@@ -76,11 +76,6 @@ impl Ways {
         self.split.wanted[at] > 0.0 || self.flow.decide(self, version, now).shares[at] > 0.0
     }
 
-    /// How each cluster stands.
-    pub(crate) fn standings(&self) -> Vec<Standing> {
-        self.each.iter().map(|way| standing(&way.all)).collect()
-    }
-
     /// The way to the router's own cluster.
     pub(crate) fn home(&self) -> &Way {
         &self.each[0]
@@ -129,6 +124,7 @@ pub(crate) fn standing(upstream: &Upstream) -> Standing {
         populated: all > 0.0,
         healthy: if all > 0.0 { healthy / all } else { 0.0 },
         bears: 1.0,
+        serves: 1.0,
     }
 }
 

@@ -5,6 +5,7 @@ mod apart;
 mod centres;
 mod commands;
 mod moved;
+mod spill;
 mod trouble;
 
 use std::time::{Duration, Instant};

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use cardea_registry_api::{InstanceState, Name, Span, figures::By};
 use clap::{Args, Subcommand, ValueEnum};
 
-pub(crate) use operate::{HistoryArgs, HistoryCommand, KeepArg, SnapshotCommand, TokenCommand};
+pub(crate) use operate::{
+    AcknowledgeArgs, HistoryArgs, HistoryCommand, KeepArg, SnapshotCommand, TokenCommand,
+};
 
 use super::{FallbackCommand, GroupsCommand, PluginsCommand, ReleaseCommand, SwitchCommand};
 
@@ -204,6 +206,8 @@ requests; peers are those that new requests may go to, of all. Ctrl-C ends it.")
     Token(TokenCommand),
     /// Say which history holds, after a database came back emptied or older
     History(HistoryArgs),
+    /// Take note of an alarm that stands until somebody does
+    Acknowledge(AcknowledgeArgs),
     /// Write or verify disk snapshots
     #[command(subcommand)]
     Snapshot(SnapshotCommand),

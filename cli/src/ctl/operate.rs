@@ -10,7 +10,10 @@ use serde_json::json;
 
 use super::{Session, ask, instances, rows};
 use crate::{
-    args::{DeletableKind, HistoryCommand, KeepArg, SnapshotCommand, TokenCommand, WriteArgs},
+    args::{
+        AcknowledgeArgs, DeletableKind, HistoryCommand, KeepArg, SnapshotCommand, TokenCommand,
+        WriteArgs,
+    },
     exit::{Exit, Outcome},
 };
 
@@ -178,6 +181,19 @@ pub(super) async fn history(session: &Session, command: HistoryCommand) -> Outco
         .client
         .decide_history(HistoryDecision { keep })
         .await;
+    let status = status.map_err(|e| session.failure(&e))?;
+    session.print(&status, rows::status)
+}
+
+/// Somebody has taken note of an alarm.
+pub(super) async fn acknowledge(session: &Session, args: AcknowledgeArgs) -> Outcome {
+    let AcknowledgeArgs { code, write } = args;
+    let text = format!("alarm {code} ends");
+    if write.dry_run {
+        return dry(session, &text);
+    }
+    ask::confirm(write, &text)?;
+    let status = session.client.acknowledge_alarm(&code).await;
     let status = status.map_err(|e| session.failure(&e))?;
     session.print(&status, rows::status)
 }

@@ -148,6 +148,14 @@ pub struct Alarm {
     pub since: i64,
 }
 
+/// `POST /v1/alarms/acknowledge`: somebody has taken note of an alarm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AlarmAcknowledgement {
+    /// Its code: `away_write_lost`. Others end when their cause does.
+    pub code: String,
+}
+
 /// `POST /v1/history`: an operator's word on which history holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

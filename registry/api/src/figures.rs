@@ -251,7 +251,7 @@ impl Report {
 }
 
 /// The answer to a [`Report`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "openapi", schema(as = FiguresTaken))]
 pub struct Taken {
@@ -260,6 +260,23 @@ pub struct Taken {
     /// `false`: the database is away; only this replica knows of it, and it is lost when the database
     /// is back.
     pub stored: bool,
+    /// Where instances cannot serve all that is meant for them, by what all of them say that they can and
+    /// what all routers got lately.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bears: Vec<Bears>,
+}
+
+/// How much of what is meant for a service in a cluster its instances can serve.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = FiguresBears))]
+pub struct Bears {
+    /// Which.
+    pub service: Name,
+    /// Where.
+    pub cluster: Name,
+    /// In thousandths.
+    pub part: u16,
 }
 
 /// By what figures are told apart.

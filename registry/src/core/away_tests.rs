@@ -190,6 +190,37 @@ async fn what_was_changed_in_the_database_meanwhile_holds() {
         })
         .await;
         assert_eq!(weight(&one.core), meanwhile);
+        let alarm = |core: &Core| {
+            let alarms = core.status().alarms.into_iter();
+            alarms
+                .map(|alarm| (alarm.code, alarm.message))
+                .collect::<Vec<_>>()
+        };
+        let said = alarm(&one.core);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(
+            said[0].1.starts_with(
+                "what ann said of traffic `a` while the database was away (cut off) does not hold"
+            ),
+            "{said:?}"
+        );
+        assert_eq!(alarm(&two.core), []);
+        one.stop().await;
+        let one = again(&postgres, dir.path()).await;
+        assert_eq!(alarm(&one.core), said, "also after a restart");
+        if meanwhile.is_some() {
+            put(&two, 60).await.unwrap();
+            until("written anew", || alarm(&one.core).is_empty()).await;
+        } else {
+            let by = Author::named("ann");
+            assert!(one.core.acknowledge("none", &by).await.is_none());
+            one.core
+                .acknowledge(crate::lost::CODE, &by)
+                .await
+                .unwrap()
+                .unwrap();
+            assert_eq!(alarm(&one.core), []);
+        }
         one.stop().await;
         two.stop().await;
     }

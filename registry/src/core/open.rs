@@ -15,6 +15,7 @@ use crate::{
     clock::{Clock, ms},
     disk::Disk,
     journal::{Journal, PendingUnit},
+    lost::LostWrites,
     record::Record,
     shared::{Parts, Shared},
     state::State,
@@ -46,6 +47,7 @@ pub(super) async fn open(config: CoreConfig) -> Result<(Arc<Shared>, Background)
     let lock = lock(&config.data_dir).map_err(data_dir)?;
     let disk = Disk::open(&config.data_dir, config.snapshots.generations).map_err(data_dir)?;
     let journal = Journal::in_dir(&config.data_dir);
+    let lost = LostWrites::open(&config.data_dir).map_err(data_dir)?;
     let (remembered, found) = {
         let (disk, journal) = (disk.clone(), journal.clone());
         let read = move || Ok((disk.newest()?, journal.read()?));
@@ -73,14 +75,21 @@ pub(super) async fn open(config: CoreConfig) -> Result<(Arc<Shared>, Background)
             None => return Err(OpenError::NothingToServe(error)),
         },
     };
-    Ok(Box::pin(assemble(config, lock, disk, journal, store, start, pending)).await)
+    Ok(Box::pin(assemble(
+        config,
+        lock,
+        (disk, journal, lost),
+        store,
+        start,
+        pending,
+    ))
+    .await)
 }
 
 async fn assemble(
     config: CoreConfig,
     lock: File,
-    disk: Disk,
-    journal: Journal,
+    (disk, journal, lost): (Disk, Journal, LostWrites),
     store: Store,
     start: Start,
     pending: Vec<PendingUnit>,
@@ -111,6 +120,7 @@ async fn assemble(
         store,
         disk,
         journal,
+        lost,
         state,
         mode,
         started_from: start.from,

@@ -333,3 +333,55 @@ async fn two_that_move_the_same_are_refused_and_old_ones_are_forgotten() {
     assert!(state.switch("switch-1").is_none() && state.switch("switch-108").is_some());
     one.stop().await;
 }
+
+/// Started without its database in mid-stage, from the disk's copy, a registry serves what was decided last,
+/// says so, and goes on when the database is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_stands_still_without_the_database_and_goes_on_with_it() {
+    let postgres = Postgres::start();
+    let dir = tempfile::tempdir().unwrap();
+    let one = Running::open(config(dir.path(), &postgres.url(), "one"))
+        .await
+        .unwrap();
+    site(&one).await;
+    until("it drives", || one.core.shared.drives_operations()).await;
+    let mut wanted = asked(None);
+    (wanted.watch, wanted.stages) = (Span::secs(6), vec![10, 100]);
+    (wanted.guards.errors, wanted.guards.p99) = (None, None);
+    let id = begin(&one.core, &wanted).await.unwrap();
+    until("its first stage is watched", || watched(&one.core, &id)).await;
+    one.stop().await;
+    postgres.crash();
+
+    let one = Running::open(config(dir.path(), &postgres.url(), "one"))
+        .await
+        .unwrap();
+    let status = one.core.status();
+    assert_eq!(
+        (status.mode, status.started_from.as_str()),
+        (cardea_registry_api::api::Mode::DatabaseLost, "snapshot")
+    );
+    assert_eq!(
+        (weight(&one.core), stands(&one.core, &id)),
+        (Some(10), SwitchState::Running)
+    );
+    let stored = one.core.state().switch(id.as_str()).unwrap().clone();
+    let said = one.core.describe_switch(&stored).await;
+    assert!(
+        said.ends_with("it stands still until the database is back, and is watched anew then"),
+        "{said}"
+    );
+    // Its watch is over since long; nobody moves on, and nobody can be told to.
+    let over = stored.object.converged_at.unwrap() + 8_000;
+    until("its watch is over", || crate::clock::wall_ms() > over).await;
+    let refused = one
+        .core
+        .act_on_switch(&id, Act::Undo, "ann", &Word::default())
+        .await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("the database is away"), "{refused}");
+    assert_eq!(weight(&one.core), Some(10));
+    postgres.resume();
+    until("it goes on", || weight(&one.core) == Some(100)).await;
+    one.stop().await;
+}

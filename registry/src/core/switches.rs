@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use cardea_registry_api::{
     Invalid, Name,
+    api::Mode,
     switch::{Learnt, NewSwitch, Refusal, Switch, SwitchPlan, Word},
 };
 
@@ -80,7 +81,7 @@ impl Core {
         let state = self.state();
         let moves = plan::moves(&state, asked)?;
         let learnt = look::learnt(shared, &state, asked).await;
-        let known = look::known(shared, &state, asked, learnt)
+        let known = look::known(shared, &state, (asked, look::NOW_MS), learnt)
             .await
             .unwrap_or_default();
         learn_routers(shared).await;
@@ -214,7 +215,11 @@ impl Core {
         }
         learn_routers(&self.shared).await;
         let seen = look::look(&self.shared, &self.state(), stored, true).await;
-        switch::describe(&stored.object, &seen, wall_ms())
+        let now = switch::describe(&stored.object, &seen, wall_ms());
+        if self.shared.mode() == Mode::Ok {
+            return now;
+        }
+        format!("{now}; it stands still until the database is back, and is watched anew then")
     }
 
     /// Which routers of a switch's cluster have what was written, after at most `wait`.

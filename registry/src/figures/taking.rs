@@ -96,7 +96,11 @@ impl Taker {
             Ok(new) => {
                 for (incoming, counted) in batch.into_iter().zip(new) {
                     let stored = true;
-                    drop(incoming.reply.send(Ok(Taken { counted, stored })));
+                    drop(incoming.reply.send(Ok(Taken {
+                        counted,
+                        stored,
+                        bears: Vec::new(),
+                    })));
                 }
                 true
             }
@@ -230,7 +234,11 @@ fn remember(figures: &Figures, batch: Vec<Incoming>) {
     for incoming in batch {
         let counted = memory.take(&incoming.cluster, &incoming.router, &incoming.report);
         let stored = false;
-        drop(incoming.reply.send(Ok(Taken { counted, stored })));
+        drop(incoming.reply.send(Ok(Taken {
+            counted,
+            stored,
+            bears: Vec::new(),
+        })));
     }
     memory.bound(wall_ms());
 }

@@ -246,7 +246,8 @@ async fn while_the_database_is_away_memory_goes_on_and_ends_with_it() {
             told,
             Ok(Taken {
                 counted: true,
-                stored: false
+                stored: false,
+                bears: Vec::new(),
             })
         );
     }
@@ -256,7 +257,8 @@ async fn while_the_database_is_away_memory_goes_on_and_ends_with_it() {
         told[0],
         Ok(Taken {
             counted: false,
-            stored: false
+            stored: false,
+            bears: Vec::new(),
         })
     );
     let told = replica.tell("15s", now, true).await;

@@ -26,7 +26,7 @@ use crate::{
 /// From how far back the figures before a switch are, ms.
 const BEFORE_MS: i64 = 300_000;
 /// Over what the traffic of now is taken, ms.
-const NOW_MS: i64 = 60_000;
+pub(crate) const NOW_MS: i64 = 60_000;
 /// How old a window may be that says who is healthy, ms.
 const FRESH_MS: i64 = 30_000;
 /// How many windows are looked at for that.
@@ -69,7 +69,13 @@ pub(crate) async fn look(
         });
     }
     if switch.asked.guards.capacity && !switch.asked.force {
-        let known = known(shared, state, &switch.asked, switch.learnt.clone()).await;
+        let known = known(
+            shared,
+            state,
+            (&switch.asked, NOW_MS),
+            switch.learnt.clone(),
+        )
+        .await;
         if let Some(known) = known {
             let services = plan::services(state, &switch.asked, &switch.moves, &known);
             seen.short = plan::refusals(state, &services);
@@ -179,11 +185,11 @@ pub(crate) async fn before(
     samples(windows.values(), moved)
 }
 
-/// What is known of the traffic of now; none: no figures can be had.
+/// What is known of the traffic of now, over so many ms; none: no figures can be had.
 pub(crate) async fn known(
     shared: &Shared,
     state: &State,
-    asked: &NewSwitch,
+    (asked, over): (&NewSwitch, i64),
     learnt: BTreeMap<Name, Learnt>,
 ) -> Option<Known> {
     let mut known = Known {
@@ -194,7 +200,7 @@ pub(crate) async fn known(
     for cluster in plan::concerned(state, asked) {
         let windows = shared
             .figures
-            .windows(&cluster, (now - NOW_MS, now), now)
+            .windows(&cluster, (now - over, now), now)
             .await?;
         let seconds = windows.len() as f64 * WINDOW_MS as f64 / 1000.0;
         let mut rates: BTreeMap<Name, f64> = BTreeMap::new();

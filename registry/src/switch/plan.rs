@@ -211,7 +211,8 @@ pub(crate) fn services(
     services
 }
 
-fn target(
+/// What a cluster has for a service, against what it will get.
+pub(crate) fn target(
     state: &State,
     asked: &NewSwitch,
     moves: &[Move],

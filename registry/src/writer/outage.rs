@@ -21,6 +21,7 @@ use crate::{
     clock::wall_ms,
     core::StoreError,
     journal::PendingUnit,
+    lost::Lost,
 };
 
 /// How many units are written in one transaction when the database is back.
@@ -267,16 +268,21 @@ impl Writer {
                 let units: Vec<&Unit> = units.iter().collect();
                 draft = self.write(draft, &units, now).await?;
             }
-            for (unit, result) in units.iter().zip(&draft.results) {
+            let mut lost = Vec::new();
+            for ((unit, result), pending) in
+                units.iter().zip(&draft.results).zip(self.pending.iter())
+            {
                 match result {
                     Ok(accepted) => self.heed(&accepted.outcomes, &draft.state),
                     Err((_, rejection)) => {
                         metrics::counter!("cardea_registry_pending_rejected_total").increment(1);
                         tracing::warn!(unit = %unit.id, actor = %unit.actor, %rejection,
                             "a change that was accepted without the database no longer applies");
+                        lost.extend(lost_of(pending, draft.state.revision));
                     }
                 }
             }
+            self.tell_lost(lost).await;
             self.durable = Some(draft.state);
             self.pending.drop_first(units.len());
             replayed += units.len();
@@ -290,6 +296,18 @@ impl Writer {
         }
         self.returned().await;
         Ok(())
+    }
+
+    /// What operators said and does not hold is an alarm until somebody takes note.
+    async fn tell_lost(&self, lost: Vec<Lost>) {
+        if lost.is_empty() {
+            return;
+        }
+        let known = Arc::clone(&self.shared.lost);
+        let kept = run_blocking(move || known.add(lost)).await;
+        if let Err(error) = kept.map_err(std::io::Error::other).flatten() {
+            tracing::error!(%error, "lost writes are not on disk: a restart forgets their alarm");
+        }
     }
 
     /// Drops pending units that are in the database already: their commit's answer got lost.
@@ -341,6 +359,24 @@ impl Writer {
             tracing::info!("in agreement with the database");
         }
     }
+}
+
+/// What an operator said of traffic in a unit.
+fn lost_of(pending: &PendingUnit, revision: u64) -> impl Iterator<Item = Lost> {
+    let cause = pending.cause.as_deref().unwrap_or_default();
+    pending.changes.iter().filter_map(move |change| {
+        let Change::MoveTraffic { key, .. } = change else {
+            return None;
+        };
+        Some(Lost {
+            key: key.clone(),
+            actor: pending.actor.to_string(),
+            reason: cause.strip_prefix("away ").unwrap_or(cause).to_owned(),
+            said_at: pending.at,
+            noticed_at: wall_ms(),
+            revision,
+        })
+    })
 }
 
 fn unit(pending: &PendingUnit) -> Unit {

@@ -125,6 +125,91 @@ async fn registrations_go_on_and_configuration_waits() {
 }
 
 #[tokio::test]
+async fn traffic_is_moved_and_deleted_on_a_reason_and_alarms_are_taken_note_of() {
+    const TRAFFIC: &str = "/v1/clusters/dc-a/traffic";
+    let cardea = Cardea::with(|config| {
+        config.database_timeout = cardea_registry_api::Span::millis(200);
+    })
+    .await;
+    cardea.register(ONE, "10.0.0.1:80").await;
+    let put = cardea.send("operator", "PUT", TRAFFIC, json!({"cluster": "dc-a"}));
+    put.await.ok();
+    // A router asks here.
+    let asked = cardea.call("router", "GET", "/v1/clusters/dc-a/snapshot?router=r1");
+    asked.await.ok();
+    let mut held = lock(&cardea).await;
+    let body = json!({"address": "10.0.0.1:81"});
+    cardea.send("agent", "PUT", ONE, body).await.ok();
+    mode_becomes(&cardea, "database_lost").await;
+
+    let delete = async |query: &str, tag: Option<&str>| {
+        let request = cardea.request("operator", "DELETE", &format!("{TRAFFIC}{query}"));
+        let request = match tag {
+            Some(tag) => request.header("if-match", tag),
+            None => request,
+        };
+        send(request).await
+    };
+    let away = "?while_away=cut%20off";
+    delete("", Some("*")).await.problem(503, "unavailable");
+    delete(away, None)
+        .await
+        .problem(428, "precondition_required");
+    delete(away, Some("\"0\""))
+        .await
+        .problem(412, "precondition_failed");
+    delete("?while_away=%20", Some("*"))
+        .await
+        .invalid(&["while_away"]);
+    cardea.call("viewer", "GET", TRAFFIC).await.ok();
+    let gone = delete(away, Some("*")).await.ok();
+    assert_eq!(gone.body["durable"], false);
+    let warned = gone.body["warnings"][0].as_str().unwrap();
+    assert!(
+        warned.contains("written when the database is back"),
+        "{warned}"
+    );
+    let read = cardea.call("viewer", "GET", TRAFFIC).await;
+    read.problem(404, "not_found");
+    assert!(matches!(delete(away, Some("*")).await.status, 404 | 412));
+
+    let note = async |code: &str| {
+        let body = json!({ "code": code });
+        cardea
+            .send("operator", "POST", "/v1/alarms/acknowledge", body)
+            .await
+    };
+    let refused = note("database_lost").await;
+    refused.problem(409, "conflict");
+    assert!(refused.detail().contains("ends by itself"), "{refused:?}");
+    note("away_write_lost").await.problem(409, "conflict");
+
+    held.execute("ROLLBACK").await.unwrap();
+    mode_becomes(&cardea, "ok").await;
+    let read = cardea.call("viewer", "GET", TRAFFIC).await;
+    read.problem(404, "not_found");
+    let log = cardea.call("viewer", "GET", "/v1/changes").await.ok().body;
+    let rows = log["items"].as_array().unwrap().iter();
+    let causes: Vec<&str> = rows
+        .filter(|row| row["kind"] == "traffic")
+        .map(|row| row["cause"].as_str().unwrap())
+        .collect();
+    assert_eq!(causes.last(), Some(&"away cut off"), "{causes:?}");
+    // Where the database is there, it is a write as any other.
+    let written = cardea
+        .send(
+            "operator",
+            "PUT",
+            &format!("{TRAFFIC}{away}"),
+            json!({"cluster": "dc-a"}),
+        )
+        .await
+        .ok();
+    assert_eq!(written.body["durable"], true);
+    cardea.stop().await;
+}
+
+#[tokio::test]
 async fn a_full_journal_refuses_the_new_and_takes_the_known() {
     let cardea = Cardea::with(|config| {
         config.database_timeout = cardea_registry_api::Span::millis(200);

@@ -54,6 +54,12 @@ fn calls() -> Vec<(&'static str, &'static str, &'static [&'static str], Value)> 
         ("POST", "/v1/snapshots/verify", READ, none.clone()),
         ("GET", "/v1/changes", READ, none.clone()),
         ("GET", "/v1/status", READ, none.clone()),
+        (
+            "POST",
+            "/v1/alarms/acknowledge",
+            WRITE,
+            json!({"code": "none"}),
+        ),
         ("POST", "/v1/history", WRITE, json!({"keep": "memory"})),
         ("GET", "/v1/tokens", ADMIN, none.clone()),
         (

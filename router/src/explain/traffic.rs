@@ -38,7 +38,8 @@ pub struct ExplainedCluster {
     /// How much it keeps of what it is wanted to get, in percent: by its health, and by what its instances
     /// bear.
     pub keeps: f64,
-    /// How much its instances bear, in percent, as was learnt: less than all while more hurts them.
+    /// How much its instances bear, in percent: less than all while more hurts them, or is more than they say
+    /// that they can serve.
     pub bears: f64,
     /// Its place in the failover order, from 1; none: it is not in it.
     pub failover: Option<usize>,
@@ -65,9 +66,8 @@ pub(super) fn explain<'w>(
         most.filter(|(_, share)| **share > 0.0).map(|(at, _)| at)
     };
     let chosen = by_key.or_else(by_share);
-    let standings = ways.standings();
     let keeping = ways.flow.keeping(ways);
-    let bearing = ways.flow.bearing(ways);
+    let standings = ways.flow.standings(ways, clock::millis(now));
     let clusters = ways
         .each
         .iter()
@@ -77,8 +77,8 @@ pub(super) fn explain<'w>(
             wanted: percent(split.wanted[at]),
             share: percent(decided.shares[at]),
             healthy: percent(standings[at].healthy),
-            keeps: percent(keeping[at].kept * bearing[at]),
-            bears: percent(bearing[at]),
+            keeps: percent(standings[at].keeps(keeping[at].kept)),
+            bears: percent(standings[at].keeps(1.0)),
             failover: (split.order.iter().position(|one| *one == at)).map(|place| place + 1),
             gateway: way.gateway,
         });

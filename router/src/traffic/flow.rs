@@ -4,12 +4,12 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use cardea_registry_api::Name;
+use cardea_registry_api::{Name, figures::Bears};
 
 use crate::upstream::Upstream;
 
 use super::{
-    Ways, counted,
+    Way, Ways, counted,
     load::{Counted, LONGEST, Load, WINDOW},
     shares::{Keeping, Shares, Standing, shares},
     split::MOST,
@@ -20,6 +20,9 @@ use super::{
 pub(crate) const SOON: u64 = 50;
 /// And while nothing does: peers may have been marked without a word, as when a table is swapped.
 pub(crate) const SELDOM: u64 = 500;
+
+/// How long it holds what the registry said, in milliseconds: it says it anew each 5 s.
+const TOLD: u64 = 20_000;
 
 /// What is remembered of an upstream's clusters.
 #[derive(Debug, Default)]
@@ -36,6 +39,10 @@ struct Memory {
     /// What is learnt of each cluster, and of the peers in the own zone.
     gauges: Vec<(Name, Gauge)>,
     near_gauge: Gauge,
+    /// What the registry last said of clusters whose instances cannot serve all that is meant for them, and
+    /// until when it holds.
+    told: Vec<(Name, f64)>,
+    told_until: u64,
     decided: Option<Decided>,
     /// For which peers: the ways' generation, and their upstreams' version.
     of: (u64, u64),
@@ -115,15 +122,28 @@ impl Flow {
         decided
     }
 
-    /// How much each cluster bears of what it would get, as was last learnt.
-    pub(crate) fn bearing(&self, ways: &Ways) -> Vec<f64> {
+    /// The registry says of which clusters the instances cannot serve all that is meant for them.
+    pub(crate) fn told<'a>(&self, bears: impl Iterator<Item = &'a Bears>, now: u64) {
+        let part = |one: &Bears| (one.cluster.clone(), f64::from(one.part) / 1000.0);
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.told.clear();
+        memory.told.extend(bears.map(part));
+        memory.told_until = now + TOLD;
+    }
+
+    /// How each cluster stands, with what was last learnt and told of it.
+    pub(crate) fn standings(&self, ways: &Ways, now: u64) -> Vec<Standing> {
         let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        let bears = |cluster: &Name| {
+        let of = |way: &Way| {
             let mut known = memory.gauges.iter();
-            let found = known.find(|(name, _)| name == cluster);
-            found.map_or(1.0, |(_, gauge)| gauge.load.kept)
+            let found = known.find(|(name, _)| *name == way.cluster);
+            Standing {
+                bears: found.map_or(1.0, |(_, gauge)| gauge.load.kept),
+                serves: memory.told(&way.cluster, now),
+                ..standing(&way.all)
+            }
         };
-        ways.split.clusters.iter().map(bears).collect()
+        ways.each.iter().map(of).collect()
     }
 
     /// What is kept of each cluster's part, as it was last decided.
@@ -139,6 +159,14 @@ impl Memory {
         let mut known = self.keeping.iter();
         let found = known.find(|(name, _)| name == cluster);
         found.map_or_else(Keeping::default, |(_, keeping)| *keeping)
+    }
+
+    fn told(&self, cluster: &Name, now: u64) -> f64 {
+        let mut told = self.told.iter();
+        match told.find(|(name, _)| name == cluster) {
+            Some((_, part)) if now < self.told_until => *part,
+            _ => 1.0,
+        }
     }
 
     fn bears(&mut self, cluster: &Name, part: &Upstream, standing: Standing, now: u64) -> f64 {
@@ -159,6 +187,7 @@ impl Memory {
             populated: false,
             healthy: 0.0,
             bears: 1.0,
+            serves: 1.0,
         }; MOST];
         let mut keeping = [Keeping::default(); MOST];
         let mut short = 0;
@@ -172,6 +201,7 @@ impl Memory {
             }
             if split.spills() {
                 standings[at].bears = self.bears(&way.cluster, &way.all, standings[at], now);
+                standings[at].serves = self.told(&way.cluster, now);
             }
         }
         self.gauges

@@ -25,6 +25,15 @@ pub(crate) struct Standing {
     pub(crate) healthy: f64,
     /// How much of what they would get they bear, 0 to 1, as was learnt.
     pub(crate) bears: f64,
+    /// How much of what is meant for them they can serve, 0 to 1, as they say themselves.
+    pub(crate) serves: f64,
+}
+
+impl Standing {
+    /// What the part keeps of what is meant for it, where its health lets it keep so much.
+    pub(crate) fn keeps(&self, kept: f64) -> f64 {
+        (kept * self.bears).min(self.serves)
+    }
 }
 
 /// A share for each cluster; they add up to one, or all are nothing.
@@ -86,7 +95,7 @@ pub(crate) fn shares(split: &Split, standings: &[Standing], keeping: &[Keeping])
     let mut left = 0.0;
     for at in 0..n {
         let kept = if answers(at) { keeping[at].kept } else { 0.0 };
-        let own = split.wanted[at] * kept * standings[at].bears;
+        let own = split.wanted[at] * standings[at].keeps(kept);
         shares[at] += own;
         let leaves = split.wanted[at] - own;
         left += spill(split, standings, at, leaves, &mut shares);
@@ -123,7 +132,7 @@ fn spill(split: &Split, standings: &[Standing], from: usize, leaves: f64, to: &m
     let mut left = leaves;
     for at in split.order.iter().copied().filter(|at| *at != from) {
         let able = (standings[at].healthy * split.rules.over).min(1.0);
-        let bears = able * standings[at].bears;
+        let bears = standings[at].keeps(able);
         to[at] += left * bears;
         left -= left * bears;
         if left <= 0.0 {

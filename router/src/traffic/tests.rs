@@ -31,6 +31,7 @@ fn standing(healthy: f64) -> Standing {
         populated: true,
         healthy,
         bears: 1.0,
+        serves: 1.0,
     }
 }
 
@@ -102,6 +103,7 @@ fn a_cluster_that_is_new_gets_its_share_at_once_and_one_that_lost_all_does_not()
         populated: false,
         healthy: 0.0,
         bears: 1.0,
+        serves: 1.0,
     };
     let before = Keeping::default().step(split.rules, nobody, 0);
     let now = before.step(split.rules, standing(1.0), 10);
@@ -125,6 +127,7 @@ fn any_case() -> impl Strategy<Value = (Split, Vec<Standing>)> {
             populated: there,
             healthy: if there { healthy } else { 0.0 },
             bears: 1.0,
+            serves: 1.0,
         };
         (split, standings.into_iter().map(standing).collect())
     })

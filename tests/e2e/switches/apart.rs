@@ -10,7 +10,7 @@ use cardea_tests::{
     site::{Registry, RegistrySetup, RouterSetup},
 };
 
-use super::*;
+use super::{commands::ctl_at, *};
 use crate::gate;
 
 /// How long they do.
@@ -148,8 +148,24 @@ async fn operators_on_both_sides_act_for_a_minute_apart_and_all_come_to_the_same
     let stay = traffic("dc-b", [0, 100]);
     far.put_traffic(&stay, Precondition::Any).await.unwrap_err();
     let said = Instant::now();
-    let kept = far.put_traffic_while_away(&stay, "cut off").await.unwrap();
-    assert!(!kept.durable, "{kept:?}");
+    let words = [
+        "switch",
+        "start",
+        "dc-b",
+        "--to",
+        "dc-a=0,dc-b=100",
+        "--while-away",
+        "--reason",
+        "cut off",
+    ];
+    let dry = ctl_at(&site, 1, &[&words[..], &["--dry-run"]].concat());
+    assert!(dry.contains("nothing was written"), "{dry}");
+    let kept = ctl_at(&site, 1, &[&words[..], &["--yes"]].concat());
+    println!("{kept}");
+    assert!(
+        kept.starts_with("traffic `dc-b` becomes dc-a=0 dc-b=100"),
+        "{kept}"
+    );
     crossing(&site, &loads[1], 0.0).await;
     let stays = said.elapsed();
     println!("the far side follows within {stays:.1?}");
@@ -182,6 +198,17 @@ async fn operators_on_both_sides_act_for_a_minute_apart_and_all_come_to_the_same
         own
     );
     crossing(&site, &loads[1], 20.0).await;
+    // Whoever said otherwise is told so, until somebody takes note.
+    let status = ctl_at(&site, 1, &["get", "status"]);
+    println!("{status}");
+    assert!(
+        status.contains("ALARM away_write_lost")
+            && status.contains("what test-operator said of traffic `dc-b`"),
+        "{status}"
+    );
+    assert!(!ctl_at(&site, 0, &["get", "status"]).contains("ALARM"));
+    let noted = ctl_at(&site, 1, &["acknowledge", "away_write_lost", "--yes"]);
+    assert!(noted.contains("alarms        none"), "{noted}");
     for load in loads {
         let report = load.stop().await;
         println!("{report}");

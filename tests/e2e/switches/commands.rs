@@ -8,20 +8,32 @@ use serde_json::Value;
 use super::*;
 use crate::gate;
 
-fn ctl(site: &Site, args: &[&str]) -> (bool, String) {
+/// `ctl` at one of the registries; whether it went well, and what it said.
+fn run(site: &Site, registry: usize, args: &[&str]) -> (bool, String) {
     let mut command = Command::new(binary::cardea());
     command
-        .args(["ctl", "switch"])
+        .arg("ctl")
         .args(args)
         .env(
             "CARDEA_REGISTRY",
-            format!("http://{}", site.registries[0].api()),
+            format!("http://{}", site.registries[registry].api()),
         )
         .env("CARDEA_TOKEN", Token::Operator.secret())
         .current_dir(site.dir());
     let out = process::output(&mut command, SOON);
     let text = [out.stdout, out.stderr].concat();
     (out.status.success(), String::from_utf8(text).unwrap())
+}
+
+/// The same, when it must go well.
+pub(super) fn ctl_at(site: &Site, registry: usize, args: &[&str]) -> String {
+    let (success, text) = run(site, registry, args);
+    assert!(success, "{args:?}: {text}");
+    text
+}
+
+fn ctl(site: &Site, args: &[&str]) -> (bool, String) {
+    run(site, 0, &[&["switch"], args].concat())
 }
 
 fn ok(site: &Site, args: &[&str]) -> String {

@@ -1,4 +1,4 @@
-//! `ctl token`, `ctl history` and `ctl snapshot`.
+//! `ctl token`, `ctl history`, `ctl snapshot` and `ctl acknowledge`.
 
 use cardea_registry_api::{Name, api};
 use clap::{Args, Subcommand, ValueEnum};
@@ -94,4 +94,16 @@ pub(crate) enum SnapshotCommand {
     Write,
     /// Read every kept one and say which are damaged
     Verify,
+}
+
+/// `ctl acknowledge`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  cardea ctl get status                        ALARM away_write_lost …
+  cardea ctl acknowledge away_write_lost       at the registry that says so")]
+pub(crate) struct AcknowledgeArgs {
+    /// The alarm: away_write_lost
+    pub(crate) code: String,
+    #[command(flatten)]
+    pub(crate) write: WriteArgs,
 }

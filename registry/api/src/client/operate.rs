@@ -10,8 +10,8 @@ use super::{
 use crate::{
     Name,
     api::{
-        ChangeRecord, HistoryDecision, NewToken, Page, RouterInfo, SnapshotInfo, Status, TokenInfo,
-        TokenSecret,
+        AlarmAcknowledgement, ChangeRecord, HistoryDecision, NewToken, Page, RouterInfo,
+        SnapshotInfo, Status, TokenInfo, TokenSecret,
     },
 };
 
@@ -70,6 +70,15 @@ impl Client {
     pub async fn decide_history(&self, decision: HistoryDecision) -> Result<Status, ClientError> {
         self.call(Call::new(Method::POST, &["v1", "history"]).json(&decision))
             .await
+    }
+
+    /// `POST /v1/alarms/acknowledge`: an alarm of this replica ends, as somebody has taken note of it.
+    pub async fn acknowledge_alarm(&self, code: &str) -> Result<Status, ClientError> {
+        let acknowledgement = AlarmAcknowledgement {
+            code: code.to_owned(),
+        };
+        let call = Call::new(Method::POST, &["v1", "alarms", "acknowledge"]);
+        self.call(call.json(&acknowledgement)).await
     }
 
     /// `GET /v1/tokens`: one page.

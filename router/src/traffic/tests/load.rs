@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cardea_registry_api::{Traffic, traffic::Zones};
+use cardea_registry_api::{Traffic, figures::Bears, traffic::Zones};
 use proptest::prelude::*;
 
 use super::{
@@ -225,8 +225,8 @@ fn what_a_cluster_cannot_bear_goes_where_its_requests_may_fail_over_to() {
     assert!((0.4..=0.55).contains(&kept), "{kept}");
     let upstream = all.world.upstream("s");
     let ways = upstream.ways().unwrap();
-    let bearing = ways.flow.bearing(ways);
-    assert!((bearing[0] - kept).abs() < 0.05, "{bearing:?}");
+    let standings = ways.flow.standings(ways, crate::clock::millis(all.now));
+    assert!((standings[0].bears - kept).abs() < 0.05, "{standings:?}");
     // All is well with few: it comes back.
     let kept = all.pass(40, 100, 2, home);
     assert!((kept - 1.0).abs() < 1e-9, "{kept}");
@@ -236,6 +236,28 @@ fn what_a_cluster_cannot_bear_goes_where_its_requests_may_fail_over_to() {
     let share = weighed.pass(6, 400, 300, home);
     assert!((share - 0.5).abs() < 0.02, "{share}");
     assert!(!weighed.world.upstream("s").is_measured());
+}
+
+#[test]
+fn what_instances_say_that_they_cannot_serve_goes_elsewhere_while_the_registry_says_so() {
+    let mut all = Requests::new(two_clusters(traffic(&[], &["b"])));
+    let upstream = all.world.upstream("s");
+    let told = |part: u16, now: Instant| {
+        let bears = Bears {
+            service: name("s"),
+            cluster: name("dc"),
+            part,
+        };
+        let flow = &upstream.ways().unwrap().flow;
+        flow.told([bears].iter(), crate::clock::millis(now));
+    };
+    assert!((all.pass(1, 100, 2, home) - 1.0).abs() < 1e-9);
+    told(250, all.now);
+    assert!((all.pass(1, 100, 2, home) - 0.25).abs() < 0.02);
+    told(800, all.now);
+    assert!((all.pass(1, 100, 2, home) - 0.8).abs() < 0.02);
+    // Nobody says so any more.
+    assert!((all.pass(5, 100, 2, home) - 1.0).abs() < 1e-9);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use crate::{
     balance::{Balancers, PickInput, Reach},
     fixtures::{World, instance, name},
     peer::{Failure, Picked},
+    traffic::standing,
     upstream::{Member, Upstream},
 };
 
@@ -272,7 +273,7 @@ fn capacity_counts_where_it_is_declared() {
     let now = Instant::now();
     world.publish(now);
     let upstream = world.upstream("s");
-    let healthy = || upstream.ways().unwrap().standings()[0].healthy;
+    let healthy = || standing(&upstream.ways().unwrap().home().all).healthy;
     let down = |id: &str| {
         let found = upstream
             .members()
