@@ -7,7 +7,7 @@ use super::{
     wrk::{self, Rounds},
 };
 
-const ROUNDS: usize = 12;
+const ROUNDS: usize = 16;
 const SECONDS: u64 = 1;
 const PEERS: usize = 4;
 
@@ -23,7 +23,7 @@ pub(super) async fn routes() {
         "One worker each; host + prefix routing, weighted round robin 4/3/2/1 over {PEERS} upstreams, \
          X-Forwarded-For, pooled keep-alive upstreams, buffered access log; {CONNECTIONS} keep-alive \
          connections, about 400 bytes of request headers, 1 KiB answers; {ROUNDS} rounds of {SECONDS} s, \
-         interleaved, after one to warm up; median (least–most).\n"
+         interleaved, after one to warm up; median (least–most), of ratios the middle half.\n"
     );
     for (routes, proxies, seen) in [("10", &few, &first), ("10,000", &many, &second)] {
         println!("{routes} routes:\n");

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::stand::{CONNECTIONS, Proxy, bound};
-use crate::table::{Table, shown, spread};
+use crate::table::{Table, quartiles, shown, spread};
 
 /// What one proxy showed, a value for each round.
 #[derive(Debug, Default)]
@@ -101,20 +101,28 @@ pub(super) fn compare(targets: &[(&Proxy, &Path)], all: &[Rounds]) {
 
 /// The same for something else than requests.
 pub(super) fn compare_in(targets: &[(&Proxy, &Path)], all: &[Rounds], [cost, rate]: [&str; 2]) {
-    let base = spread(&all[0].cpu_us).0;
-    let mut table = Table::new(&["", cost, "× nginx", rate, "core busy", "failed"]);
+    let times = "× nginx, round by round";
+    let mut table = Table::new(&["", cost, times, rate, "core busy", "failed"]);
     for ((proxy, _), seen) in targets.iter().zip(all) {
         let (cpu, rate) = (spread(&seen.cpu_us).0, spread(&seen.per_second).0);
         table.row([
             proxy.name.clone(),
             shown(&seen.cpu_us, 2),
-            format!("{:.2}", cpu / base),
+            ratios(&all[0].cpu_us, &seen.cpu_us, |ratio| format!("{ratio:.2}")),
             shown(&seen.per_second, 0),
             format!("{:.0} %", cpu * rate / 1e4),
             seen.bad.to_string(),
         ]);
     }
     table.print();
+}
+
+/// The median of what each round of the second is to the same round of the first, and the middle half of
+/// them: rounds that follow one another had the same machine.
+fn ratios(first: &[f64], second: &[f64], show: impl Fn(f64) -> String) -> String {
+    let all: Vec<f64> = first.iter().zip(second).map(|(a, b)| b / a).collect();
+    let [low, middle, high] = quartiles(&all).map(show);
+    format!("{middle} ({low}…{high})")
 }
 
 /// How much more a request costs in the second setting than in the first.
@@ -124,26 +132,29 @@ pub(super) fn growth(
     first: &[Rounds],
     second: &[Rounds],
 ) {
-    let mut table = Table::new(&["CPU µs per request", titles[0], titles[1], "more"]);
+    let more = "more, round by round";
+    let mut table = Table::new(&["CPU µs per request", titles[0], titles[1], more]);
     for ((proxy, _), (one, two)) in names.iter().zip(first.iter().zip(second)) {
-        let (before, after) = (spread(&one.cpu_us).0, spread(&two.cpu_us).0);
         table.row([
             proxy.name.clone(),
             shown(&one.cpu_us, 2),
             shown(&two.cpu_us, 2),
-            format!("{:+.1} %", (after / before - 1.0) * 100.0),
+            ratios(&one.cpu_us, &two.cpu_us, |ratio| {
+                format!("{:+.1} %", (ratio - 1.0) * 100.0)
+            }),
         ]);
     }
     table.print();
 }
 
-/// Requests with eight ordinary headers over the hosts in turn, and one line of results.
+/// As many different requests however many routes there are, with eight ordinary headers, over the hosts in
+/// turn, and one line of results.
 pub(super) fn script(dir: &Path, routes: usize) -> PathBuf {
     let text = format!(
         r#"local requests = {{}}
 local at = 0
 function init(args)
-  for i = 0, math.min({routes}, 2000) - 1 do
+  for i = 0, 1999 do
     local host = "h" .. (i * math.max(1, math.floor({routes} / 2000)) % {routes}) .. ".svc.local"
     requests[i + 1] = wrk.format("GET", "/api/v1/items/" .. i .. "?page=2", {{
       ["Host"] = host,
