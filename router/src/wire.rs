@@ -98,6 +98,20 @@ impl Unprocessed {
     }
 }
 
+/// The error of a stream that the other side has reset, on a connection that goes on.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the stream was reset")]
+pub(crate) struct StreamReset;
+
+impl StreamReset {
+    /// Whether an error is this one.
+    pub(crate) fn is(error: &io::Error) -> bool {
+        error
+            .get_ref()
+            .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Self>)
+    }
+}
+
 /// The reading half.
 #[derive(Debug)]
 pub(crate) enum ReadHalf<'w> {

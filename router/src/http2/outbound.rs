@@ -25,7 +25,7 @@ use crate::{
         source::{Source, field},
     },
     refusal::Refusal,
-    wire::{Duplex, Unprocessed},
+    wire::{Duplex, StreamReset, Unprocessed},
 };
 
 /// A peer's stream.
@@ -252,16 +252,19 @@ fn push_fields(out: &mut Vec<u8>, fields: &HeaderMap) {
     }
 }
 
-/// Whether the peer says that it has done nothing for the request (RFC 9113, 8.7).
+/// What the peer says with an error: that it has done nothing for the request (RFC 9113, 8.7), or that it
+/// will do no more.
 fn reason(error: io::Error) -> io::Error {
+    let reset = io::ErrorKind::ConnectionReset;
     let of_h2 = error.get_ref().and_then(|e| e.downcast_ref::<h2::Error>());
-    let unprocessed = of_h2.is_some_and(|error| {
-        error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM))
-    });
-    if unprocessed {
-        return io::Error::new(io::ErrorKind::ConnectionReset, Unprocessed);
+    match of_h2.filter(|error| error.is_remote()) {
+        Some(of_h2) if of_h2.is_go_away() => io::Error::new(reset, Unprocessed),
+        Some(of_h2) if of_h2.reason() == Some(Reason::REFUSED_STREAM) => {
+            io::Error::new(reset, Unprocessed)
+        }
+        Some(of_h2) if of_h2.is_reset() => io::Error::new(reset, StreamReset),
+        _ => error,
     }
-    error
 }
 
 impl Duplex for Outbound {

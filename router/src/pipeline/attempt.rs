@@ -25,7 +25,7 @@ use crate::{
     refusal::{self, Refusal},
     timer::{Timer, millis},
     upstream::Policy,
-    wire::{Unprocessed, Wire},
+    wire::{StreamReset, Unprocessed, Wire},
     worker::Worker,
 };
 
@@ -103,7 +103,7 @@ pub(crate) async fn attempt<'w>(
             Err(Trouble::Peer {
                 failure: Failure::Reset,
                 sent,
-            }) if x.upstream.is_empty() && *kept && (sent == Sent::Nothing || idempotent) => {}
+            }) if x.upstream.is_empty() && *kept && is_stale(sent, idempotent) => {}
             Err(trouble) => return Err(trouble),
         }
     }
@@ -119,6 +119,16 @@ pub(crate) async fn attempt<'w>(
     };
     let upgraded = converse(worker, conn, x, body, &mut upstream, policy, kept).await?;
     Ok(answer(upstream, asked_at, upgraded))
+}
+
+/// Whether a used connection may have been at its end before it was used, and another may be asked instead
+/// without harm.
+const fn is_stale(sent: Sent, idempotent: bool) -> bool {
+    match sent {
+        Sent::Nothing => true,
+        Sent::Something => idempotent,
+        Sent::Ended => false,
+    }
 }
 
 fn answer(upstream: Wire, asked_at: Instant, upgraded: bool) -> Answer {
@@ -259,6 +269,12 @@ fn read_failed(error: &io::Error) -> Trouble {
         return Trouble::Peer {
             failure: Failure::Reset,
             sent: Sent::Nothing,
+        };
+    }
+    if StreamReset::is(error) {
+        return Trouble::Peer {
+            failure: Failure::Reset,
+            sent: Sent::Ended,
         };
     }
     lost(match error.kind() {

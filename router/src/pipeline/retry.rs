@@ -9,6 +9,8 @@ pub(crate) enum Sent {
     Nothing,
     /// Some of it; the peer may have acted on it.
     Something,
+    /// Some of it, and the peer ended it by itself on a connection that goes on: it has acted on it.
+    Ended,
 }
 
 /// A failed try, as far as the decision goes.
@@ -40,8 +42,8 @@ pub(crate) fn decide(failed: Failed) -> Verdict {
     match failed.sent {
         _ if failed.tries_left == 0 || !failed.kept => Verdict::No,
         Sent::Nothing => Verdict::Freely,
-        Sent::Something if failed.idempotent => Verdict::WithinBudget,
-        Sent::Something => Verdict::No,
+        Sent::Something | Sent::Ended if failed.idempotent => Verdict::WithinBudget,
+        Sent::Something | Sent::Ended => Verdict::No,
     }
 }
 
@@ -54,7 +56,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_is_done_twice_that_must_not_be(
-            sent in prop_oneof![Just(Sent::Nothing), Just(Sent::Something)],
+            sent in prop_oneof![Just(Sent::Nothing), Just(Sent::Something), Just(Sent::Ended)],
             idempotent: bool,
             kept: bool,
             tries_left in 0_u8..4,

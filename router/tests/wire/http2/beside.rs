@@ -171,9 +171,7 @@ fn another_service_or_route_is_asked_over_http2() {
                 assert!(answer.status() >= 500, "{path}");
             }
             let asked = &spare.heads()[before..];
-            // A stream that is reset on a connection in use is tried once more on another one.
-            let most = if path == "/reset" { 2 } else { 1 };
-            assert!((1..=most).contains(&asked.len()), "{path} {asked:?}");
+            assert_eq!(asked.len(), 1, "{path} {asked:?}");
             assert_eq!(
                 asked[0].uri().to_string(),
                 format!("http://{host}{prefix}{path}")
