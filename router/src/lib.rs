@@ -7,6 +7,7 @@
 
 mod access_log;
 mod admin;
+mod ahead;
 mod arrival;
 mod balance;
 #[cfg(feature = "bench")]

@@ -2,7 +2,7 @@
 //! numbers that only it writes; they are added up when somebody asks.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -277,6 +277,8 @@ pub(crate) struct LocalMetrics {
     pub(crate) share: Arc<WorkerShare>,
     routes: RefCell<Vec<Option<LocalRoute>>>,
     none: RefCell<Option<LocalRoute>>,
+    /// How long the last request took, in microseconds: the next one will take about as long.
+    last: Cell<u64>,
 }
 
 /// Which route's counters: its number, id and service.
@@ -304,6 +306,7 @@ impl LocalMetrics {
             share,
             routes: RefCell::new(Vec::new()),
             none: RefCell::new(None),
+            last: Cell::new(0),
         }
     }
 
@@ -311,6 +314,7 @@ impl LocalMetrics {
     pub(crate) fn begin(&self, route: RouteLabels<'_>, group: Option<&Name>) -> UnderWay {
         let mut under_way = UnderWay::default();
         self.with(Some(route), |local| {
+            local.series.fetch_ahead(self.last.get());
             under_way = UnderWay::begin(local.tally(&self.share, Some(route), group));
         });
         under_way
@@ -323,6 +327,9 @@ impl LocalMetrics {
         under_way: Option<&UnderWay>,
         counted: Counted,
     ) {
+        if let Some(took) = counted.took {
+            self.last.set(micros(took));
+        }
         self.with(route, |local| {
             local.count(&counted);
             let tally = under_way.and_then(UnderWay::tally);
@@ -367,7 +374,7 @@ impl LocalMetrics {
         // A route may be given to another service.
         if place
             .as_ref()
-            .is_some_and(|local| local.series.service.as_ref() != Some(labels.service))
+            .is_some_and(|local| local.service.as_ref() != Some(labels.service))
         {
             *place = None;
         }

@@ -37,18 +37,18 @@ mod tests;
 /// A route in the table. What a request needs comes first and lies side by side: with many routes each
 /// one is a miss in the caches, and every other place that it leads to is one more.
 #[derive(Debug)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct RouteEntry {
     /// Its host and prefix, to compare requests with.
     pub(crate) key: routes::Key,
     /// Which of the table's upstreams; see [`Table::upstream`].
-    pub(crate) slot: usize,
+    slot: u32,
+    /// A small number that is this id's for the process's life: for arrays of counters.
+    pub index: u32,
     /// The plugins that look at its requests; none: there are none.
     pub(crate) chain: Option<Arc<Chain>>,
     /// Its service's name: one for all routes of the service, and so sooner in a cache.
     pub(crate) service: Name,
-    /// A small number that is this id's for the process's life: for arrays of counters.
-    pub index: u32,
     /// The id once more, for the log.
     label: SmallVec<[u8; 24]>,
     /// The route's id: the `route` label of metrics.
@@ -61,7 +61,8 @@ impl RouteEntry {
     fn new(route: &Arc<Route>, key: routes::Key, place: Place) -> Self {
         Self {
             key,
-            slot: place.slot,
+            // Never as many as that: each is of a service that was read.
+            slot: u32::try_from(place.slot).unwrap_or(u32::MAX),
             chain: place.chain,
             service: place.service,
             index: place.index,
@@ -69,6 +70,11 @@ impl RouteEntry {
             id: route.id.clone(),
             route: Arc::clone(route),
         }
+    }
+
+    /// Which of the table's upstreams.
+    pub(crate) fn slot(&self) -> usize {
+        self.slot as usize
     }
 
     /// The id as text.
@@ -153,7 +159,7 @@ impl Table {
 
     /// The route's upstream, with the newest peers of this table.
     pub fn upstream(&self, entry: &RouteEntry) -> &Arc<Upstream> {
-        self.slots[entry.slot]
+        self.slots[entry.slot()]
             .as_ref()
             .unwrap_or_else(|| unreachable!("the builder fills the slot of every route"))
     }

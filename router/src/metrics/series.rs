@@ -13,7 +13,7 @@ use super::{
     Counted, Counter, RequestLabels, RouteLabels, Summed, WorkerShare, bucket_of, lock, micros,
     tally::Tally,
 };
-use crate::metrics::BOUNDS_US;
+use crate::{ahead, metrics::BOUNDS_US};
 
 /// How many kinds of requests have their counter beside what all count: few routes have more.
 const USUAL: usize = 2;
@@ -72,6 +72,13 @@ impl RouteSeries {
         series
     }
 
+    /// Has what a request that takes about so long will count in fetched.
+    pub(super) fn fetch_ahead(&self, us: u64) {
+        ahead::fetch(self);
+        ahead::fetch(&self.durations.0[bucket_of(us)]);
+        self.tally.fetch_ahead(us);
+    }
+
     fn count(&self, counted: &Counted) {
         if let Some(took) = counted.took {
             let us = micros(took);
@@ -118,6 +125,8 @@ impl RouteSeries {
 #[derive(Debug)]
 pub(super) struct LocalRoute {
     pub(super) series: &'static RouteSeries,
+    /// As in the series, which is in no cache yet when this is asked for.
+    pub(super) service: Option<Name>,
     beyond: Option<Box<Beyond>>,
 }
 
@@ -132,6 +141,7 @@ impl LocalRoute {
     pub(super) fn new(series: &'static RouteSeries) -> Self {
         Self {
             series,
+            service: series.service.clone(),
             beyond: None,
         }
     }
@@ -202,6 +212,6 @@ mod tests {
         let durations = offset_of!(RouteSeries, durations);
         let first = lines(durations, 4 * size_of::<[Counter; 2]>());
         assert_eq!(first.0, first.1);
-        assert!(size_of::<LocalRoute>() <= 16);
+        assert!(size_of::<LocalRoute>() <= 32);
     }
 }

@@ -10,6 +10,7 @@ use cardea_registry_api::{
 };
 
 use super::{Counted, Counter, RouteLabels, micros};
+use crate::ahead;
 
 /// The counters of a route, service and group. Those of every request come first, in one cache line.
 #[derive(Debug)]
@@ -74,6 +75,11 @@ impl Tally {
             sum_us: Counter::default(),
             buckets: [const { AtomicU32::new(0) }; BUCKETS],
         }
+    }
+
+    /// Has the bucket of such a duration fetched.
+    pub(super) fn fetch_ahead(&self, us: u64) {
+        ahead::fetch(&self.buckets[bucket_of(us)]);
     }
 
     /// Counts a finished request.

@@ -23,6 +23,8 @@ pub(super) struct Index {
     waiting: BTreeMap<Key, BTreeMap<Name, Arc<RouteEntry>>>,
     /// How many of a host's keys have a bit.
     depths: HashMap<(u64, u32), usize>,
+    /// How many keys a host has.
+    hosts: HashMap<u64, usize>,
 }
 
 impl Index {
@@ -54,12 +56,13 @@ impl Index {
                 if *count == 1 {
                     self.routes.mark(host, bit, true);
                 }
-                self.routes.set(&entry);
+                *self.hosts.entry(host).or_default() += 1;
+                self.put(&entry);
             }
             Some(stands) if stands.id < entry.id => self.wait(entry),
             Some(stands) => {
                 self.wait(stands);
-                self.routes.set(&entry);
+                self.put(&entry);
             }
         }
     }
@@ -91,10 +94,16 @@ impl Index {
             }
         };
         match next {
-            Some(next) => self.routes.set(&next),
+            Some(next) => self.put(&next),
             None if stands => {
                 self.routes.remove(key);
                 let at = (key.host_hash(), key.bit());
+                if let Some(keys) = self.hosts.get_mut(&at.0) {
+                    *keys -= 1;
+                    if *keys == 0 {
+                        self.hosts.remove(&at.0);
+                    }
+                }
                 if let Some(count) = self.depths.get_mut(&at) {
                     *count -= 1;
                     if *count == 0 {
@@ -126,6 +135,18 @@ impl Index {
             .chain(doubled)
             .collect::<BTreeMap<_, _>>()
             .into_iter()
+    }
+
+    /// Has a route stand, whose key has been counted.
+    fn put(&mut self, entry: &Arc<RouteEntry>) {
+        self.routes.set(entry);
+        let host = entry.key.host_hash();
+        match self.hosts.get(&host) {
+            Some(1) => self.routes.is_only(host, Some(entry)),
+            // From three on it has been said.
+            Some(2) => self.routes.is_only(host, None),
+            _ => {}
+        }
     }
 
     fn wait(&mut self, entry: Arc<RouteEntry>) {

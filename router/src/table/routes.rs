@@ -1,6 +1,7 @@
 //! The index over routes: one hash map by host and prefix, and one that says for each host how long
 //! its prefixes are. A lookup hashes the path segment by segment and asks only where the host has a
-//! prefix that ends there; so it costs what the path is long, however many routes there are.
+//! prefix that ends there; so it costs what the path is long, however many routes there are. A host
+//! with a single route names it at once.
 //!
 //! Both maps share with their copies what is the same ([`Shards`]): another table, in which one route
 //! is another, costs what one route costs. Who changes them is `index.rs`.
@@ -27,14 +28,19 @@ const DEEP: u32 = 63;
 pub(crate) struct Routes {
     /// By host and prefix.
     entries: Shards<Arc<RouteEntry>>,
-    /// By host: a bit for each number of segments that some prefix has.
-    depths: Shards<Depths>,
+    /// By host.
+    hosts: Shards<Host>,
 }
 
-/// Of the host with this hash. Two hosts may share it: then there are bits of both, and a lookup
-/// looks where it finds nothing.
-#[derive(Debug, Clone, Copy)]
-struct Depths(NonZeroU64);
+/// What there is of the host with this hash. Two hosts may share it: then there are bits of both, and a
+/// lookup looks where it finds nothing.
+#[derive(Debug, Clone)]
+struct Host {
+    /// A bit for each number of segments that some prefix has.
+    depths: NonZeroU64,
+    /// The one route that there is. None: there may be others.
+    only: Option<Arc<RouteEntry>>,
+}
 
 /// Which hosts a pattern takes, as a number beside its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,6 +114,11 @@ impl Key {
         })
     }
 
+    /// Whether it takes a request for this host and path.
+    fn fits(&self, takes: Takes, host: &[u8], path: Path<'_>) -> bool {
+        self.takes == takes && self.host() == host && path.is_under(self.prefix())
+    }
+
     /// Its bit among the depths.
     pub(super) fn bit(&self) -> u32 {
         u32::from(self.depth).min(DEEP)
@@ -132,13 +143,24 @@ impl Routes {
 
     /// Says that the hosts with this hash have prefixes with a bit, or no longer have.
     pub(super) fn mark(&mut self, host: u64, bit: u32, has: bool) {
-        let before = self.depths.get(host, |_| true);
-        let before = before.map_or(0, |depths| depths.0.get());
+        let known = self.hosts.get(host, |_| true);
+        let before = known.map_or(0, |known| known.depths.get());
+        let only = known.and_then(|known| known.only.clone());
         let bit = 1u64 << bit;
         let after = if has { before | bit } else { before & !bit };
         match NonZeroU64::new(after) {
-            Some(after) => drop(self.depths.set(host, Depths(after), |_| true)),
-            None => drop(self.depths.remove(host, |_| true)),
+            Some(depths) => drop(self.hosts.set(host, Host { depths, only }, |_| true)),
+            None => drop(self.hosts.remove(host, |_| true)),
+        }
+    }
+
+    /// Says which is the only route of the hosts with this hash, which have one, or that there may be
+    /// others.
+    pub(super) fn is_only(&mut self, host: u64, only: Option<&Arc<RouteEntry>>) {
+        if let Some(known) = self.hosts.get(host, |_| true) {
+            let depths = known.depths;
+            let only = only.cloned();
+            self.hosts.set(host, Host { depths, only }, |_| true);
         }
     }
 
@@ -176,17 +198,18 @@ impl Routes {
 
     fn longest(&self, takes: Takes, host: &[u8], path: Path<'_>) -> Option<&Arc<RouteEntry>> {
         let mut hash = host_hash(takes, host);
+        let known = self.hosts.get(hash, |_| true)?;
+        if let Some(only) = &known.only {
+            return only.key.fits(takes, host, path).then_some(only);
+        }
         // The lowest bit is of the depth that comes next.
-        let mut depths = self.depths.get(hash, |_| true)?.0.get();
+        let mut depths = known.depths.get();
         let mut best = None;
         let mut look = |hash, depth, depths| {
             if depths & 1 == 1 {
                 let found = self.entries.get(hash, |entry| {
                     let key = &entry.key;
-                    usize::from(key.depth) == depth
-                        && key.takes == takes
-                        && key.host() == host
-                        && path.is_under(key.prefix())
+                    usize::from(key.depth) == depth && key.fits(takes, host, path)
                 });
                 best = found.or(best);
             }

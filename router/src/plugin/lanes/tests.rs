@@ -42,7 +42,7 @@ fn at(world: &World, headers: &[(&str, &str)]) -> (String, String, String) {
     let route = table.route(b"h", b"/shop").unwrap();
     let group = outcome
         .group
-        .unwrap_or_else(|| crate::plugin::tests::ids(&table, route.slot));
+        .unwrap_or_else(|| crate::plugin::tests::ids(&table, route.slot()));
     let lines = String::from_utf8(outcome.scratch.request).unwrap();
     (group.join(" "), outcome.said, lines)
 }

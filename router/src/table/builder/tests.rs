@@ -65,7 +65,7 @@ fn told(table: &Table) -> (Vec<String>, Vec<String>) {
     let mut routes: Vec<String> = table
         .routes()
         .map(|entry| {
-            let mut text = format!("{} -> {}", entry.id, upstream(table, entry.slot));
+            let mut text = format!("{} -> {}", entry.id, upstream(table, entry.slot()));
             if let Some(chain) = &entry.chain {
                 let (stages, slots) = chain.told();
                 for slot in slots {

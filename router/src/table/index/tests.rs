@@ -52,6 +52,32 @@ fn of_two_that_mean_the_same_the_lowest_id_stands_whenever_it_came() {
 }
 
 #[test]
+fn a_host_may_have_one_route_now_and_several_then() {
+    let mut index = Index::default();
+    let all = |index: &Index| ["/x", "/y", "/x/z"].map(|path| found(index, "h", path));
+    let some = |ids: [&str; 3]| ids.map(|id| (!id.is_empty()).then(|| id.to_owned()));
+    set(&mut index, "a", "h", "/x");
+    assert_eq!(all(&index), some(["a", "", "a"]));
+    set(&mut index, "b", "h", "/y");
+    assert_eq!(all(&index), some(["a", "b", "a"]));
+    set(&mut index, "c", "h", "/x/z");
+    assert_eq!(all(&index), some(["a", "b", "c"]));
+    index.remove(&name("a"));
+    assert_eq!(all(&index), some(["", "b", "c"]));
+    index.remove(&name("b"));
+    assert_eq!(all(&index), some(["", "", "c"]));
+    set(&mut index, "c", "h", "/y");
+    assert_eq!(all(&index), some(["", "c", ""]));
+    // Of two that mean the same, now this one stands and then that one.
+    set(&mut index, "b", "h", "/y");
+    assert_eq!(all(&index), some(["", "b", ""]));
+    index.remove(&name("b"));
+    assert_eq!(all(&index), some(["", "c", ""]));
+    index.remove(&name("c"));
+    assert_eq!(all(&index), some(["", "", ""]));
+}
+
+#[test]
 fn a_route_that_no_request_matches_is_named_until_it_is_another() {
     let mut index = Index::default();
     set(&mut index, "a", "h", "/%2e%2e");

@@ -1,3 +1,5 @@
+use std::mem::offset_of;
+
 use cardea_registry_api::Route;
 
 use super::*;
@@ -35,4 +37,29 @@ fn a_hash_alone_takes_no_request() {
         routes.mark(asked.host_hash(), asked.bit(), true);
         assert_eq!(routes.find(b"h", b"/asked").is_ok(), found);
     }
+}
+
+#[test]
+fn nor_does_it_where_a_host_has_a_single_route() {
+    let asked = entry("h", "/asked").key.clone();
+    for (only, found) in [
+        (entry("h", "/asked"), true),
+        (entry("h", "/"), true),
+        (entry("h", "/other"), false),
+        (entry("g", "/asked"), false),
+        (entry("*.h", "/asked"), false),
+        (entry("h", "/asked/x"), false),
+    ] {
+        let mut routes = Routes::default();
+        routes.mark(asked.host_hash(), asked.bit(), true);
+        routes.is_only(asked.host_hash(), Some(&only));
+        assert_eq!(routes.find(b"h", b"/asked").is_ok(), found);
+    }
+}
+
+#[test]
+fn what_a_request_needs_of_its_route_is_in_two_cache_lines() {
+    let used = offset_of!(RouteEntry, label) + size_of::<SmallVec<[u8; 24]>>();
+    assert!(used <= 128, "{used}");
+    assert_eq!(align_of::<RouteEntry>(), 64);
 }
