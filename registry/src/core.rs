@@ -245,7 +245,8 @@ impl Core {
         }
     }
 
-    /// Waits until every live router of the cluster has applied what was written, at most `wait`.
+    /// Waits until every live router of the cluster has applied what was written, at most `wait`. After a
+    /// start it also waits until all may have come back: who has not yet is not known to be live.
     pub async fn acknowledged(
         &self,
         cluster: &Name,
@@ -258,9 +259,12 @@ impl Core {
             proofs.borrow_and_update();
             let result =
                 acknowledgements(&self.shared, cluster, (&written.epoch, written.revision));
-            if result.pending.is_empty() || Instant::now() >= deadline {
+            let now = Instant::now();
+            let returning = self.shared.returning.filter(|until| now < *until);
+            if now >= deadline || result.pending.is_empty() && returning.is_none() {
                 return result;
             }
+            let look_again = returning.map_or(deadline, |until| until.min(deadline));
             // Routers that poll another replica prove it through the table.
             let elsewhere = async {
                 if self.shared.others.load(Ordering::Relaxed) {
@@ -275,7 +279,7 @@ impl Core {
             tokio::select! {
                 _ = proofs.changed() => {}
                 () = elsewhere => {}
-                () = tokio::time::sleep_until(deadline) => {}
+                () = tokio::time::sleep_until(look_again) => {}
                 () = self.shared.stopping.cancelled() => return acknowledgements(&self.shared, cluster, (&written.epoch, written.revision)),
             }
         }

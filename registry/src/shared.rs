@@ -12,7 +12,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use cardea_registry_api::api::{Alarm, Mode, Status};
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -46,6 +49,9 @@ pub(crate) struct Shared {
     pub(crate) state: ArcSwap<State>,
     pub(crate) feed: Feed,
     pub(crate) routers: Arc<Routers>,
+    /// Until when routers may still come back that this replica does not know, as it has just started;
+    /// none: there was nothing before it that they could have asked for.
+    pub(crate) returning: Option<Instant>,
     pub(crate) leases: Leases,
     pub(crate) figures: Figures,
     /// What clusters' instances can serve of what is meant for them.
@@ -105,8 +111,11 @@ pub(crate) struct Parts {
 impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
         let routers = Arc::new(Routers::new(parts.clock, ms(parts.config.router_live)));
+        let returning = parts.config.router_return;
+        let returning = (parts.state.revision > 0).then(|| Instant::now() + returning);
         Self {
             clock: parts.clock,
+            returning,
             figures: Figures::new(parts.store.apart()),
             bearing: Bearing::default(),
             store: parts.store,

@@ -377,6 +377,7 @@ fn core_config(config: &Config, replica: &Name) -> CoreConfig {
             ..GuardConfig::default()
         },
         router_live: config.routers.live.duration(),
+        router_return: CoreConfig::default().router_return,
         history: HistoryConfig {
             keep: config.history.keep_for.duration(),
             at_least: config.history.at_least,

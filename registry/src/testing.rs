@@ -25,6 +25,7 @@ pub(crate) fn config(dir: &Path, url: &str, replica: &str) -> CoreConfig {
     config.snapshots.interval = Duration::from_millis(200);
     config.leases.tick = Duration::from_millis(50);
     config.leases.grace = Duration::ZERO;
+    config.router_return = Duration::ZERO;
     config
 }
 

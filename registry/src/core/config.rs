@@ -22,6 +22,9 @@ pub struct CoreConfig {
     pub guard: GuardConfig,
     /// How long after its last poll a router counts for acknowledgements.
     pub router_live: Duration,
+    /// How long after a start routers that asked before it may take to come back: until then who waits for
+    /// acknowledgements waits for them. Longer than the longest of their pauses.
+    pub router_return: Duration,
     /// How much of the change log is kept.
     pub history: HistoryConfig,
     /// How many changes may wait for a database that is away before instances that are not known are
@@ -102,6 +105,7 @@ impl Default for CoreConfig {
             leases: LeaseConfig::default(),
             guard: GuardConfig::default(),
             router_live: Duration::from_secs(30),
+            router_return: Duration::from_secs(4),
             history: HistoryConfig::default(),
             max_pending: 200_000,
         }

@@ -81,6 +81,42 @@ async fn round_trip(url: &str) {
     two.stop().await;
 }
 
+/// Who leaves right after a start would be told that all routers have let go of it, as none has come back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_has_just_started_waits_for_routers_to_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = sqlite_url(dir.path());
+    let mut config = config(dir.path(), &url, "one");
+    config.router_return = Duration::from_hours(1);
+    let ready = async |core: &Core, put: &Written| {
+        let cluster = name("a");
+        let acknowledged = core.acknowledged(&cluster, put, Duration::from_mins(1));
+        tokio::select! {
+            biased;
+            _ = acknowledged => true,
+            () = std::future::ready(()) => false,
+        }
+    };
+    let one = Running::open(config.clone()).await.unwrap();
+    let put = one.submit(register("a", "search", 0)).await.unwrap();
+    assert!(ready(&one.core, &put).await, "nobody can have asked before");
+    one.stop().await;
+    let two = Running::open(config.clone()).await.unwrap();
+    let put = two.submit(register("a", "search", 1)).await.unwrap();
+    assert!(!ready(&two.core, &put).await, "who will come back?");
+    let none = two
+        .core
+        .acknowledged(&name("a"), &put, Duration::ZERO)
+        .await;
+    assert_eq!(none, Acknowledgements::default());
+    two.stop().await;
+    config.router_return = Duration::ZERO;
+    let three = Running::open(config).await.unwrap();
+    let put = three.submit(register("a", "search", 2)).await.unwrap();
+    assert!(ready(&three.core, &put).await, "all are back");
+    three.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn round_trip_sqlite() {
     let dir = tempfile::tempdir().unwrap();
