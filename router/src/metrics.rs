@@ -13,6 +13,7 @@ use std::{
 use cardea_registry_api::Name;
 
 use crate::{
+    ahead,
     arrival::Reason,
     http1::request::Method,
     tls::{self, Version},
@@ -307,6 +308,13 @@ impl LocalMetrics {
             routes: RefCell::new(Vec::new()),
             none: RefCell::new(None),
             last: Cell::new(0),
+        }
+    }
+
+    /// Has the place fetched where the counters of the route with this number are found.
+    pub(crate) fn fetch_ahead(&self, index: u32) {
+        if let Some(place) = self.routes.borrow().get(index as usize) {
+            ahead::fetch(place);
         }
     }
 

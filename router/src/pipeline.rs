@@ -236,6 +236,13 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
         Ok(refused) => refused,
         Err(after) => return after,
     };
+    // One table from here to the end.
+    let table = worker.table();
+    if refused.is_none()
+        && let Some(held) = table.as_deref()
+    {
+        held.0.fetch_ahead(x.request.host.of(x.inbound.raw()));
+    }
     let mut seen = Seen::begin(Instant::now());
     // Whoever answers, and whatever: nothing that was written about another request may join it.
     x.scratch.clear();
@@ -253,8 +260,7 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
     x.upload.begin(framing, chunks, worker.config.limits.body);
     x.outbound.clear();
     x.hops = false;
-    // Match and plan, with one table from here to the end.
-    let table = worker.table();
+    // Match and plan.
     let planned = match table.as_deref() {
         Some(held) => plan::plan(&held.0, x, conn, worker).map(|plan| (plan, &*held.0)),
         None => Err(refusal::NOT_READY),

@@ -151,6 +151,11 @@ pub struct Table {
 }
 
 impl Table {
+    /// Has where the routes of a host begin fetched, while there is something else to do.
+    pub(crate) fn fetch_ahead(&self, host: &[u8]) {
+        self.routes.fetch_ahead(host);
+    }
+
     /// The route that takes a request: its `Host` as sent and its target in origin form (the query
     /// is ignored). Allocates nothing.
     pub fn route(&self, host: &[u8], target: &[u8]) -> Result<&RouteEntry, NoRoute> {

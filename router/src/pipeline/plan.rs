@@ -81,6 +81,7 @@ pub(crate) fn plan<'t>(
             NoRoute::NotFound => refusal::NO_ROUTE,
             NoRoute::BadPath(_) => Refusal::bad("the path can be read in more than one way"),
         })?;
+    worker.metrics.fetch_ahead(route.index);
     let misdirected = table.certificates.as_ref().is_some_and(|certificates| {
         certificates.asks_clients()
             && certificates.misdirects(
@@ -102,6 +103,7 @@ pub(crate) fn plan<'t>(
         spare.slot.and_then(|slot| table.upstream_at(slot)),
         spare.anybody.then(|| table.upstream(route)),
     ];
+    let pick = pick_input(upstream, x, conn, worker);
     let under_way = if on(Feature::Metrics) {
         worker.metrics.begin(labels(route), upstream.group())
     } else {
@@ -114,7 +116,7 @@ pub(crate) fn plan<'t>(
         route,
         upstream,
         spares,
-        pick: pick_input(upstream, x, conn, worker),
+        pick,
         decision,
         under_way,
     })

@@ -12,10 +12,13 @@ use cardea_registry_api::route::HostPattern;
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::table::{
-    NoRoute, RouteEntry,
-    path::{BadPath, Path},
-    shards::Shards,
+use crate::{
+    ahead,
+    table::{
+        NoRoute, RouteEntry,
+        path::{BadPath, Path},
+        shards::Shards,
+    },
 };
 
 /// The longest host that can be configured; a longer one only matches `*`.
@@ -174,31 +177,62 @@ impl Routes {
         self.entries.iter().map(Arc::as_ref)
     }
 
-    pub(crate) fn find(&self, host: &[u8], target: &[u8]) -> Result<&RouteEntry, NoRoute> {
-        let path = Path::parse(target)?;
+    /// Has what is known of a host fetched, if the host itself has routes.
+    pub(crate) fn fetch_ahead(&self, host: &[u8]) {
         let mut buffer = [0; MAX_HOST];
         let host = canonical_host(host, &mut buffer);
-        self.best(host, path)
+        self.hosts.fetch_ahead(host_hash(Takes::Exactly, host));
+    }
+
+    pub(crate) fn find(&self, host: &[u8], target: &[u8]) -> Result<&RouteEntry, NoRoute> {
+        let mut buffer = [0; MAX_HOST];
+        let host = canonical_host(host, &mut buffer);
+        let exact = self.known(Takes::Exactly, host);
+        if let Some(only) = exact.1.and_then(|known| known.only.as_ref()) {
+            // While the path is read.
+            ahead::fetch(&only.key);
+            ahead::fetch(&only.slot);
+        }
+        let path = Path::parse(target)?;
+        self.best(host, exact, path)
             .map(Arc::as_ref)
             .ok_or(NoRoute::NotFound)
     }
 
+    /// A host's hash, and what there is of the hosts that have it.
+    fn known(&self, takes: Takes, host: &[u8]) -> (u64, Option<&Host>) {
+        let hash = host_hash(takes, host);
+        (hash, self.hosts.get(hash, |_| true))
+    }
+
     /// Of the most specific host pattern with a prefix that fits, the longest.
-    fn best(&self, host: &[u8], path: Path<'_>) -> Option<&Arc<RouteEntry>> {
-        if let Some(entry) = self.longest(Takes::Exactly, host, path) {
+    fn best<'a>(
+        &'a self,
+        host: &[u8],
+        exact: (u64, Option<&'a Host>),
+        path: Path<'_>,
+    ) -> Option<&'a Arc<RouteEntry>> {
+        if let Some(entry) = self.longest(Takes::Exactly, host, exact, path) {
             return Some(entry);
         }
         for at in memchr::memchr_iter(b'.', host).filter(|at| *at > 0) {
-            if let Some(entry) = self.longest(Takes::Below, &host[at + 1..], path) {
+            let below = &host[at + 1..];
+            let known = self.known(Takes::Below, below);
+            if let Some(entry) = self.longest(Takes::Below, below, known, path) {
                 return Some(entry);
             }
         }
-        self.longest(Takes::All, b"", path)
+        self.longest(Takes::All, b"", self.known(Takes::All, b""), path)
     }
 
-    fn longest(&self, takes: Takes, host: &[u8], path: Path<'_>) -> Option<&Arc<RouteEntry>> {
-        let mut hash = host_hash(takes, host);
-        let known = self.hosts.get(hash, |_| true)?;
+    fn longest<'a>(
+        &'a self,
+        takes: Takes,
+        host: &[u8],
+        (mut hash, known): (u64, Option<&'a Host>),
+        path: Path<'_>,
+    ) -> Option<&'a Arc<RouteEntry>> {
+        let known = known?;
         if let Some(only) = &known.only {
             return only.key.fits(takes, host, path).then_some(only);
         }

@@ -8,6 +8,8 @@
 
 use std::sync::Arc;
 
+use crate::ahead;
+
 /// Shards are split when there are more entries to each than this, and joined below an eighth of it.
 const FULL: usize = 64;
 
@@ -43,6 +45,12 @@ impl<V> Shards<V> {
             at = next(at, shard.len());
         }
         None
+    }
+
+    /// Has the place fetched where a value with this hash would be looked for first.
+    pub(super) fn fetch_ahead(&self, hash: u64) {
+        let shard = &self.shards[which(hash, self.shards.len())];
+        ahead::fetch(&shard[place(hash, shard.len())]);
     }
 
     /// How many there are.
