@@ -1,5 +1,6 @@
-//! Fetching ahead: with thousands of routes, what is counted for one of them is in no cache when a request
-//! comes. The processor is told what will be written at the request's end while the request is forwarded.
+//! Fetching ahead: with thousands of routes, what belongs to one of them is in no cache when a request comes.
+//! The processor is told what will be needed next – the host's place in the index, the entry, the counters –
+//! while there is something else to do.
 
 /// Has the cache line that something begins in fetched.
 #[inline]
