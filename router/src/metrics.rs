@@ -16,17 +16,20 @@ use crate::{
     ahead,
     arrival::Reason,
     http1::request::Method,
+    switches::{Feature, on},
     tls::{self, Version},
 };
 
+mod places;
 mod render;
 mod series;
 mod tally;
 
+use places::Places;
 use render::Summed;
-use series::{Few, LocalRoute, RouteSeries};
+use series::{Few, RouteSeries};
 
-pub(crate) use tally::{Sum, Tally, UnderWay};
+pub(crate) use tally::{Sum, Tally, Told, UnderWay};
 
 /// The bounds of the duration histograms, in microseconds.
 pub(crate) const BOUNDS_US: [u64; 14] = [
@@ -196,9 +199,9 @@ impl Slow {
 /// What one worker shares with those who ask.
 #[derive(Debug, Default)]
 pub(crate) struct WorkerShare {
-    routes: Mutex<Vec<&'static RouteSeries>>,
+    series: Mutex<Vec<Opened>>,
     /// For live figures; one that is there stays where it is.
-    tallies: Mutex<Vec<&'static Tally>>,
+    tallies: Mutex<Vec<Told>>,
     pub(crate) connections: Counter,
     pub(crate) http2_connections: Counter,
     /// By [`Http2Refusal`].
@@ -216,9 +219,12 @@ pub(crate) struct WorkerShare {
     pub(crate) tls: TlsCounts,
 }
 
+/// A series, with its route and service; none: of what no route took.
+type Opened = (Option<[Name; 2]>, &'static RouteSeries);
+
 impl WorkerShare {
     /// What is counted for live figures, from a place on; what is new is behind what was there.
-    pub(crate) fn tallies(&self, from: usize) -> Vec<&'static Tally> {
+    pub(crate) fn tallies(&self, from: usize) -> Vec<Told> {
         let all = lock(&self.tallies);
         all.get(from..).unwrap_or_default().to_vec()
     }
@@ -276,13 +282,12 @@ impl Metrics {
 #[derive(Debug)]
 pub(crate) struct LocalMetrics {
     pub(crate) share: Arc<WorkerShare>,
-    routes: RefCell<Vec<Option<LocalRoute>>>,
-    none: RefCell<Option<LocalRoute>>,
+    places: RefCell<Places>,
     /// How long the last request took, in microseconds: the next one will take about as long.
     last: Cell<u64>,
 }
 
-/// Which route's counters: its number, id and service.
+/// Which route's counters: its id and service, and the number that is theirs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RouteLabels<'a> {
     pub(crate) index: u32,
@@ -305,27 +310,28 @@ impl LocalMetrics {
     pub(crate) fn new(share: Arc<WorkerShare>) -> Self {
         Self {
             share,
-            routes: RefCell::new(Vec::new()),
-            none: RefCell::new(None),
+            places: RefCell::default(),
             last: Cell::new(0),
         }
     }
 
-    /// Has the place fetched where the counters of the route with this number are found.
-    pub(crate) fn fetch_ahead(&self, index: u32) {
-        if let Some(place) = self.routes.borrow().get(index as usize) {
-            ahead::fetch(place);
+    /// Has what a request of the route with this number counts in first fetched.
+    pub(crate) fn fetch_ahead(&self, number: u32) {
+        if on(Feature::Metrics)
+            && let Some(series) = self.places.borrow().get(Some(number))
+        {
+            ahead::fetch(series);
         }
     }
 
     /// A request that a route took, and a group of its service if a plugin chose one, is under way.
     pub(crate) fn begin(&self, route: RouteLabels<'_>, group: Option<&Name>) -> UnderWay {
-        let mut under_way = UnderWay::default();
-        self.with(Some(route), |local| {
-            local.series.fetch_ahead(self.last.get());
-            under_way = UnderWay::begin(local.tally(&self.share, Some(route), group));
-        });
-        under_way
+        let series = self.series(Some(route));
+        series.fetch_ahead(self.last.get());
+        UnderWay::begin(match group {
+            None => &series.tally,
+            Some(group) => self.places.borrow_mut().group(route, group, &self.share),
+        })
     }
 
     /// Counts a finished request; none is under way where no route took it.
@@ -338,59 +344,35 @@ impl LocalMetrics {
         if let Some(took) = counted.took {
             self.last.set(micros(took));
         }
-        self.with(route, |local| {
-            local.count(&counted);
-            let tally = under_way.and_then(UnderWay::tally);
-            let tally = tally.unwrap_or_else(|| local.tally(&self.share, route, None));
-            tally.count(&counted);
-        });
+        let series = self.series(route);
+        series.count(&counted);
+        if !series.count_usual(counted.labels) {
+            let number = route.map(|route| route.index);
+            let mut places = self.places.borrow_mut();
+            places.count_unusual(number, series, counted.labels);
+        }
+        let tally = under_way.and_then(UnderWay::tally);
+        tally.unwrap_or(&series.tally).count(&counted);
     }
 
     /// Counts a failed try.
     pub(crate) fn upstream_error(&self, route: RouteLabels<'_>, kind: &'static str) {
-        self.with(Some(route), |local| {
-            add_to(&local.series.errors, &kind, |kind| kind);
-        });
+        add_to(&self.series(Some(route)).errors, &kind, |kind| kind);
     }
 
     /// Counts a failure that a fallback answered for: what it was, and where the answer came from.
     pub(crate) fn fallback(&self, route: RouteLabels<'_>, of: [&'static str; 2]) {
-        self.with(Some(route), |local| {
-            add_to(&local.series.fallbacks, &of, |of| *of);
-        });
+        add_to(&self.series(Some(route)).fallbacks, &of, |of| *of);
     }
 
     /// Counts a request that may have left the router's cluster: where its last peer is.
     pub(crate) fn went_to(&self, route: RouteLabels<'_>, cluster: &Name) {
-        self.with(Some(route), |local| {
-            add_to(&local.series.clusters, cluster, Name::clone);
-        });
+        add_to(&self.series(Some(route)).clusters, cluster, Name::clone);
     }
 
-    fn with(&self, route: Option<RouteLabels<'_>>, act: impl FnOnce(&mut LocalRoute)) {
-        let Some(labels) = route else {
-            let mut none = self.none.borrow_mut();
-            act(none.get_or_insert_with(|| self.register(None)));
-            return;
-        };
-        let mut routes = self.routes.borrow_mut();
-        let at = labels.index as usize;
-        if routes.len() <= at {
-            routes.resize_with(at + 1, || None);
-        }
-        let place = &mut routes[at];
-        // A route may be given to another service.
-        if place
-            .as_ref()
-            .is_some_and(|local| local.service.as_ref() != Some(labels.service))
-        {
-            *place = None;
-        }
-        act(place.get_or_insert_with(|| self.register(Some(labels))));
-    }
-
-    fn register(&self, of: Option<RouteLabels<'_>>) -> LocalRoute {
-        LocalRoute::new(RouteSeries::new(of, &self.share))
+    fn series(&self, of: Option<RouteLabels<'_>>) -> &'static RouteSeries {
+        let known = self.places.borrow().get(of.map(|of| of.index));
+        known.unwrap_or_else(|| self.places.borrow_mut().open(of, &self.share))
     }
 }
 

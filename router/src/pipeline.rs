@@ -238,15 +238,12 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
     };
     // One table from here to the end.
     let table = worker.table();
-    if refused.is_none()
-        && let Some(held) = table.as_deref()
-    {
-        held.0.fetch_ahead(x.request.host.of(x.inbound.raw()));
-    }
+    let sought = plan::seek(table.as_deref(), x);
     let mut seen = Seen::begin(Instant::now());
     // Whoever answers, and whatever: nothing that was written about another request may join it.
     x.scratch.clear();
     believe(worker, conn, x);
+    plan::fetch_ahead(table.as_deref(), &sought, worker);
     name_request(worker, x);
     if let Some(refusal) = refused {
         let after = refuse::unreadable(worker, conn, x, &mut seen, refusal).await;
@@ -262,7 +259,7 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
     x.hops = false;
     // Match and plan.
     let planned = match table.as_deref() {
-        Some(held) => plan::plan(&held.0, x, conn, worker).map(|plan| (plan, &*held.0)),
+        Some(held) => plan::plan(&held.0, &sought, x, conn, worker).map(|plan| (plan, &*held.0)),
         None => Err(refusal::NOT_READY),
     };
     let (mut plan, table) = match planned {

@@ -29,7 +29,7 @@ pub(crate) mod views;
 
 pub use path::BadPath;
 pub(crate) use path::Path;
-pub(crate) use routes::Routes;
+pub(crate) use routes::{Routes, Sought};
 
 #[cfg(test)]
 mod tests;
@@ -43,7 +43,7 @@ pub struct RouteEntry {
     pub(crate) key: routes::Key,
     /// Which of the table's upstreams; see [`Table::upstream`].
     slot: u32,
-    /// A small number that is this id's for the process's life: for arrays of counters.
+    /// A small number that is this id's and service's for the process's life: for arrays of counters.
     pub index: u32,
     /// The plugins that look at its requests; none: there are none.
     pub(crate) chain: Option<Arc<Chain>>,
@@ -151,15 +151,10 @@ pub struct Table {
 }
 
 impl Table {
-    /// Has where the routes of a host begin fetched, while there is something else to do.
-    pub(crate) fn fetch_ahead(&self, host: &[u8]) {
-        self.routes.fetch_ahead(host);
-    }
-
     /// The route that takes a request: its `Host` as sent and its target in origin form (the query
     /// is ignored). Allocates nothing.
     pub fn route(&self, host: &[u8], target: &[u8]) -> Result<&RouteEntry, NoRoute> {
-        self.routes.find(host, target)
+        self.routes.find(&Sought::new(host), target)
     }
 
     /// The route's upstream, with the newest peers of this table.

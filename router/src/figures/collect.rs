@@ -69,12 +69,8 @@ impl Collector {
     fn find_new(&mut self, metrics: &Metrics) {
         self.workers.resize_with(metrics.workers().len(), Vec::new);
         for (known, share) in self.workers.iter_mut().zip(metrics.workers()) {
-            for tally in share.tallies(known.len()) {
-                let key = (
-                    tally.route.clone(),
-                    tally.service.clone(),
-                    tally.group.clone(),
-                );
+            for told in share.tallies(known.len()) {
+                let key = (told.route, told.service, told.group);
                 let series = &mut self.series;
                 let place = *self.places.entry(key.clone()).or_insert_with(|| {
                     series.push(Known {
@@ -84,7 +80,7 @@ impl Collector {
                     });
                     series.len() - 1
                 });
-                known.push((tally, place));
+                known.push((told.tally, place));
             }
         }
     }
@@ -95,7 +91,7 @@ fn difference(before: &Sum, now: &Sum) -> Figures {
     let since = |before: u64, now: u64| now.saturating_sub(before).min(MOST);
     let mut classes = [0; 5];
     for (at, class) in classes.iter_mut().enumerate() {
-        *class = since(before.classes[at], now.classes[at]);
+        *class = now.classes[at].wrapping_sub(before.classes[at]).into();
     }
     let sum_us = now.took_us.wrapping_sub(before.took_us);
     let latency = if before.buckets == now.buckets {
@@ -250,9 +246,11 @@ mod tests {
         let (mut before, mut now) = (Sum::default(), Sum::default());
         before.buckets[7] = u32::MAX;
         now.buckets[7] = 1;
-        now.classes[1] = 2;
+        before.classes[1] = u32::MAX;
+        now.classes[1] = 1;
         let figures = difference(&before, &now);
         assert_eq!(figures.latency.filled().collect::<Vec<_>>(), [(7, 2)]);
+        assert_eq!(figures.classes, [0, 2, 0, 0, 0]);
     }
 
     #[test]

@@ -49,10 +49,12 @@ impl Metrics {
     /// Appends the metrics in Prometheus' text format.
     pub(crate) fn render(&self, out: &mut String) {
         let mut routes: BTreeMap<(Box<str>, Box<str>), Merged> = BTreeMap::new();
-        let label = |name: &Option<Name>| name.as_ref().map_or(NONE, Name::as_str).into();
         for worker in &self.workers {
-            for series in lock(&worker.routes).iter() {
-                let key = (label(&series.route), label(&series.service));
+            for (of, series) in lock(&worker.series).iter() {
+                let [route, service] = of
+                    .as_ref()
+                    .map_or([NONE; 2], |of| of.each_ref().map(Name::as_str));
+                let key = (route.into(), service.into());
                 let merged = routes.entry(key).or_default();
                 for (labels, count) in series.requests() {
                     *merged.requests.entry(labels).or_default() += count;

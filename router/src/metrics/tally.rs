@@ -2,7 +2,7 @@
 //! chose. Numbers only ever grow (but for the requests under way); the control thread takes the
 //! differences (`figures.rs`).
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use cardea_registry_api::{
     Name,
@@ -16,25 +16,62 @@ use crate::ahead;
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Tally {
-    in_flight: Counter,
     sum_us: Counter,
+    in_flight: Small,
     /// Requests by the first digit of their status.
-    classes: [Counter; 5],
+    classes: [Small; 5],
     retries: Counter,
     fallbacks: Counter,
     limited: Counter,
-    /// None: of what no route took.
+    /// Durations.
+    buckets: [Small; BUCKETS],
+}
+
+/// A number that one thread writes and others read. The differences matter, so that it may begin anew at
+/// 2³².
+#[derive(Debug)]
+struct Small(AtomicU32);
+
+impl Small {
+    fn add(&self, n: u32) {
+        let next = self.0.load(Relaxed).wrapping_add(n);
+        self.0.store(next, Relaxed);
+    }
+
+    fn get(&self) -> u32 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// What a tally counts.
+#[derive(Debug, Clone)]
+pub(crate) struct Told {
+    /// None: what no route took.
     pub(crate) route: Option<Name>,
     pub(crate) service: Option<Name>,
     pub(crate) group: Option<Name>,
-    /// Durations; the differences matter, so that it may begin anew at 2³².
-    buckets: [AtomicU32; BUCKETS],
+    pub(crate) tally: &'static Tally,
+}
+
+impl Told {
+    pub(super) fn new(
+        of: Option<RouteLabels<'_>>,
+        group: Option<&Name>,
+        tally: &'static Tally,
+    ) -> Self {
+        Self {
+            route: of.map(|of| of.route.clone()),
+            service: of.map(|of| of.service.clone()),
+            group: group.cloned(),
+            tally,
+        }
+    }
 }
 
 /// What tallies of several workers say together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sum {
-    pub(crate) classes: [u64; 5],
+    pub(crate) classes: [u32; 5],
     pub(crate) in_flight: u64,
     pub(crate) retries: u64,
     pub(crate) fallbacks: u64,
@@ -57,25 +94,24 @@ impl Default for Sum {
     }
 }
 
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            sum_us: Counter::default(),
+            in_flight: Small(AtomicU32::new(0)),
+            classes: [const { Small(AtomicU32::new(0)) }; 5],
+            retries: Counter::default(),
+            fallbacks: Counter::default(),
+            limited: Counter::default(),
+            buckets: [const { Small(AtomicU32::new(0)) }; BUCKETS],
+        }
+    }
+}
+
 impl Tally {
     /// How many bytes at its beginning every request counts in (beside one of the buckets).
     #[cfg(test)]
     pub(super) const USUAL: usize = std::mem::offset_of!(Self, retries);
-
-    pub(super) fn new(of: Option<RouteLabels<'_>>, group: Option<&Name>) -> Self {
-        Self {
-            route: of.map(|of| of.route.clone()),
-            service: of.map(|of| of.service.clone()),
-            group: group.cloned(),
-            classes: Default::default(),
-            in_flight: Counter::default(),
-            retries: Counter::default(),
-            fallbacks: Counter::default(),
-            limited: Counter::default(),
-            sum_us: Counter::default(),
-            buckets: [const { AtomicU32::new(0) }; BUCKETS],
-        }
-    }
 
     /// Has the bucket of such a duration fetched.
     pub(super) fn fetch_ahead(&self, us: u64) {
@@ -86,10 +122,7 @@ impl Tally {
     pub(super) fn count(&self, counted: &Counted) {
         if let Some(took) = counted.took {
             let us = micros(took);
-            let bucket = &self.buckets[bucket_of(us)];
-            // Only this thread writes it.
-            let next = bucket.load(Ordering::Relaxed).wrapping_add(1);
-            bucket.store(next, Ordering::Relaxed);
+            self.buckets[bucket_of(us)].add(1);
             self.sum_us.add(us);
         }
         let class = usize::from(counted.labels.code / 100).clamp(1, 5) - 1;
@@ -102,15 +135,15 @@ impl Tally {
     /// Adds what it says to a sum.
     pub(crate) fn add_to(&self, sum: &mut Sum) {
         for (sum, class) in sum.classes.iter_mut().zip(&self.classes) {
-            *sum += class.get();
+            *sum = sum.wrapping_add(class.get());
         }
-        sum.in_flight += self.in_flight.get();
+        sum.in_flight += u64::from(self.in_flight.get());
         sum.retries += self.retries.get();
         sum.fallbacks += self.fallbacks.get();
         sum.limited += self.limited.get();
         sum.took_us = sum.took_us.wrapping_add(self.sum_us.get());
         for (sum, bucket) in sum.buckets.iter_mut().zip(&self.buckets) {
-            *sum = sum.wrapping_add(bucket.load(Ordering::Relaxed));
+            *sum = sum.wrapping_add(bucket.get());
         }
     }
 }
@@ -148,7 +181,7 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         if let Some(tally) = self.0 {
-            tally.in_flight.sub(1);
+            tally.in_flight.add(u32::MAX);
         }
     }
 }

@@ -55,9 +55,10 @@ fn a_route_given_to_another_service_counts_anew() {
     let metrics = Metrics::new("default", 1, 10);
     let local = LocalMetrics::new(metrics.of_worker(0));
     let id: Name = "r".parse().unwrap();
-    for service in ["a", "b"] {
+    // Each service's has its number; and then the first has it again.
+    for (index, service) in [(0, "a"), (40, "b"), (0, "a")] {
         let route = RouteLabels {
-            index: 0,
+            index,
             route: &id,
             service: &service.parse().unwrap(),
         };
@@ -65,9 +66,9 @@ fn a_route_given_to_another_service_counts_anew() {
     }
     let mut text = String::new();
     metrics.render(&mut text);
-    for service in ["a", "b"] {
+    for (service, count) in [("a", 2), ("b", 1)] {
         let line = format!(
-            r#"cardea_router_requests_total{{cluster="default",route="r",service="{service}",code="200",method="GET",protocol="http1"}} 1"#
+            r#"cardea_router_requests_total{{cluster="default",route="r",service="{service}",code="200",method="GET",protocol="http1"}} {count}"#
         );
         assert!(text.contains(&line), "{text}");
     }

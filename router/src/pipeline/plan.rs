@@ -21,9 +21,9 @@ use crate::{
     refusal::{self, Refusal},
     request_id::RequestId,
     switches::{Feature, on},
-    table::{NoRoute, RouteEntry, Table},
+    table::{NoRoute, RouteEntry, Sought, Table},
     upstream::Upstream,
-    worker::Worker,
+    worker::{HeldTable, Worker},
 };
 
 /// How a request is to be forwarded. The stages between match and pick edit it; the executor does
@@ -67,16 +67,36 @@ fn labels(route: &RouteEntry) -> RouteLabels<'_> {
     }
 }
 
+/// Whose routes are looked for; what there is of them is fetched.
+pub(crate) fn seek(table: Option<&HeldTable>, x: &Exchange) -> Sought {
+    let sought = Sought::new(x.request.host.of(x.inbound.raw()));
+    if let Some(held) = table {
+        held.0.routes.fetch_host(&sought);
+    }
+    sought
+}
+
+/// Has the route fetched, and what it counts in, if the host says which it is.
+pub(crate) fn fetch_ahead(table: Option<&HeldTable>, sought: &Sought, worker: &Worker) {
+    if let Some(held) = table
+        && let Some(number) = held.0.routes.fetch_only(sought)
+    {
+        worker.metrics.fetch_ahead(number);
+    }
+}
+
 /// Finds the route and makes its plan.
 pub(crate) fn plan<'t>(
     table: &'t Table,
+    sought: &Sought,
     x: &mut Exchange,
     conn: &Connection,
     worker: &Worker,
 ) -> Result<Plan<'t>, Refusal> {
     let raw = x.inbound.raw();
     let route = table
-        .route(x.request.host.of(raw), x.request.route_target(raw))
+        .routes
+        .find(sought, x.request.route_target(raw))
         .map_err(|none| match none {
             NoRoute::NotFound => refusal::NO_ROUTE,
             NoRoute::BadPath(_) => Refusal::bad("the path can be read in more than one way"),

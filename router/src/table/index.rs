@@ -9,7 +9,10 @@ use std::{
 
 use cardea_registry_api::{Name, Route};
 
-use super::{Place, RouteEntry, Routes, routes::Key};
+use super::{
+    Place, RouteEntry, Routes,
+    routes::{Host, Key},
+};
 
 /// All routes that there are, and the index over those that stand.
 #[derive(Debug, Default)]
@@ -23,8 +26,15 @@ pub(super) struct Index {
     waiting: BTreeMap<Key, BTreeMap<Name, Arc<RouteEntry>>>,
     /// How many of a host's keys have a bit.
     depths: HashMap<(u64, u32), usize>,
-    /// How many keys a host has.
-    hosts: HashMap<u64, usize>,
+    hosts: HashMap<u64, Keys>,
+}
+
+/// The keys of the hosts with some hash.
+#[derive(Debug, Default)]
+struct Keys {
+    count: usize,
+    /// All their bits.
+    depths: u64,
 }
 
 impl Index {
@@ -51,12 +61,10 @@ impl Index {
         match self.routes.get(&entry.key).cloned() {
             None => {
                 let (host, bit) = (entry.key.host_hash(), entry.key.bit());
-                let count = self.depths.entry((host, bit)).or_default();
-                *count += 1;
-                if *count == 1 {
-                    self.routes.mark(host, bit, true);
-                }
-                *self.hosts.entry(host).or_default() += 1;
+                *self.depths.entry((host, bit)).or_default() += 1;
+                let keys = self.hosts.entry(host).or_default();
+                keys.count += 1;
+                keys.depths |= 1 << bit;
                 self.put(&entry);
             }
             Some(stands) if stands.id < entry.id => self.wait(entry),
@@ -97,20 +105,7 @@ impl Index {
             Some(next) => self.put(&next),
             None if stands => {
                 self.routes.remove(key);
-                let at = (key.host_hash(), key.bit());
-                if let Some(keys) = self.hosts.get_mut(&at.0) {
-                    *keys -= 1;
-                    if *keys == 0 {
-                        self.hosts.remove(&at.0);
-                    }
-                }
-                if let Some(count) = self.depths.get_mut(&at) {
-                    *count -= 1;
-                    if *count == 0 {
-                        self.depths.remove(&at);
-                        self.routes.mark(at.0, at.1, false);
-                    }
-                }
+                self.forget(key.host_hash(), key.bit());
             }
             None => {}
         }
@@ -141,12 +136,33 @@ impl Index {
     fn put(&mut self, entry: &Arc<RouteEntry>) {
         self.routes.set(entry);
         let host = entry.key.host_hash();
-        match self.hosts.get(&host) {
-            Some(1) => self.routes.is_only(host, Some(entry)),
-            // From three on it has been said.
-            Some(2) => self.routes.is_only(host, None),
-            _ => {}
+        if let Some(keys) = self.hosts.get(&host) {
+            let known = match keys.count {
+                1 => Host::Only(Arc::clone(entry), entry.index),
+                _ => Host::Depths(keys.depths),
+            };
+            self.routes.know(host, Some(known));
         }
+    }
+
+    /// A key with this bit is gone. One that is left is not sought for, to be the only one again.
+    fn forget(&mut self, host: u64, bit: u32) {
+        let Some(keys) = self.hosts.get_mut(&host) else {
+            return;
+        };
+        keys.count -= 1;
+        if let Some(count) = self.depths.get_mut(&(host, bit)) {
+            *count -= 1;
+            if *count == 0 {
+                self.depths.remove(&(host, bit));
+                keys.depths &= !(1 << bit);
+            }
+        }
+        let known = (keys.count > 0).then_some(Host::Depths(keys.depths));
+        if known.is_none() {
+            self.hosts.remove(&host);
+        }
+        self.routes.know(host, known);
     }
 
     fn wait(&mut self, entry: Arc<RouteEntry>) {

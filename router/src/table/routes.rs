@@ -6,7 +6,7 @@
 //! Both maps share with their copies what is the same ([`Shards`]): another table, in which one route
 //! is another, costs what one route costs. Who changes them is `index.rs`.
 
-use std::{num::NonZeroU64, sync::Arc};
+use std::sync::Arc;
 
 use cardea_registry_api::route::HostPattern;
 use smallvec::SmallVec;
@@ -38,11 +38,34 @@ pub(crate) struct Routes {
 /// What there is of the host with this hash. Two hosts may share it: then there are bits of both, and a
 /// lookup looks where it finds nothing.
 #[derive(Debug, Clone)]
-struct Host {
-    /// A bit for each number of segments that some prefix has.
-    depths: NonZeroU64,
-    /// The one route that there is. None: there may be others.
-    only: Option<Arc<RouteEntry>>,
+pub(super) enum Host {
+    /// There is one route, with this number.
+    Only(Arc<RouteEntry>, u32),
+    /// There may be several: a bit for each number of segments that some prefix has.
+    Depths(u64),
+}
+
+/// The host of a request, as routes are looked for by it.
+#[derive(Debug)]
+pub(crate) struct Sought {
+    text: [u8; MAX_HOST],
+    len: usize,
+    /// Of the host itself.
+    hash: u64,
+}
+
+impl Sought {
+    /// From a request's `Host` as sent.
+    pub(crate) fn new(host: &[u8]) -> Self {
+        let mut text = [0; MAX_HOST];
+        let len = canonical_host(host, &mut text).len();
+        let hash = host_hash(Takes::Exactly, &text[..len]);
+        Self { text, len, hash }
+    }
+
+    fn host(&self) -> &[u8] {
+        &self.text[..self.len]
+    }
 }
 
 /// Which hosts a pattern takes, as a number beside its name.
@@ -144,26 +167,11 @@ impl Routes {
         self.entries.remove(key.hash(), |entry| entry.key == *key);
     }
 
-    /// Says that the hosts with this hash have prefixes with a bit, or no longer have.
-    pub(super) fn mark(&mut self, host: u64, bit: u32, has: bool) {
-        let known = self.hosts.get(host, |_| true);
-        let before = known.map_or(0, |known| known.depths.get());
-        let only = known.and_then(|known| known.only.clone());
-        let bit = 1u64 << bit;
-        let after = if has { before | bit } else { before & !bit };
-        match NonZeroU64::new(after) {
-            Some(depths) => drop(self.hosts.set(host, Host { depths, only }, |_| true)),
+    /// Says what there is of the hosts with this hash; none: nothing.
+    pub(super) fn know(&mut self, host: u64, known: Option<Host>) {
+        match known {
+            Some(known) => drop(self.hosts.set(host, known, |_| true)),
             None => drop(self.hosts.remove(host, |_| true)),
-        }
-    }
-
-    /// Says which is the only route of the hosts with this hash, which have one, or that there may be
-    /// others.
-    pub(super) fn is_only(&mut self, host: u64, only: Option<&Arc<RouteEntry>>) {
-        if let Some(known) = self.hosts.get(host, |_| true) {
-            let depths = known.depths;
-            let only = only.cloned();
-            self.hosts.set(host, Host { depths, only }, |_| true);
         }
     }
 
@@ -177,67 +185,58 @@ impl Routes {
         self.entries.iter().map(Arc::as_ref)
     }
 
-    /// Has what is known of a host fetched, if the host itself has routes.
-    pub(crate) fn fetch_ahead(&self, host: &[u8]) {
-        let mut buffer = [0; MAX_HOST];
-        let host = canonical_host(host, &mut buffer);
-        self.hosts.fetch_ahead(host_hash(Takes::Exactly, host));
+    /// Has what is known of a host fetched: the first step to its routes.
+    pub(crate) fn fetch_host(&self, sought: &Sought) {
+        self.hosts.fetch_ahead(sought.hash);
     }
 
-    pub(crate) fn find(&self, host: &[u8], target: &[u8]) -> Result<&RouteEntry, NoRoute> {
-        let mut buffer = [0; MAX_HOST];
-        let host = canonical_host(host, &mut buffer);
-        let exact = self.known(Takes::Exactly, host);
-        if let Some(only) = exact.1.and_then(|known| known.only.as_ref()) {
-            // While the path is read.
-            ahead::fetch(&only.key);
-            ahead::fetch(&only.slot);
+    /// Has a host's route fetched where there is only one: the second step. Gives its number.
+    pub(crate) fn fetch_only(&self, sought: &Sought) -> Option<u32> {
+        match self.hosts.get(sought.hash, |_| true)? {
+            Host::Only(only, number) => {
+                ahead::fetch(&only.key);
+                ahead::fetch(&only.slot);
+                Some(*number)
+            }
+            Host::Depths(_) => None,
         }
+    }
+
+    pub(crate) fn find(&self, sought: &Sought, target: &[u8]) -> Result<&RouteEntry, NoRoute> {
         let path = Path::parse(target)?;
-        self.best(host, exact, path)
+        self.best(sought, path)
             .map(Arc::as_ref)
             .ok_or(NoRoute::NotFound)
     }
 
-    /// A host's hash, and what there is of the hosts that have it.
-    fn known(&self, takes: Takes, host: &[u8]) -> (u64, Option<&Host>) {
-        let hash = host_hash(takes, host);
-        (hash, self.hosts.get(hash, |_| true))
-    }
-
     /// Of the most specific host pattern with a prefix that fits, the longest.
-    fn best<'a>(
-        &'a self,
-        host: &[u8],
-        exact: (u64, Option<&'a Host>),
-        path: Path<'_>,
-    ) -> Option<&'a Arc<RouteEntry>> {
-        if let Some(entry) = self.longest(Takes::Exactly, host, exact, path) {
+    fn best(&self, sought: &Sought, path: Path<'_>) -> Option<&Arc<RouteEntry>> {
+        let host = sought.host();
+        if let Some(entry) = self.longest(Takes::Exactly, host, sought.hash, path) {
             return Some(entry);
         }
         for at in memchr::memchr_iter(b'.', host).filter(|at| *at > 0) {
             let below = &host[at + 1..];
-            let known = self.known(Takes::Below, below);
-            if let Some(entry) = self.longest(Takes::Below, below, known, path) {
+            let hash = host_hash(Takes::Below, below);
+            if let Some(entry) = self.longest(Takes::Below, below, hash, path) {
                 return Some(entry);
             }
         }
-        self.longest(Takes::All, b"", self.known(Takes::All, b""), path)
+        self.longest(Takes::All, b"", host_hash(Takes::All, b""), path)
     }
 
-    fn longest<'a>(
-        &'a self,
+    fn longest(
+        &self,
         takes: Takes,
         host: &[u8],
-        (mut hash, known): (u64, Option<&'a Host>),
+        mut hash: u64,
         path: Path<'_>,
-    ) -> Option<&'a Arc<RouteEntry>> {
-        let known = known?;
-        if let Some(only) = &known.only {
-            return only.key.fits(takes, host, path).then_some(only);
-        }
+    ) -> Option<&Arc<RouteEntry>> {
         // The lowest bit is of the depth that comes next.
-        let mut depths = known.depths.get();
+        let mut depths = match self.hosts.get(hash, |_| true)? {
+            Host::Only(only, _) => return only.key.fits(takes, host, path).then_some(only),
+            Host::Depths(depths) => *depths,
+        };
         let mut best = None;
         let mut look = |hash, depth, depths| {
             if depths & 1 == 1 {

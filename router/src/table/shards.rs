@@ -50,7 +50,7 @@ impl<V> Shards<V> {
     /// Has the place fetched where a value with this hash would be looked for first.
     pub(super) fn fetch_ahead(&self, hash: u64) {
         let shard = &self.shards[which(hash, self.shards.len())];
-        ahead::fetch(&shard[place(hash, shard.len())]);
+        ahead::fetch_ends(&shard[place(hash, shard.len())]);
     }
 
     /// How many there are.

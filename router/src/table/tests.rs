@@ -214,7 +214,7 @@ proptest! {
         let refused: Vec<_> = index.refused().collect();
         prop_assert!(refused.is_empty(), "{refused:?}");
         for (host, path) in requests {
-            let got = index.routes().find(host.as_bytes(), path.as_bytes()).ok().map(|e| e.id.as_str());
+            let got = index.routes().find(&Sought::new(host.as_bytes()), path.as_bytes()).ok().map(|e| e.id.as_str());
             prop_assert_eq!(got, naive(&routes, &host, &path), "{} {}", host, path);
         }
     }
@@ -222,7 +222,7 @@ proptest! {
     #[test]
     fn no_request_makes_it_panic(host in prop::collection::vec(any::<u8>(), 0..300), path in prop::collection::vec(any::<u8>(), 0..300)) {
         let routes = [route("a", "*.a", "/a/b", "s"), route("b", "*", "/", "s")];
-        let _ = index(&routes).routes().find(&host, &path);
+        let _ = index(&routes).routes().find(&Sought::new(&host), &path);
     }
 
     /// Step by step or at once, the table says the same of every peer.

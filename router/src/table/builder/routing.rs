@@ -24,8 +24,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Routing {
     pub(super) index: Index,
-    /// A small number for each id, for the process's life.
-    numbers: HashMap<Name, u32>,
+    /// A small number for each id and service, for the process's life.
+    numbers: HashMap<(Name, Name), u32>,
     needs: HashMap<Name, Needs>,
     /// How many routes name a service.
     routed: HashMap<Name, usize>,
@@ -52,9 +52,10 @@ impl Routing {
         self.routed.contains_key(service)
     }
 
-    fn number(&mut self, id: &Name) -> u32 {
+    fn number(&mut self, route: &Route) -> u32 {
         let next = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
-        *self.numbers.entry(id.clone()).or_insert(next)
+        let of = (route.id.clone(), route.service.clone());
+        *self.numbers.entry(of).or_insert(next)
     }
 }
 
@@ -133,7 +134,7 @@ impl Builder {
 
     fn put_route(&mut self, route: &Arc<Route>, objects: &Objects, touched: &mut Touched) {
         let home = self.place(&route.service);
-        let index = self.routing.number(&route.id);
+        let index = self.routing.number(route);
         let mut uses = Vec::new();
         let Self {
             cluster,

@@ -151,3 +151,16 @@ fn a_changed_route_leaves_the_others_and_all_upstreams_as_they_are() {
         assert!(same, "no upstream is another");
     }
 }
+
+#[test]
+fn a_routes_number_is_its_services_too() {
+    let mut world = world();
+    let mut number = |service| {
+        world.route(route("r", "h", "/", service));
+        let table = world.publish(Instant::now());
+        table.route(b"h", b"/").unwrap().index
+    };
+    let [a, b] = ["a", "b"].map(&mut number);
+    assert_ne!(a, b, "what they counted is told apart");
+    assert_eq!(["a", "b"].map(&mut number), [a, b]);
+}

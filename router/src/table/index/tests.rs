@@ -1,7 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::fixtures::{name, route};
+use crate::{
+    fixtures::{name, route},
+    table::Sought,
+};
 
 fn place() -> Place {
     Place {
@@ -17,7 +20,8 @@ fn set(index: &mut Index, id: &str, host: &str, prefix: &str) {
 }
 
 fn found(index: &Index, host: &str, path: &str) -> Option<String> {
-    let found = index.routes().find(host.as_bytes(), path.as_bytes());
+    let sought = Sought::new(host.as_bytes());
+    let found = index.routes().find(&sought, path.as_bytes());
     found.ok().map(|entry| entry.id.to_string())
 }
 

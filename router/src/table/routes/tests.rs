@@ -34,8 +34,9 @@ fn a_hash_alone_takes_no_request() {
     ] {
         let mut routes = Routes::default();
         routes.entries.set(asked.hash(), other, |_| false);
-        routes.mark(asked.host_hash(), asked.bit(), true);
-        assert_eq!(routes.find(b"h", b"/asked").is_ok(), found);
+        routes.know(asked.host_hash(), Some(Host::Depths(1 << asked.bit())));
+        let sought = Sought::new(b"h");
+        assert_eq!(routes.find(&sought, b"/asked").is_ok(), found);
     }
 }
 
@@ -51,9 +52,9 @@ fn nor_does_it_where_a_host_has_a_single_route() {
         (entry("h", "/asked/x"), false),
     ] {
         let mut routes = Routes::default();
-        routes.mark(asked.host_hash(), asked.bit(), true);
-        routes.is_only(asked.host_hash(), Some(&only));
-        assert_eq!(routes.find(b"h", b"/asked").is_ok(), found);
+        routes.know(asked.host_hash(), Some(Host::Only(only, 0)));
+        let sought = Sought::new(b"h");
+        assert_eq!(routes.find(&sought, b"/asked").is_ok(), found);
     }
 }
 
