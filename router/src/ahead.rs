@@ -10,10 +10,10 @@ pub(crate) fn fetch<T>(what: &T) {
 
 /// Has the cache lines that something begins and ends in fetched.
 #[inline]
-pub(crate) fn fetch_ends<T>(what: &T) {
+pub(crate) fn fetch_ends<T: ?Sized>(what: &T) {
     let begin = std::ptr::from_ref(what).cast::<u8>();
     line(begin);
-    line(begin.wrapping_add(size_of::<T>().saturating_sub(1)));
+    line(begin.wrapping_add(size_of_val(what).saturating_sub(1)));
 }
 
 #[inline]

@@ -11,6 +11,7 @@ use crate::{
     peer::PeerNumber,
     plugin::Scratch,
     request_id::RequestId,
+    table::Sought,
 };
 
 /// Output buffers that have grown beyond this are not kept.
@@ -22,6 +23,8 @@ pub(crate) struct Exchange {
     /// What the client sent. The head's positions count within it.
     pub(crate) inbound: Buffer,
     pub(crate) request: RequestHead,
+    /// Its host, as routes are looked for by it; empty when there is none.
+    pub(crate) sought: Sought,
     /// What a trusted proxy says about the request, and nobody else.
     pub(crate) believed: Believed,
     pub(crate) id: RequestId,
@@ -48,6 +51,7 @@ impl Exchange {
         Box::new(Self {
             inbound: Buffer::new(SMALL),
             request: RequestHead::default(),
+            sought: Sought::default(),
             believed: Believed::default(),
             id: RequestId::default(),
             outbound: Vec::with_capacity(4096),

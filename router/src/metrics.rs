@@ -315,8 +315,8 @@ impl LocalMetrics {
         }
     }
 
-    /// Has what a request of the route with this number counts in first fetched.
-    pub(crate) fn fetch_ahead(&self, number: u32) {
+    /// Has what a request of the route with this number counts in at its beginning fetched.
+    pub(crate) fn fetch_first(&self, number: u32) {
         if on(Feature::Metrics)
             && let Some(series) = self.places.borrow().get(Some(number))
         {
@@ -324,10 +324,18 @@ impl LocalMetrics {
         }
     }
 
+    /// Has what it counts in at its end fetched.
+    pub(crate) fn fetch_last(&self, number: u32) {
+        if on(Feature::Metrics)
+            && let Some(series) = self.places.borrow().get(Some(number))
+        {
+            series.fetch_ahead(self.last.get());
+        }
+    }
+
     /// A request that a route took, and a group of its service if a plugin chose one, is under way.
     pub(crate) fn begin(&self, route: RouteLabels<'_>, group: Option<&Name>) -> UnderWay {
         let series = self.series(Some(route));
-        series.fetch_ahead(self.last.get());
         UnderWay::begin(match group {
             None => &series.tally,
             Some(group) => self.places.borrow_mut().group(route, group, &self.share),

@@ -238,12 +238,13 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
     };
     // One table from here to the end.
     let table = worker.table();
-    let sought = plan::seek(table.as_deref(), x);
+    if let Some(held) = table.as_deref() {
+        plan::fetch_ahead(&held.0, x, worker);
+    }
     let mut seen = Seen::begin(Instant::now());
     // Whoever answers, and whatever: nothing that was written about another request may join it.
     x.scratch.clear();
     believe(worker, conn, x);
-    plan::fetch_ahead(table.as_deref(), &sought, worker);
     name_request(worker, x);
     if let Some(refusal) = refused {
         let after = refuse::unreadable(worker, conn, x, &mut seen, refusal).await;
@@ -259,7 +260,7 @@ async fn serve_request(worker: &Worker, conn: &mut Connection, x: &mut Exchange)
     x.hops = false;
     // Match and plan.
     let planned = match table.as_deref() {
-        Some(held) => plan::plan(&held.0, &sought, x, conn, worker).map(|plan| (plan, &*held.0)),
+        Some(held) => plan::plan(&held.0, x, conn, worker).map(|plan| (plan, &*held.0)),
         None => Err(refusal::NOT_READY),
     };
     let (mut plan, table) = match planned {

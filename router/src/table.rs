@@ -17,7 +17,7 @@ use std::sync::Arc;
 use cardea_registry_api::{Name, Route};
 use smallvec::SmallVec;
 
-use crate::{plugin::Chain, tls::Certificates, upstream::Upstream};
+use crate::{ahead, plugin::Chain, tls::Certificates, upstream::Upstream};
 
 pub(crate) mod builder;
 mod index;
@@ -75,6 +75,11 @@ impl RouteEntry {
     /// Which of the table's upstreams.
     pub(crate) fn slot(&self) -> usize {
         self.slot as usize
+    }
+
+    /// Has the id as text fetched.
+    pub(crate) fn fetch_label(&self) {
+        ahead::fetch_ends(&*self.label);
     }
 
     /// The id as text.

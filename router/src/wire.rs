@@ -89,27 +89,15 @@ pub(crate) trait Duplex: fmt::Debug {
 #[error("the request was not processed")]
 pub(crate) struct Unprocessed;
 
-impl Unprocessed {
-    /// Whether an error is this one.
-    pub(crate) fn is(error: &io::Error) -> bool {
-        error
-            .get_ref()
-            .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Self>)
-    }
-}
-
 /// The error of a stream that the other side has reset, on a connection that goes on.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the stream was reset")]
 pub(crate) struct StreamReset;
 
-impl StreamReset {
-    /// Whether an error is this one.
-    pub(crate) fn is(error: &io::Error) -> bool {
-        error
-            .get_ref()
-            .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Self>)
-    }
+/// Whether an error is one of these.
+pub(crate) fn is<E: std::error::Error + 'static>(error: &io::Error) -> bool {
+    let inner = error.get_ref();
+    inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<E>)
 }
 
 /// The reading half.

@@ -202,6 +202,13 @@ impl Worker {
         }
     }
 
+    /// The table that was the newest when somebody last asked.
+    pub(crate) fn with_last_table(&self, see: impl FnOnce(&Table)) {
+        if let Some(held) = &*self.table.borrow() {
+            see(&held.0);
+        }
+    }
+
     /// Who connects from `address`.
     pub(crate) fn client(&self, address: SocketAddr) -> Client {
         let trusted = self.config.trusted_proxies.contains(address.ip());

@@ -140,15 +140,27 @@ impl RequestHead {
         !self.connection.close && (self.http11 || self.connection.keep_alive)
     }
 
-    /// Reads a head that begins at `raw[at]` and ends before `raw[end]`; `false`: it is not complete
-    /// yet.
+    /// As [`Self::parse_telling`], to nobody.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn parse(&mut self, raw: &[u8], at: usize, end: usize) -> Result<bool, Refusal> {
-        self.parse_up_to(MAX_FIELDS, raw, at, end)
+        self.parse_telling(raw, at, end, |_| {})
+    }
+
+    /// Reads a head that begins at `raw[at]` and ends before `raw[end]`; `false`: it is not complete
+    /// yet. The value of `Host`, empty if there is none, is told before the others are looked at.
+    pub(crate) fn parse_telling(
+        &mut self,
+        raw: &[u8],
+        at: usize,
+        end: usize,
+        host: impl FnOnce(&[u8]),
+    ) -> Result<bool, Refusal> {
+        self.parse_up_to(MAX_FIELDS, raw, at, end, host)
     }
 
     /// The same of a head that the router has written, at the beginning of `raw`.
     pub(crate) fn parse_own(&mut self, raw: &[u8]) -> Result<bool, Refusal> {
-        self.parse_up_to(OWN_FIELDS, raw, 0, raw.len())
+        self.parse_up_to(OWN_FIELDS, raw, 0, raw.len(), |_| {})
     }
 
     fn parse_up_to(
@@ -157,6 +169,7 @@ impl RequestHead {
         raw: &[u8],
         at: usize,
         end: usize,
+        host: impl FnOnce(&[u8]),
     ) -> Result<bool, Refusal> {
         let mut lines = Lines::new(raw, at, end);
         match self.read_lines(&mut lines, most) {
@@ -166,6 +179,11 @@ impl RequestHead {
                 return Err(refuse(fault, raw.get(at..end).unwrap_or_default()));
             }
         }
+        let mut fields = self.fields.iter();
+        host(match fields.find(|field| field.known == Known::Host) {
+            Some(field) => field.value.of(raw),
+            None => b"",
+        });
         self.len = lines.at() - at;
         self.fields_end = u32::try_from(lines.at() - 2).unwrap_or(0);
         let method = self.method_name.of(raw);

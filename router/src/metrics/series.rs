@@ -48,6 +48,7 @@ struct Durations {
 impl RouteSeries {
     /// Has what a request that takes about so long will count in at its end fetched.
     pub(super) fn fetch_ahead(&self, us: u64) {
+        ahead::fetch(self);
         ahead::fetch(&self.durations);
         ahead::fetch(&self.durations.buckets[bucket_of(us)]);
         self.tally.fetch_ahead(us);

@@ -25,7 +25,7 @@ use crate::{
     refusal::{self, Refusal},
     timer::{Timer, millis},
     upstream::Policy,
-    wire::{StreamReset, Unprocessed, Wire},
+    wire::{self, StreamReset, Unprocessed, Wire},
     worker::Worker,
 };
 
@@ -265,13 +265,13 @@ const fn lost(failure: Failure) -> Trouble {
 }
 
 fn read_failed(error: &io::Error) -> Trouble {
-    if Unprocessed::is(error) {
+    if wire::is::<Unprocessed>(error) {
         return Trouble::Peer {
             failure: Failure::Reset,
             sent: Sent::Nothing,
         };
     }
-    if StreamReset::is(error) {
+    if wire::is::<StreamReset>(error) {
         return Trouble::Peer {
             failure: Failure::Reset,
             sent: Sent::Ended,

@@ -181,3 +181,22 @@ fn is_local(error: &io::Error) -> bool {
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::errno::Errno;
+
+    use super::*;
+
+    #[test]
+    fn what_this_machine_lacks_is_not_the_peers_fault() {
+        let local = |code: Errno| is_local(&io::Error::from_raw_os_error(code as i32));
+        for code in [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM] {
+            assert!(local(code), "{code}");
+        }
+        for code in [Errno::ECONNREFUSED, Errno::ETIMEDOUT, Errno::EHOSTUNREACH] {
+            assert!(!local(code), "{code}");
+        }
+        assert!(!is_local(&io::ErrorKind::TimedOut.into()));
+    }
+}

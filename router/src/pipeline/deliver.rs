@@ -14,8 +14,11 @@ use crate::{
     metrics::Slow,
     peer::{Failure, Picked},
     pipeline::{
-        self, After, CLIENT_SLOW, Connection, forward::Answered, observe::Seen, plan::Plan, refuse,
-        remember,
+        self, After, CLIENT_SLOW, Connection,
+        forward::Answered,
+        observe::{self, Seen},
+        plan::Plan,
+        refuse, remember,
     },
     refusal,
     switches::{Feature, on},
@@ -60,6 +63,7 @@ pub(crate) async fn answer<'w>(
     } else {
         ReplyEdits::default()
     };
+    observe::fetch_ahead(worker, plan);
     x.reply.clear();
     render::response(
         &mut x.reply,

@@ -123,6 +123,12 @@ pub(crate) fn tell_end(ticket: &mut Ticket, x: &Exchange, seen: &Seen) {
 /// The status in metrics and logs of a request whose client went away before its answer.
 const CLIENT_GONE: u16 = 499;
 
+/// Has what a request will be counted in and logged with fetched, while its answer goes to the client.
+pub(crate) fn fetch_ahead(worker: &Worker, plan: &Plan<'_>) {
+    worker.metrics.fetch_last(plan.route.index);
+    plan.route.fetch_label();
+}
+
 /// Counts and logs a request that has ended (or has become a tunnel).
 pub(crate) fn request(
     worker: &Worker,

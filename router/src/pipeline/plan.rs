@@ -23,7 +23,7 @@ use crate::{
     switches::{Feature, on},
     table::{NoRoute, RouteEntry, Sought, Table},
     upstream::Upstream,
-    worker::{HeldTable, Worker},
+    worker::Worker,
 };
 
 /// How a request is to be forwarded. The stages between match and pick edit it; the executor does
@@ -67,28 +67,26 @@ fn labels(route: &RouteEntry) -> RouteLabels<'_> {
     }
 }
 
-/// Whose routes are looked for; what there is of them is fetched.
-pub(crate) fn seek(table: Option<&HeldTable>, x: &Exchange) -> Sought {
-    let sought = Sought::new(x.request.host.of(x.inbound.raw()));
-    if let Some(held) = table {
-        held.0.routes.fetch_host(&sought);
-    }
-    sought
+/// Has what there is of a host fetched, while the rest of the request's head is read.
+pub(crate) fn seek(worker: &Worker, host: &[u8], sought: &mut Sought) {
+    sought.set(host);
+    worker.with_last_table(|table| table.routes.fetch_host(sought));
 }
 
 /// Has the route fetched, and what it counts in, if the host says which it is.
-pub(crate) fn fetch_ahead(table: Option<&HeldTable>, sought: &Sought, worker: &Worker) {
-    if let Some(held) = table
-        && let Some(number) = held.0.routes.fetch_only(sought)
-    {
-        worker.metrics.fetch_ahead(number);
+pub(crate) fn fetch_ahead(table: &Table, x: &mut Exchange, worker: &Worker) {
+    if x.sought.is_empty() {
+        // There was no `Host`; the target may name one.
+        x.sought.set(x.request.host.of(x.inbound.raw()));
+    }
+    if let Some(number) = table.routes.fetch_only(&x.sought) {
+        worker.metrics.fetch_first(number);
     }
 }
 
 /// Finds the route and makes its plan.
 pub(crate) fn plan<'t>(
     table: &'t Table,
-    sought: &Sought,
     x: &mut Exchange,
     conn: &Connection,
     worker: &Worker,
@@ -96,12 +94,12 @@ pub(crate) fn plan<'t>(
     let raw = x.inbound.raw();
     let route = table
         .routes
-        .find(sought, x.request.route_target(raw))
+        .find(&x.sought, x.request.route_target(raw))
         .map_err(|none| match none {
             NoRoute::NotFound => refusal::NO_ROUTE,
             NoRoute::BadPath(_) => Refusal::bad("the path can be read in more than one way"),
         })?;
-    worker.metrics.fetch_ahead(route.index);
+    worker.metrics.fetch_first(route.index);
     let misdirected = table.certificates.as_ref().is_some_and(|certificates| {
         certificates.asks_clients()
             && certificates.misdirects(

@@ -3,7 +3,7 @@
 use crate::{
     exchange::Exchange,
     http1::request::too_large,
-    pipeline::Connection,
+    pipeline::{Connection, plan},
     refusal::{self, Refusal},
     worker::Worker,
 };
@@ -32,7 +32,9 @@ pub(crate) async fn head(
         if look {
             let start = x.inbound.start();
             let end = start + x.inbound.len();
-            match x.request.parse(x.inbound.raw(), start, end) {
+            let told = |host: &[u8]| plan::seek(worker, host, &mut x.sought);
+            let raw = x.inbound.raw();
+            match x.request.parse_telling(raw, start, end, told) {
                 Ok(true) if x.request.len > limit => return Err(refused_for_size(x, limit)),
                 Ok(true) => {
                     x.inbound.consume(x.request.len);

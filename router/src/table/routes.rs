@@ -54,13 +54,32 @@ pub(crate) struct Sought {
     hash: u64,
 }
 
+impl Default for Sought {
+    fn default() -> Self {
+        Self {
+            text: [0; MAX_HOST],
+            len: 0,
+            hash: host_hash(Takes::Exactly, b""),
+        }
+    }
+}
+
 impl Sought {
     /// From a request's `Host` as sent.
     pub(crate) fn new(host: &[u8]) -> Self {
-        let mut text = [0; MAX_HOST];
-        let len = canonical_host(host, &mut text).len();
-        let hash = host_hash(Takes::Exactly, &text[..len]);
-        Self { text, len, hash }
+        let mut sought = Self::default();
+        sought.set(host);
+        sought
+    }
+
+    /// Another request's `Host`, as sent.
+    pub(crate) fn set(&mut self, host: &[u8]) {
+        self.len = canonical_host(host, &mut self.text).len();
+        self.hash = host_hash(Takes::Exactly, self.host());
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     fn host(&self) -> &[u8] {

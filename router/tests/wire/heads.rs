@@ -222,6 +222,30 @@ fn what_no_route_takes_is_not_found() {
     assert_eq!(upstream.count("OPTIONS * HTTP/1.1\r\n"), 1);
 }
 
+/// What was known of one request's host is worth nothing for the next one on the connection.
+#[test]
+fn the_host_is_each_requests_own() {
+    let upstream = Upstream::answering(OK);
+    let router = Setup::new(&[&upstream]).host("h").start();
+    let mut client = router.client();
+    for (target, host, status) in [
+        ("/", "Host: h\r\n", 200),
+        ("/", "", 404),
+        ("http://h/", "", 200),
+        ("http://i/", "", 404),
+        ("/", "Host: i\r\n", 404),
+        ("/", "Host: h:80\r\n", 200),
+        ("/", "Host: i\r\n", 404),
+        ("/", "Accept: */*\r\nHost: h.\r\n", 200),
+    ] {
+        client.send(format!(
+            "GET {target} HTTP/1.0\r\n{host}Connection: keep-alive\r\n\r\n"
+        ));
+        let answer = client.response();
+        assert_eq!(answer.status(), status, "{target} {host}");
+    }
+}
+
 #[test]
 fn interim_answers_are_passed_on() {
     let upstream = Upstream::start(|mut wire, _| {
