@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Instant};
 use cardea_registry_api::policy::Balance;
 
 use crate::{
-    clock,
+    ahead, clock,
     health::{Trial, probe_due},
     peer::{Peer, PeerNumber, Picked},
     upstream::{Member, Upstream},
@@ -226,13 +226,13 @@ impl Local {
         let choice = match (&upstream.policy().balance, input.key) {
             (Balance::LeastLoaded, _) => upstream.lots().pick(members, random, fit, warmth, now),
             (Balance::Hash(_), Some(key)) => upstream.chooser().pick(members, key, fit, warmth),
-            (Balance::RoundRobin | Balance::Hash(_), _) => self.robin.pick(
-                members,
-                random,
-                upstream.guard().generation(),
-                |at| fitness(&members[at], tried),
-                warmth,
-            ),
+            (Balance::RoundRobin | Balance::Hash(_), _) => {
+                let generation = upstream.guard().generation();
+                let fit = |at: usize| fitness(&members[at], tried);
+                let choice = self.robin.pick(members, random, generation, fit, warmth);
+                self.fetch_ahead(members);
+                choice
+            }
         };
         if let Some(member) = choice {
             return Some((member, Trial::Normal));
@@ -250,6 +250,16 @@ impl Local {
                 && !tried.contains(&member.number())
         })?;
         Some((any, Trial::LastResort))
+    }
+
+    /// Has what the next picks will look at fetched: of hundreds of peers, hardly one is in a cache.
+    fn fetch_ahead(&self, members: &[Member]) {
+        if let Some(next) = self.robin.upcoming(0) {
+            members[next].peer.fetch_ahead();
+        }
+        if let Some(after) = self.robin.upcoming(1) {
+            ahead::fetch_ends(&members[after]);
+        }
     }
 
     fn picked(&self, member: usize, trial: Trial) -> Picked {

@@ -20,7 +20,7 @@ use arc_swap::ArcSwapOption;
 use cardea_registry_api::{Address, InstanceKey};
 
 use crate::{
-    clock,
+    ahead, clock,
     health::{Passive, Rules, State, Trial, guard::Guard},
     traffic::load,
 };
@@ -92,26 +92,27 @@ impl fmt::Display for Failure {
     }
 }
 
-/// An instance as this router sees it.
+/// An instance as this router sees it. What every request needs comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Peer {
-    number: PeerNumber,
-    key: InstanceKey,
-    address: Address,
+    word: AtomicU64,
+    born: u64,
+    in_flight: AtomicU32,
+    requests: AtomicU64,
+    latency: Latency,
     authority: Box<str>,
+    number: PeerNumber,
+    /// Answers and how long they took, where somebody wants to know.
+    answers: AtomicU64,
     /// Of the key: the same in all routers, so that they agree on consistent hashes.
     hash: u64,
-    born: u64,
+    key: InstanceKey,
+    address: Address,
     guard: Arc<Guard>,
     /// Where to connect: fixed for an IP address, kept up by the resolver for a name.
     socket: ArcSwapOption<SocketAddr>,
     fixed: Option<SocketAddr>,
-    word: AtomicU64,
-    in_flight: AtomicU32,
-    requests: AtomicU64,
-    latency: Latency,
-    /// Answers and how long they took, where somebody wants to know.
-    answers: AtomicU64,
     inner: Mutex<Inner>,
 }
 
@@ -230,6 +231,12 @@ impl Peer {
 
     pub(crate) fn word(&self) -> Word {
         Word::from(self.word.load(Ordering::Acquire))
+    }
+
+    /// Has what every request needs of it fetched.
+    pub(crate) fn fetch_ahead(&self) {
+        ahead::fetch(&self.word);
+        ahead::fetch(&self.authority);
     }
 
     /// The share of its weight that a new peer gets: a tenth at first, all of it after `over`.

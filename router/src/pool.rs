@@ -4,6 +4,7 @@ use std::{cell::RefCell, time::Duration};
 
 use crate::wire::Wire;
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
 /// Idle connections to one peer that are kept.
 const MOST: usize = 512;
@@ -18,7 +19,8 @@ pub(crate) struct Pool {
 
 #[derive(Debug, Default)]
 struct Idle {
-    connections: Vec<Kept>,
+    /// Of many peers, each has one or none as a rule.
+    connections: SmallVec<[Kept; 1]>,
     used: u64,
 }
 

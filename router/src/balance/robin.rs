@@ -7,15 +7,27 @@
 //! O(log n) instead of O(n).
 //!
 //! Turns begin at random places, so that workers and routers do not march in step. They are kept by
-//! peer when the table changes.
+//! peer when the table changes. While nothing changes, picks come from a round that was kept
+//! ([`round`]), and the queues hear of them when something does.
 
 use std::{cmp::Ordering, collections::BinaryHeap};
 
 use crate::{balance::random::Random, upstream::Member};
 
+mod round;
+
+use round::Round;
+
 /// The turns of one upstream's peers.
 #[derive(Debug)]
 pub(crate) struct Robin {
+    queues: Queues,
+    round: Round,
+    generation: u64,
+}
+
+#[derive(Debug)]
+struct Queues {
     now: f64,
     total: f64,
     /// By the members' positions.
@@ -26,7 +38,6 @@ pub(crate) struct Robin {
     ready: BinaryHeap<At>,
     /// Members out of the queue because they are down, until the generation changes.
     parked: Vec<u32>,
-    generation: u64,
     /// Passed over in a pick because the request has tried them; kept to save allocations.
     passed: Vec<At>,
 }
@@ -78,22 +89,75 @@ pub(crate) enum Fitness {
 
 impl Robin {
     pub(crate) fn new(members: &[Member], random: &mut Random) -> Self {
-        let mut robin = Self {
+        let mut queues = Queues {
             now: 0.0,
             total: 0.0,
             turns: Vec::new(),
             waiting: BinaryHeap::new(),
             ready: BinaryHeap::new(),
             parked: Vec::new(),
-            generation: 0,
             passed: Vec::new(),
         };
-        robin.follow(&[], members, random);
-        robin
+        queues.follow(&[], members, random);
+        Self {
+            queues,
+            round: Round::default(),
+            generation: 0,
+        }
     }
 
     /// Takes over the members of a newer table. Both lists are ordered by the peers' numbers.
     pub(crate) fn follow(&mut self, old: &[Member], new: &[Member], random: &mut Random) {
+        self.leave_round(old);
+        self.queues.follow(old, new, random);
+    }
+
+    /// Picks the next fit member. `generation` tells when parked members deserve another look;
+    /// `warmth` is the share of its weight that a member gets.
+    pub(crate) fn pick(
+        &mut self,
+        members: &[Member],
+        random: &mut Random,
+        generation: u64,
+        fit: impl Fn(usize) -> Fitness,
+        warmth: impl Fn(usize) -> f64,
+    ) -> Option<usize> {
+        if self.generation != generation {
+            self.generation = generation;
+            self.leave_round(members);
+            self.queues.unpark(members, random, &fit);
+        }
+        if let Some(member) = self.round.pick(&fit, |at| warmth(at) >= 1.0) {
+            return Some(member);
+        }
+        if self.round.is_whole() {
+            self.leave_round(members);
+        }
+        let (member, plain) = self.queues.pick(members, &fit, &warmth)?;
+        if plain {
+            let parked = &self.queues.parked;
+            self.round.note(position(member), members, parked);
+        } else {
+            self.round.interrupt(members.len());
+        }
+        Some(member)
+    }
+
+    /// Who will be picked after so many others, as far as one can tell.
+    pub(crate) fn upcoming(&self, after: usize) -> Option<usize> {
+        self.round.upcoming(after)
+    }
+
+    /// Something changes: the queues go on from where the round has come to.
+    fn leave_round(&mut self, members: &[Member]) {
+        for _ in 0..self.round.interrupt(members.len()) {
+            self.queues.pick(members, &|_| Fitness::Fit, &|_| 1.0);
+        }
+    }
+}
+
+impl Queues {
+    fn follow(&mut self, old: &[Member], new: &[Member], random: &mut Random) {
         let turns = std::mem::take(&mut self.turns);
         let mut known = old.iter().zip(&turns).peekable();
         let mut ready = Vec::with_capacity(new.len());
@@ -136,20 +200,14 @@ impl Robin {
         self.waiting = waiting.into();
     }
 
-    /// Picks the next fit member. `generation` tells when parked members deserve another look;
-    /// `warmth` is the share of its weight that a member gets.
-    pub(crate) fn pick(
+    /// Picks the next fit member, and says whether nobody was passed over and it has all of its weight.
+    fn pick(
         &mut self,
         members: &[Member],
-        random: &mut Random,
-        generation: u64,
-        fit: impl Fn(usize) -> Fitness,
-        warmth: impl Fn(usize) -> f64,
-    ) -> Option<usize> {
-        if self.generation != generation {
-            self.generation = generation;
-            self.unpark(members, random, &fit);
-        }
+        fit: &impl Fn(usize) -> Fitness,
+        warmth: &impl Fn(usize) -> f64,
+    ) -> Option<(usize, bool)> {
+        let mut plain = true;
         let choice = loop {
             self.begin_turns();
             let Some(next) = self.ready.pop() else {
@@ -161,8 +219,12 @@ impl Robin {
             };
             match fit(next.member as usize) {
                 Fitness::Fit => break Some(next),
-                Fitness::Tried => self.passed.push(next),
+                Fitness::Tried => {
+                    plain = false;
+                    self.passed.push(next);
+                }
                 Fitness::Down => {
+                    plain = false;
                     self.total -= self.turns[next.member as usize].weight;
                     self.parked.push(next.member);
                 }
@@ -173,7 +235,8 @@ impl Robin {
         }
         let at = choice?;
         let member = at.member as usize;
-        let weight = f64::from(members[member].weight) * warmth(member);
+        let warmth = warmth(member);
+        let weight = f64::from(members[member].weight) * warmth;
         let turn = &mut self.turns[member];
         self.total += weight - turn.weight;
         *turn = Turn {
@@ -182,7 +245,7 @@ impl Robin {
         };
         self.waiting.push(at);
         self.now += 1.0 / self.total.max(weight);
-        Some(member)
+        Some((member, plain && warmth >= 1.0))
     }
 
     fn begin_turns(&mut self) {
@@ -230,3 +293,6 @@ impl Turn {
 fn position(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

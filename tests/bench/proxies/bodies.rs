@@ -4,9 +4,9 @@ use super::{
     bulk, paced,
     stand::{Answers, Proxy, Stand},
 };
-use crate::table::{Table, shown, spread};
+use crate::table::{Table, quartiles, shown, spread};
 
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 12;
 const SECONDS: u64 = 1;
 const SIZES: [(&str, usize); 2] = [("100 KiB", 100 << 10), ("10 MiB", 10 << 20)];
 
@@ -23,13 +23,14 @@ pub(super) async fn run() {
     println!("### Bodies\n");
     println!(
         "32 connections, one body after another; {ROUNDS} rounds of {SECONDS} s, interleaved, after one \
-         to warm up; MB are 10⁶ bytes. Nobody buffers bodies on disk.\n"
+         to warm up; MB are 10⁶ bytes. Nobody buffers bodies on disk. Ratios are taken in each round: \
+         their median, and the middle half.\n"
     );
     let mut table = Table::new(&[
         "",
         "body",
         "CPU µs per MB",
-        "× nginx",
+        "× nginx, round by round",
         "MB/s",
         "core busy",
         "failed",
@@ -42,14 +43,13 @@ pub(super) async fn run() {
                     moved.round(proxy, way, size, round > 0);
                 }
             }
-            let base = spread(&all[0].cpu_us).0;
             for (proxy, moved) in proxies.iter().zip(&all) {
                 let (cpu, rate) = (spread(&moved.cpu_us).0, spread(&moved.per_second).0);
                 table.row([
                     proxy.name.clone(),
                     format!("{title} {way}"),
                     shown(&moved.cpu_us, 0),
-                    format!("{:.2}", cpu / base),
+                    moved.times(&all[0]),
                     shown(&moved.per_second, 0),
                     format!("{:.0} %", cpu * rate / 1e4),
                     moved.failed.to_string(),
@@ -61,6 +61,13 @@ pub(super) async fn run() {
 }
 
 impl Moved {
+    fn times(&self, base: &Self) -> String {
+        let rounds = self.cpu_us.iter().zip(&base.cpu_us);
+        let ratios: Vec<f64> = rounds.map(|(own, base)| own / base).collect();
+        let [low, median, high] = quartiles(&ratios);
+        format!("{median:.2} ({low:.2}…{high:.2})")
+    }
+
     fn round(&mut self, proxy: &Proxy, way: &str, size: usize, keep: bool) {
         let (address, size) = (proxy.address.to_string(), size.to_string());
         let seconds = SECONDS.to_string();

@@ -3,17 +3,17 @@
 use std::net::SocketAddr;
 
 use super::{
-    paced,
-    stand::{Answers, Proxy, Stand},
+    paced::{self, Seen},
+    stand::{Answers, CONNECTIONS, Proxy, Stand},
 };
 use crate::{
     machine::cpu_ns,
-    table::{Table, shown, spread},
+    table::{Table, quartiles, spread},
 };
 
 pub(super) const RATE: f64 = 5000.0;
-const ROUNDS: usize = 5;
-const SECONDS: u64 = 2;
+const ROUNDS: u64 = 96;
+const TURN_MS: u64 = 250;
 
 /// What one target showed, a value for each round.
 #[derive(Debug, Default)]
@@ -24,6 +24,14 @@ pub(super) struct Paced {
 }
 
 impl Paced {
+    fn of(turns: &[Seen]) -> Self {
+        Self {
+            cpu_us: Vec::new(),
+            latency_us: turns.iter().map(|turn| turn.latency_us).collect(),
+            failed: turns.iter().map(|turn| turn.failed).sum(),
+        }
+    }
+
     /// One more round; it counts if it is not for warming up.
     pub(super) fn round(
         &mut self,
@@ -47,6 +55,18 @@ impl Paced {
         let all: Vec<f64> = self.latency_us.iter().map(|round| round[which]).collect();
         format!("{:.0}", spread(&all).0)
     }
+
+    /// By how much a percentile is more than in the same rounds of another: the median, and the middle
+    /// half.
+    pub(super) fn more(&self, base: &Self, which: usize) -> String {
+        if std::ptr::eq(self, base) {
+            return "–".to_owned();
+        }
+        let rounds = self.latency_us.iter().zip(&base.latency_us);
+        let more: Vec<f64> = rounds.map(|(a, b)| a[which] - b[which]).collect();
+        let [low, median, high] = quartiles(&more);
+        format!("{median:.0} ({low:.0}…{high:.0})")
+    }
 }
 
 pub(super) async fn run() {
@@ -61,28 +81,46 @@ pub(super) async fn run() {
                 .map(|proxy: &Proxy| (proxy.name.as_str(), proxy.address, Some(proxy.pid()))),
         )
         .collect();
-    let mut all: Vec<Paced> = targets.iter().map(|_| Paced::default()).collect();
-    for round in 0..=ROUNDS {
-        for ((_, address, pid), seen) in targets.iter().zip(&mut all) {
-            seen.round(*address, *pid, SECONDS, round > 0);
-        }
-    }
+    let before: Vec<u64> = targets
+        .iter()
+        .map(|(.., pid)| pid.map_or(0, cpu_ns))
+        .collect();
+    let options = [RATE as u64, CONNECTIONS as u64, TURN_MS, ROUNDS];
+    let mut args = vec!["turns".to_owned()];
+    args.extend(options.map(|option| option.to_string()));
+    args.extend(targets.iter().map(|(_, address, _)| address.to_string()));
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let turns: Vec<Vec<Seen>> = paced::child(&args);
+    let all: Vec<Paced> = turns.iter().map(|turns| Paced::of(turns)).collect();
+    let cpu_us: Vec<f64> = targets
+        .iter()
+        .zip(before)
+        .zip(&turns)
+        .map(|(((.., pid), before), turns)| {
+            // The turns of the first round count here alone.
+            let sent = (ROUNDS + 1) as f64 * turns[0].sent as f64;
+            (pid.map_or(0, cpu_ns) - before) as f64 / 1000.0 / sent
+        })
+        .collect();
     println!("### Latency at a fixed rate\n");
     println!(
         "{RATE:.0} requests/s, open loop: evenly due, latency from when a request was due; below \
-         saturation a request costs more CPU, for everyone. {ROUNDS} rounds of {SECONDS} s; medians.\n"
+         saturation a request costs more CPU, for everyone. {ROUNDS} rounds in which each has \
+         a turn of {TURN_MS} ms, in an order that changes; medians of the turns. Each turn is compared with \
+         nginx's of its round: median of the differences in µs, and between which the middle half of them \
+         lies. CPU is that of the whole run.\n"
     );
-    let base = spread(&all[1].cpu_us).0;
     let mut table = Table::new(&[
         "",
         "CPU µs per request",
         "× nginx",
         "p50 µs",
         "p99 µs",
-        "p99.9 µs",
+        "p50 more than nginx's",
+        "p99 more than nginx's",
         "failed",
     ]);
-    for ((name, _, pid), seen) in targets.iter().zip(&all) {
+    for (((name, _, pid), seen), cpu_us_each) in targets.iter().zip(&all).zip(&cpu_us) {
         let own = |text: String| {
             if pid.is_some() {
                 text
@@ -92,11 +130,12 @@ pub(super) async fn run() {
         };
         table.row([
             (*name).to_owned(),
-            own(shown(&seen.cpu_us, 1)),
-            own(format!("{:.2}", spread(&seen.cpu_us).0 / base)),
+            own(format!("{cpu_us_each:.1}")),
+            own(format!("{:.2}", cpu_us_each / cpu_us[1])),
             seen.latency(0),
             seen.latency(1),
-            seen.latency(2),
+            seen.more(&all[1], 0),
+            seen.more(&all[1], 1),
             seen.failed.to_string(),
         ]);
     }

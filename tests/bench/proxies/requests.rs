@@ -43,7 +43,7 @@ pub(super) async fn peers() {
     let few = stand.proxies(10, 2).await;
     let many = stand.proxies(10, 200).await;
     let script = wrk::script(stand.dir(), 10);
-    let (first, second) = both([&few, &many], [&script, &script], 10, SECONDS);
+    let (first, second) = both([&few, &many], [&script, &script], ROUNDS, SECONDS);
     println!("### More peers\n");
     println!("As above, 10 routes, weights 4/3/2/1 in turn.\n");
     wrk::growth(

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     machine::cpu_ns,
-    table::{Table, quartiles, spread},
+    table::{Table, spread},
 };
 
 const ROUTES: usize = 10_000;
@@ -147,8 +147,8 @@ pub(super) async fn run() {
             seen.latency(0),
             seen.latency(1),
             seen.latency(2),
-            more(seen, base, 0),
-            more(seen, base, 1),
+            seen.more(base, 0),
+            seen.more(base, 1),
             if matches!(changes, Changes::Nothing | Changes::Elsewhere) {
                 "–".to_owned()
             } else {
@@ -158,17 +158,6 @@ pub(super) async fn run() {
         ]);
     }
     table.print();
-}
-
-/// By how much a percentile is more than in the same rounds of another.
-fn more(seen: &Paced, base: &Paced, which: usize) -> String {
-    if std::ptr::eq(seen, base) {
-        return "–".to_owned();
-    }
-    let rounds = seen.latency_us.iter().zip(&base.latency_us);
-    let more: Vec<f64> = rounds.map(|(a, b)| a[which] - b[which]).collect();
-    let [low, median, high] = quartiles(&more);
-    format!("{median:.0} ({low:.0}…{high:.0})")
 }
 
 /// CPU time of the threads that serve requests.
