@@ -22,6 +22,7 @@ use crate::{
     life::{Action, Order},
     listen::Asked,
     local::{AgentStatus, Phase, Request, Response},
+    memory,
     probe::Tools,
     registrar,
     signals::Signals,
@@ -65,6 +66,7 @@ impl Agent {
         mut signals: Signals,
         mut asked: mpsc::Receiver<Asked>,
     ) -> i32 {
+        let mut settled = std::pin::pin!(tokio::time::sleep(memory::AFTER));
         loop {
             let now = Instant::now();
             self.begin_due(now);
@@ -92,6 +94,7 @@ impl Agent {
                         None => std::future::pending().await,
                     }
                 } => {}
+                () = &mut settled, if !settled.is_elapsed() => memory::forget_start(),
             }
         }
     }

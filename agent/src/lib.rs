@@ -18,6 +18,7 @@ mod host;
 mod life;
 mod listen;
 mod local;
+mod memory;
 mod prepare;
 mod probe;
 mod registrar;

@@ -55,6 +55,27 @@ async fn it_registers_when_ready_and_drains_when_the_probe_fails() {
     .await;
 }
 
+/// What is asked of a release build is under 15 MiB (`tests/bench/run agent`); here, that what only the start
+/// needed of the program is given back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_takes_less_memory_once_it_has_started() {
+    let _machine = gate::shared().await;
+    let mut site = Site::on_sqlite("agent-memory").await;
+    let agent = site.add_agent("shop", |setup| setup).await;
+    let pid = agent.process().pid();
+    let of_files = || process::status_kib(pid, "RssFile:");
+    let started = of_files();
+    wait::until_true("a fifth of it is given back", SOON, || {
+        of_files() < started * 4 / 5
+    })
+    .await;
+    println!("{started} KiB of files at first, {} then", of_files());
+    assert_eq!(
+        state_of(&site, &site.agents[0]).await,
+        Some(InstanceState::Up)
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_registers_again_when_the_registry_has_forgotten_it() {
     let _machine = gate::shared().await;
