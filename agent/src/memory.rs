@@ -20,10 +20,9 @@ pub(crate) fn forget_start() {
         else {
             continue;
         };
-        // The mapping is private, of a file, and cannot be written to: it has the file's own bytes. Without
-        // its pages, whoever comes to them has them mapped from the file again (madvise(2), MADV_DONTNEED).
-        // The file cannot be changed while it runs (execve(2), ETXTBSY), and what takes its place when the
-        // program is installed anew is another file.
+        // The mapping is private, of a file, and cannot be written to, so that its pages are the file's own
+        // and no copies. Without them, whoever comes there has the same ones mapped again (madvise(2),
+        // MADV_DONTNEED); what takes the file's place when the program is installed anew is another file.
         #[allow(unsafe_code, reason = "nothing that can be seen is changed")]
         let done = unsafe { madvise(begin, length, MmapAdvise::MADV_DONTNEED) };
         if let Err(error) = done {
