@@ -38,6 +38,10 @@ impl Small {
         self.0.store(next, Relaxed);
     }
 
+    fn sub(&self, n: u32) {
+        self.add(n.wrapping_neg());
+    }
+
     fn get(&self) -> u32 {
         self.0.load(Relaxed)
     }
@@ -181,7 +185,7 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         if let Some(tally) = self.0 {
-            tally.in_flight.add(u32::MAX);
+            tally.in_flight.sub(1);
         }
     }
 }

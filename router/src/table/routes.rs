@@ -39,7 +39,7 @@ pub(crate) struct Routes {
 /// lookup looks where it finds nothing.
 #[derive(Debug, Clone)]
 pub(super) enum Host {
-    /// There is one route, with this number.
+    /// There is one route. Its number is here, too: to be known before the entry is in a cache.
     Only(Arc<RouteEntry>, u32),
     /// There may be several: a bit for each number of segments that some prefix has.
     Depths(u64),
