@@ -149,7 +149,7 @@ async fn hook_and_stop_wait_for_a_router_that_does_not_answer() {
         site.add_agent("shop", |setup| setup.lines(lines)).await;
     }
     site.settled().await;
-    site.routers[0].process().signal(Signal::SIGSTOP);
+    site.routers[0].process().freeze().await;
 
     let begun = Instant::now();
     let hook = site.agents[0].command(&["deregister", "--wait", "2s", "--json"]);
@@ -179,7 +179,7 @@ async fn hook_and_stop_wait_for_a_router_that_does_not_answer() {
         at("have not let go in time") < at("the process has ended"),
         "the process was told before the time was up:\n{log}"
     );
-    site.routers[0].process().signal(Signal::SIGCONT);
+    site.routers[0].process().thaw();
     println!("a frozen router was waited for {took:?}; ceiling 2 s");
 }
 
@@ -218,7 +218,7 @@ async fn it_passes_on_signals_and_exit_statuses_and_outlasts_no_ceiling() {
         if how == "dead" {
             site.registries[0].kill();
         } else {
-            site.registries[0].process().signal(Signal::SIGSTOP);
+            site.registries[0].process().freeze().await;
         }
         let begun = Instant::now();
         let status = site.agents.last_mut().unwrap().stop().await;
@@ -232,7 +232,7 @@ async fn it_passes_on_signals_and_exit_statuses_and_outlasts_no_ceiling() {
         if how == "dead" {
             site.registries[0].resume().await;
         } else {
-            site.registries[0].process().signal(Signal::SIGCONT);
+            site.registries[0].process().thaw();
         }
     }
 }

@@ -148,7 +148,7 @@ async fn outage(site: &mut Site, span: Duration, thaw: bool) -> (Report, Duratio
 
     let begun = Instant::now();
     if thaw {
-        site.postgres.as_ref().unwrap().freeze();
+        site.postgres.as_ref().unwrap().freeze().await;
     } else {
         site.postgres.as_mut().unwrap().stop_immediate().await;
     }

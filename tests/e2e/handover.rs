@@ -14,7 +14,6 @@ use cardea_tests::{
     tls::{self, Authority},
     wait,
 };
-use nix::sys::signal::Signal;
 use rustls::HandshakeKind;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -342,10 +341,10 @@ async fn whoever_fails_to_take_over_at_whichever_step_leaves_the_running_router_
     let mut newcomer = scene.hello().await;
     newcomer.take().await;
     scene.name_is_given().await;
-    scene.router().process().signal(Signal::SIGSTOP);
+    scene.router().process().freeze().await;
     newcomer.say("\"ready\"").await;
     drop(newcomer);
-    scene.router().process().signal(Signal::SIGCONT);
+    scene.router().process().thaw();
     scene.is_as_before().await;
 
     scene.ends_well().await;

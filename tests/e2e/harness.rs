@@ -103,7 +103,7 @@ async fn postgres_can_be_stopped_frozen_and_emptied() {
     assert_eq!(postgres.number("SELECT n FROM t").await, 7);
 
     let mut held = PgConnection::connect(&postgres.url()).await.unwrap();
-    postgres.freeze();
+    postgres.freeze().await;
     let answer = tokio::time::timeout(
         Duration::from_millis(300),
         sqlx::query("SELECT 1").execute(&mut held),

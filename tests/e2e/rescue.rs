@@ -13,7 +13,6 @@ use cardea_tests::{
     site::SOON,
     wait,
 };
-use nix::sys::signal::Signal;
 
 use crate::gate;
 
@@ -172,7 +171,7 @@ async fn copies_to_a_frozen_target_cost_no_request_and_no_descriptor() {
     })
     .await;
     let before = router.descriptors();
-    target.signal(Signal::SIGSTOP);
+    target.freeze().await;
     scratch.write("services.toml", &file(10));
     wait::until("copies time out and are dropped", SOON, || async {
         let silent = router.sum(total, "result=\"dropped_silent\"").await;
@@ -186,7 +185,7 @@ async fn copies_to_a_frozen_target_cost_no_request_and_no_descriptor() {
         (connections_to(address) <= 4).then_some(())
     })
     .await;
-    target.signal(Signal::SIGCONT);
+    target.thaw();
     let answered = router.sum(total, "result=\"answered\"").await;
     wait::until("copies are answered again", SOON, || async {
         (router.sum(total, "result=\"answered\"").await > answered + 100.0).then_some(())

@@ -240,11 +240,12 @@ impl Postgres {
     }
 
     /// SIGSTOP for the server and each of its processes: connections stay open, nothing answers.
-    pub fn freeze(&self) {
+    pub async fn freeze(&self) {
         let pid = self.process.as_ref().expect("a running PostgreSQL").pid();
-        process::signal(pid, Signal::SIGSTOP);
+        // First of all: then nobody is born while its children are gone through.
+        process::freeze(pid).await;
         for child in process::children(pid) {
-            process::signal(child, Signal::SIGSTOP);
+            process::freeze(child).await;
         }
     }
 

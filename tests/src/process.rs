@@ -16,6 +16,9 @@ use nix::{
 
 use crate::wait;
 
+/// How long a process may take to notice that it is to stand still.
+const STILL: Duration = Duration::from_secs(20);
+
 /// A running process, in its own process group. It is killed, with its group, when dropped.
 #[derive(Debug)]
 pub struct Process {
@@ -132,6 +135,17 @@ impl Process {
         if self.status.is_none() {
             let _ = kill(self.nix_pid(), signal);
         }
+    }
+
+    /// SIGSTOP, and waits until it has stopped: the signal is only the wish, and its threads run on
+    /// until they meet it.
+    pub async fn freeze(&self) {
+        freeze(self.pid()).await;
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
     }
 
     /// `kill -9` of the process alone, and waits for its end.
@@ -274,6 +288,28 @@ pub fn status_kib(pid: u32, field: &str) -> u64 {
         .find_map(|line| line.strip_prefix(field))
         .and_then(|value| value.split_whitespace().next()?.parse().ok())
         .unwrap_or(0)
+}
+
+/// SIGSTOP, and waits until every thread of the process has stopped.
+pub async fn freeze(pid: u32) {
+    signal(pid, Signal::SIGSTOP);
+    let what = format!("process {pid} stands still");
+    wait::until_true(&what, STILL, || stands_still(pid)).await;
+}
+
+fn stands_still(pid: u32) -> bool {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return true;
+    };
+    // proc(5): the state follows the name, which may hold anything. Who has ended stands still too.
+    let still = |text: &str| {
+        let state = text.rsplit_once(')').map(|(_, rest)| rest.trim_start());
+        state.is_some_and(|state| state.starts_with(['T', 'Z', 'X']))
+    };
+    let stat = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("stat"));
+    tasks
+        .flatten()
+        .all(|task| stat(task).map_or(true, |text| still(&text)))
 }
 
 /// The children of a process.
