@@ -1,5 +1,5 @@
-//! What was said of traffic while the database was away, and did not hold when it was back: an alarm until
-//! somebody takes note of it, or says where that traffic is to go anew.
+//! What was said of traffic and releases while the database was away, and did not hold when it was back: an
+//! alarm until somebody takes note of it, or what was meant is done anew.
 //!
 //! Kept in a file beside the journal, so that a restart does not forget it.
 
@@ -9,7 +9,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use cardea_registry_api::{TrafficKey, api::Alarm};
+use cardea_registry_api::{Name, TrafficKey, api::Alarm, release::ReleaseState};
 use serde::{Deserialize, Serialize};
 
 use crate::{files, state::State};
@@ -19,20 +19,66 @@ pub(crate) const CODE: &str = "away_write_lost";
 /// The most that are kept: the latest.
 const MOST: usize = 100;
 
+/// What somebody meant to change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Meant {
+    /// Where the requests of a cluster, or of a service there, go.
+    #[serde(rename = "key")]
+    Traffic(TrafficKey),
+    /// That a release is rolled back.
+    #[serde(rename = "release")]
+    Rollback(Name),
+}
+
+impl Meant {
+    /// Whether it was done anew after a revision, or by somebody else.
+    fn is_done(&self, state: &State, after: u64) -> bool {
+        match self {
+            Self::Traffic(key) => {
+                let there = state.traffic(key);
+                there.is_some_and(|stored| stored.revision > after)
+            }
+            Self::Rollback(id) => {
+                let there = state.release(id.as_str());
+                there.is_some_and(|stored| stored.object.state == ReleaseState::RolledBack)
+            }
+        }
+    }
+}
+
 /// A write that was lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Lost {
-    /// Of which traffic.
-    pub(crate) key: TrafficKey,
+    /// Of what.
+    #[serde(flatten)]
+    pub(crate) meant: Meant,
     /// Whose.
     pub(crate) actor: String,
     /// Why it was said.
     pub(crate) reason: String,
+    /// Why it does not hold; in lists of older programs not said.
+    #[serde(default)]
+    pub(crate) refused: String,
     /// When it was said, Unix ms.
     pub(crate) said_at: i64,
     /// When it was found to be lost, Unix ms, and what the database's revision was then.
     pub(crate) noticed_at: i64,
     pub(crate) revision: u64,
+}
+
+impl Lost {
+    fn said(&self) -> String {
+        let Self { actor, reason, .. } = self;
+        match &self.meant {
+            Meant::Traffic(key) => format!(
+                "what {actor} said of traffic `{key}` while the database was away ({reason}) does not hold: it had been changed in the database meanwhile"
+            ),
+            Meant::Rollback(id) => format!(
+                "that {actor} rolled release `{id}` back while the database was away ({reason}) does not hold: {}",
+                self.refused
+            ),
+        }
+    }
 }
 
 /// Those that nobody has taken note of.
@@ -91,31 +137,36 @@ impl LostWrites {
         Ok(!std::mem::take(&mut *self.known()).is_empty())
     }
 
-    /// The alarm, if there is something to say: not of traffic that was written anew since.
+    /// The alarm, if there is something to say: not of what was done anew since.
     pub(crate) fn alarm(&self, state: &State, replica: &str) -> Option<Alarm> {
         let known = self.known();
-        let anew = |lost: &Lost| {
-            let there = state.traffic(&lost.key);
-            there.is_some_and(|stored| stored.revision > lost.revision)
-        };
-        let mut standing: Vec<&Lost> = known.iter().filter(|lost| !anew(lost)).collect();
+        let mut standing: Vec<&Lost> = (known.iter())
+            .filter(|lost| !lost.meant.is_done(state, lost.revision))
+            .collect();
         let since = standing.iter().map(|lost| lost.noticed_at).min()?;
         // Of each object the last word.
         standing.reverse();
-        let mut named: Vec<&TrafficKey> = Vec::new();
+        let mut named: Vec<&Meant> = Vec::new();
         standing.retain(|lost| {
-            let new = !named.contains(&&lost.key);
-            named.push(&lost.key);
+            let new = !named.contains(&&lost.meant);
+            named.push(&lost.meant);
             new
         });
-        let each = standing.iter().map(|lost| {
-            format!(
-                "what {} said of traffic `{}` while the database was away ({}) does not hold: it had been changed in the database meanwhile",
-                lost.actor, lost.key, lost.reason
-            )
-        });
+        let each = standing.iter().map(|lost| lost.said());
+        let of_traffic = |lost: &&Lost| matches!(lost.meant, Meant::Traffic(_));
+        let (look, done) = match (
+            standing.iter().any(of_traffic),
+            standing.iter().all(of_traffic),
+        ) {
+            (true, true) => ("`ctl get traffic`", "that traffic is written anew"),
+            (false, _) => ("`ctl release status`", "that release is rolled back"),
+            (true, false) => (
+                "`ctl get traffic` and `ctl release status`",
+                "that traffic is written anew and that release rolled back",
+            ),
+        };
         let message = format!(
-            "{}. Look at `ctl get traffic`. It ends when that traffic is written anew, or with `ctl acknowledge {CODE}` at {replica}",
+            "{}. Look at {look}. It ends when {done}, or with `ctl acknowledge {CODE}` at {replica}",
             each.collect::<Vec<_>>().join("; ")
         );
         Some(Alarm {
@@ -138,9 +189,10 @@ mod tests {
 
     fn lost(key: &str, actor: &str, revision: u64) -> Lost {
         Lost {
-            key: key.parse().unwrap(),
+            meant: Meant::Traffic(key.parse().unwrap()),
             actor: actor.to_owned(),
             reason: "cut off".to_owned(),
+            refused: String::new(),
             said_at: 1,
             noticed_at: 2,
             revision,
@@ -193,6 +245,33 @@ mod tests {
             LostWrites::open(dir.path()).unwrap().alarm(&state, "r"),
             None
         );
+    }
+
+    #[test]
+    fn a_rollback_is_said_too_and_lists_of_older_programs_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let older = r#"[{"key":"b/s","actor":"ann","reason":"cut off","said_at":1,"noticed_at":2,"revision":7}]"#;
+        fs::write(dir.path().join("lost-writes.json"), older).unwrap();
+        let one = LostWrites::open(dir.path()).unwrap();
+        let rollback = Lost {
+            meant: Meant::Rollback(name("shop-1")),
+            reason: "errors".to_owned(),
+            refused: "there is no release `shop-1`".to_owned(),
+            ..lost("a", "bob", 7)
+        };
+        one.add(vec![rollback]).unwrap();
+        for one in [&one, &LostWrites::open(dir.path()).unwrap()] {
+            let said = one.alarm(&fresh(), "r").unwrap().message;
+            assert_eq!(
+                said,
+                "that bob rolled release `shop-1` back while the database was away (errors) does not hold: \
+                 there is no release `shop-1`; \
+                 what ann said of traffic `b/s` while the database was away (cut off) does not hold: \
+                 it had been changed in the database meanwhile. \
+                 Look at `ctl get traffic` and `ctl release status`. It ends when that traffic is written anew \
+                 and that release rolled back, or with `ctl acknowledge away_write_lost` at r"
+            );
+        }
     }
 
     #[test]

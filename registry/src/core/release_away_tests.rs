@@ -8,7 +8,7 @@ use super::{
     *,
 };
 use crate::{
-    change::Expected,
+    change::{Author, Expected},
     testing::{Postgres, Running, ask, config, until},
 };
 
@@ -142,6 +142,26 @@ async fn it_is_back_also_where_it_went_on_meanwhile_but_not_under_a_hand() {
                 (stands(core, &id), share(core)) == holds
             })
             .await;
+        }
+        // Where it does not hold, the one at whose side it was said says so.
+        let lost = |core: &Core| {
+            let mut alarms = core.status().alarms.into_iter();
+            let alarm = alarms.find(|alarm| alarm.code == crate::lost::CODE);
+            alarm.map(|alarm| alarm.message)
+        };
+        let said = lost(&one.core);
+        assert_eq!(said.is_some(), by_hand, "{said:?}");
+        assert_eq!(lost(&two.core), None);
+        if let Some(said) = said {
+            let begins = format!("that bob rolled release `{id}` back while the database was away");
+            assert!(said.starts_with(&begins), "{said}");
+            assert!(said.contains("(errors) does not hold: "), "{said}");
+            let noted = one
+                .core
+                .acknowledge(crate::lost::CODE, &Author::named("ann"))
+                .await;
+            noted.unwrap().unwrap();
+            assert_eq!(lost(&one.core), None);
         }
         one.stop().await;
         two.stop().await;

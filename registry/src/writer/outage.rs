@@ -17,11 +17,11 @@ use super::{
     written,
 };
 use crate::{
-    change::{Change, SubmitError},
+    change::{Change, Rejection, SubmitError},
     clock::wall_ms,
     core::StoreError,
     journal::PendingUnit,
-    lost::Lost,
+    lost::{Lost, Meant},
 };
 
 /// How many units are written in one transaction when the database is back.
@@ -278,7 +278,7 @@ impl Writer {
                         metrics::counter!("cardea_registry_pending_rejected_total").increment(1);
                         tracing::warn!(unit = %unit.id, actor = %unit.actor, %rejection,
                             "a change that was accepted without the database no longer applies");
-                        lost.extend(lost_of(pending, draft.state.revision));
+                        lost.extend(lost_of(pending, rejection, draft.state.revision));
                     }
                 }
             }
@@ -361,17 +361,27 @@ impl Writer {
     }
 }
 
-/// What an operator said of traffic in a unit.
-fn lost_of(pending: &PendingUnit, revision: u64) -> impl Iterator<Item = Lost> {
+/// What an operator said in a unit that was rejected.
+fn lost_of(
+    pending: &PendingUnit,
+    rejection: &Rejection,
+    revision: u64,
+) -> impl Iterator<Item = Lost> {
     let cause = pending.cause.as_deref().unwrap_or_default();
     pending.changes.iter().filter_map(move |change| {
-        let Change::MoveTraffic { key, .. } = change else {
-            return None;
+        let (meant, reason) = match change {
+            Change::MoveTraffic { key, .. } => (
+                Meant::Traffic(key.clone()),
+                cause.strip_prefix("away ").unwrap_or(cause),
+            ),
+            Change::RollBackRelease { id, why, .. } => (Meant::Rollback(id.clone()), &**why),
+            _ => return None,
         };
         Some(Lost {
-            key: key.clone(),
+            meant,
             actor: pending.actor.to_string(),
-            reason: cause.strip_prefix("away ").unwrap_or(cause).to_owned(),
+            reason: reason.to_owned(),
+            refused: rejection.to_string(),
             said_at: pending.at,
             noticed_at: wall_ms(),
             revision,
