@@ -30,11 +30,16 @@ use tokio::task::JoinSet;
 use crate::{
     etcd::{self, Etcd},
     machine::cpu_ns,
-    table::{Table, shown, spread},
+    table::{Table, middle, shown},
 };
 
-const SPAN: Duration = Duration::from_secs(2);
-const ROUNDS: usize = 5;
+/// Short turns and many of them: what the disk and the machine's other tenants do changes within seconds.
+const SPAN: Duration = Duration::from_millis(500);
+const ROUNDS: usize = 20;
+/// Rounds that write the same keys: new ones and those that are there are written about equally often.
+const KEPT: usize = 5;
+/// Registrations in bulk: a round's length, and how many.
+const BULK: (Duration, usize) = (Duration::from_secs(2), 5);
 const SOON: Duration = Duration::from_secs(30);
 
 /// Somebody who keeps durable writes.
@@ -160,11 +165,12 @@ pub(crate) async fn run(part: Part) {
         "PostgreSQL with fsync, synchronous_commit and full_page_writes on, asked through its Unix \
          socket (and, in a row of its own, over TCP); SQLite in WAL mode with \
          synchronous=NORMAL, and with FULL (`sqlite_full_sync`); etcd with its fsync on, over gRPC. \
-         The same disk, values of the same size, rounds of {} s interleaved, {ROUNDS} of them; load \
+         The same disk, values of the same size, {ROUNDS} rounds in which each has {} ms, median (least–most), of \
+         ratios to etcd in the same round the median (middle half); load \
          on the same two cores, all of it on one thread, through hand-written clients that write a request \
          in one piece and read the answer on the same task, for etcd as for the registry. CPU is of the server with \
          its database.\n",
-        SPAN.as_secs()
+        SPAN.as_millis()
     );
     if part != Part::Others {
         durable_writes(&candidates).await;
@@ -228,14 +234,14 @@ async fn writes(candidates: &[Candidate], clients: usize, table: &mut Table) {
             }
         }
     }
-    let base = spread(&seen[0].per_second).0;
+    let base = seen[0].per_second.clone();
     for (candidate, mut seen) in candidates.iter().zip(seen) {
         seen.latencies.sort_unstable();
         table.row([
             candidate.name.clone(),
             clients.to_string(),
             shown(&seen.per_second, 0),
-            format!("{:.2}", spread(&seen.per_second).0 / base),
+            middle(&ratios(&seen.per_second, &base), 2),
             format!("{:.2}", percentile(&seen.latencies, 500) / 1000.0),
             format!("{:.2}", percentile(&seen.latencies, 990) / 1000.0),
             shown(&seen.cpu_us, 0),
@@ -272,10 +278,15 @@ async fn write_round(store: &Store, clients: usize, round: usize) -> Vec<u32> {
     tokio::task::spawn_blocking(load).await.expect("the load")
 }
 
+/// Round by round.
+fn ratios(own: &[f64], base: &[f64]) -> Vec<f64> {
+    own.iter().zip(base).map(|(own, base)| own / base).collect()
+}
+
 /// Instances are registered again with another version each time: every write changes something.
-fn registration(number: u64) -> Registration {
+fn registration(round: usize, number: u64) -> Registration {
     Registration {
-        version: format!("1.0.{number}"),
+        version: format!("1.{round}.{number}"),
         lease: Some(Span::secs(600)),
         ..Registration::at(address_of(SocketAddr::from(([10, 0, 0, 1], 9000))))
     }
@@ -293,10 +304,11 @@ async fn write_etcd(
     while Instant::now() < end {
         let number = latencies.len() as u64;
         let key = format!(
-            "/default/bench-{clients}/r{round}-c{client}-{}",
+            "/default/bench-{clients}/r{}-c{client}-{}",
+            round % KEPT,
             number % 50
         );
-        let value = serde_json::to_vec(&registration(number)).expect("JSON");
+        let value = serde_json::to_vec(&registration(round, number)).expect("JSON");
         let begun = Instant::now();
         connection.put(&key, &value).await;
         latencies.push(micros(begun.elapsed()));
@@ -316,10 +328,11 @@ async fn write_registry(
     while Instant::now() < end {
         let number = latencies.len() as u64;
         let path = format!(
-            "/v1/clusters/{CLUSTER}/services/bench-{clients}/instances/r{round}-c{client}-{}",
+            "/v1/clusters/{CLUSTER}/services/bench-{clients}/instances/r{}-c{client}-{}",
+            round % KEPT,
             number % 50
         );
-        let body = serde_json::to_string(&registration(number)).expect("JSON");
+        let body = serde_json::to_string(&registration(round, number)).expect("JSON");
         let request = put(&path, &body);
         let begun = Instant::now();
         let answer = connection
@@ -361,7 +374,8 @@ async fn bulk(candidates: &[Candidate]) {
             continue;
         };
         let mut rounds = Vec::new();
-        for round in 0..=ROUNDS {
+        let (span, rounds_of) = BULK;
+        for round in 0..=rounds_of {
             let done = Arc::new(AtomicU64::new(0));
             let begun = Instant::now();
             let mut tasks = JoinSet::new();
@@ -369,7 +383,7 @@ async fn bulk(candidates: &[Candidate]) {
                 let (client, done) = (registry.client(), done.clone());
                 tasks.spawn(async move {
                     let mut call = 0;
-                    while begun.elapsed() < Duration::from_secs(2) {
+                    while begun.elapsed() < span {
                         let many = batch(&format!("bulk-{round}-{caller}"), 100, call);
                         client.register_many(&many).await.expect("registrations");
                         done.fetch_add(100, Ordering::Relaxed);
@@ -396,7 +410,7 @@ pub(crate) fn batch(service: &str, count: u64, version: u64) -> BulkRegistration
                 [10, 0, (number >> 8) as u8, number as u8],
                 9000,
             ))),
-            ..registration(version)
+            ..registration(0, version)
         },
     };
     BulkRegistration {

@@ -52,6 +52,12 @@ pub(crate) fn quartiles(values: &[f64]) -> [f64; 3] {
     [quarter(1), spread(values).0, quarter(3)]
 }
 
+/// `median (middle half)`.
+pub(crate) fn middle(values: &[f64], digits: usize) -> String {
+    let [low, median, high] = quartiles(values);
+    format!("{median:.digits$} ({low:.digits$}…{high:.digits$})")
+}
+
 /// `median (least–most)`.
 pub(crate) fn shown(values: &[f64], digits: usize) -> String {
     let (median, least, most) = spread(values);

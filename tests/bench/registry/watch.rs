@@ -1,6 +1,6 @@
 //! Write → watcher.
 
-use std::{net::SocketAddr, time::Instant};
+use std::time::Instant;
 
 use cardea_registry_api::api::{EPOCH_HEADER, REVISION_HEADER};
 use cardea_tests::{
@@ -9,24 +9,54 @@ use cardea_tests::{
     site::{Registry, Token},
 };
 
-use super::{Candidate, SOON, Store, micros, put, registration};
-use crate::{etcd, table::Table};
+use super::{Candidate, ROUNDS, SOON, Store, micros, middle, put, ratios, registration};
+use crate::{
+    etcd::{self, Etcd},
+    table::Table,
+};
 
-/// From just before a write is sent until a watcher has it, one write at a time.
+/// A turn's writes.
+const TURN: u64 = 100;
+
+/// From just before a write is sent until a watcher has it, one write at a time, in turns.
 pub(super) async fn watchers(candidates: &[Candidate]) {
     println!(
-        "Write → watcher, one write at a time, from sending the write to the watcher having it:\n"
+        "Write → watcher, one write at a time, from sending the write to the watcher having it; {ROUNDS} rounds in \
+         which each writes {TURN} times, ratios of medians to etcd in the same round, median (middle half):\n"
     );
-    let mut table = Table::new(&["", "p50 ms", "p99 ms", "writes"]);
+    let mut watched = Vec::new();
     for candidate in candidates {
-        let mut delays = match &candidate.store {
-            Store::Etcd(etcd) => watch_etcd(etcd.address).await,
-            Store::Registry { registry, .. } => watch_registry(registry).await,
-        };
+        watched.push(match &candidate.store {
+            Store::Etcd(etcd) => Watched::etcd(etcd).await,
+            Store::Registry { registry, .. } => Watched::registry(registry).await,
+        });
+    }
+    let mut all = vec![Vec::new(); watched.len()];
+    let mut medians = vec![Vec::new(); watched.len()];
+    for round in 0..=ROUNDS {
+        let mut turns: Vec<_> = (watched.iter_mut())
+            .zip(all.iter_mut().zip(&mut medians))
+            .collect();
+        if round % 2 == 1 {
+            turns.reverse();
+        }
+        for (watched, (all, medians)) in turns {
+            let mut delays = watched.turn(round).await;
+            if round > 0 {
+                delays.sort_unstable();
+                medians.push(percentile(&delays, 500));
+                all.append(&mut delays);
+            }
+        }
+    }
+    let mut table = Table::new(&["", "p50 ms", "× etcd", "p99 ms", "writes"]);
+    let base = medians[0].clone();
+    for ((candidate, mut delays), medians) in candidates.iter().zip(all).zip(medians) {
         delays.sort_unstable();
         table.row([
             candidate.name.clone(),
             format!("{:.2}", percentile(&delays, 500) / 1000.0),
+            middle(&ratios(&medians, &base), 2),
             format!("{:.2}", percentile(&delays, 990) / 1000.0),
             delays.len().to_string(),
         ]);
@@ -34,47 +64,76 @@ pub(super) async fn watchers(candidates: &[Candidate]) {
     table.print();
 }
 
-const WATCHED: u64 = 1000;
-
-async fn watch_etcd(address: SocketAddr) -> Vec<u32> {
-    let mut writer = etcd::Client::connect(address).await;
-    let mut watch = etcd::Client::connect(address)
-        .await
-        .watch("/watched/")
-        .await;
-    let mut delays = Vec::new();
-    for number in 0..WATCHED {
-        let value = serde_json::to_vec(&registration(number)).expect("JSON");
-        let begun = Instant::now();
-        let ((), (_, seen)) = tokio::join!(writer.put("/watched/one", &value), watch.next());
-        delays.push(micros(seen - begun));
-    }
-    delays
+/// A writer, and somebody who watches what it writes.
+enum Watched {
+    Etcd {
+        writer: etcd::Client,
+        watch: etcd::Watch,
+    },
+    Registry {
+        writer: Connection,
+        reader: Connection,
+        position: Option<(String, u64)>,
+    },
 }
 
-async fn watch_registry(registry: &Registry) -> Vec<u32> {
-    let open = || Connection::open(registry.api(), SOON);
-    let mut writer = open().await.expect("the registry");
-    let mut reader = open().await.expect("the registry");
-    write(&mut writer, 0).await;
-    let mut position = None;
-    pull(&mut reader, &mut position).await;
-    let mut delays = Vec::new();
-    for number in 1..=WATCHED {
-        let begun = Instant::now();
-        let see = async {
-            pull(&mut reader, &mut position).await;
-            Instant::now()
-        };
-        let ((), seen) = tokio::join!(write(&mut writer, number), see);
-        delays.push(micros(seen - begun));
+impl Watched {
+    async fn etcd(etcd: &Etcd) -> Self {
+        let open = || etcd::Client::connect(etcd.address);
+        Self::Etcd {
+            writer: open().await,
+            watch: open().await.watch("/watched/").await,
+        }
     }
-    delays
+
+    async fn registry(registry: &Registry) -> Self {
+        let open = || Connection::open(registry.api(), SOON);
+        let mut writer = open().await.expect("the registry");
+        let mut reader = open().await.expect("the registry");
+        let first = serde_json::to_string(&registration(0, 0)).expect("JSON");
+        write(&mut writer, &first).await;
+        let mut position = None;
+        pull(&mut reader, &mut position).await;
+        Self::Registry {
+            writer,
+            reader,
+            position,
+        }
+    }
+
+    /// Microseconds of each write.
+    async fn turn(&mut self, round: usize) -> Vec<u32> {
+        let mut delays = Vec::new();
+        for number in 1..=TURN {
+            let body = serde_json::to_string(&registration(round, number)).expect("JSON");
+            let (begun, seen);
+            match self {
+                Self::Etcd { writer, watch } => {
+                    begun = Instant::now();
+                    let put = writer.put("/watched/one", body.as_bytes());
+                    ((), (_, seen)) = tokio::join!(put, watch.next());
+                }
+                Self::Registry {
+                    writer,
+                    reader,
+                    position,
+                } => {
+                    begun = Instant::now();
+                    let see = async {
+                        pull(reader, position).await;
+                        Instant::now()
+                    };
+                    ((), seen) = tokio::join!(write(writer, &body), see);
+                }
+            }
+            delays.push(micros(seen - begun));
+        }
+        delays
+    }
 }
 
-async fn write(connection: &mut Connection, number: u64) {
-    let body = serde_json::to_string(&registration(number)).expect("JSON");
-    let request = put("/v1/clusters/watched/services/watched/instances/one", &body);
+async fn write(connection: &mut Connection, body: &str) {
+    let request = put("/v1/clusters/watched/services/watched/instances/one", body);
     let answer = connection.exchange(request.as_bytes(), SOON).await;
     let answer = answer.expect("an answer to a write");
     assert_eq!(answer.status, 200, "{}", answer.text());
