@@ -1,6 +1,6 @@
 //! Write → watcher.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cardea_registry_api::api::{EPOCH_HEADER, REVISION_HEADER};
 use cardea_tests::{
@@ -17,12 +17,15 @@ use crate::{
 
 /// A turn's writes.
 const TURN: u64 = 100;
+/// Between two writes: whoever watches by long polls waits again by then.
+const PAUSE: Duration = Duration::from_millis(1);
 
-/// From just before a write is sent until a watcher has it, one write at a time, in turns.
+/// From just before a write is sent until a watcher that waits has it, one write at a time, in turns.
 pub(super) async fn watchers(candidates: &[Candidate]) {
     println!(
-        "Write → watcher, one write at a time, from sending the write to the watcher having it; {ROUNDS} rounds in \
-         which each writes {TURN} times, ratios of medians to etcd in the same round, median (middle half):\n"
+        "Write → watcher, one write at a time, a millisecond between, from sending the write to the watcher having it; \
+         {ROUNDS} rounds in which each writes {TURN} times, ratios of medians to etcd in the same round, median \
+         (middle half):\n"
     );
     let mut watched = Vec::new();
     for candidate in candidates {
@@ -106,26 +109,35 @@ impl Watched {
         let mut delays = Vec::new();
         for number in 1..=TURN {
             let body = serde_json::to_string(&registration(round, number)).expect("JSON");
-            let (begun, seen);
-            match self {
+            let (begun, seen) = match self {
                 Self::Etcd { writer, watch } => {
-                    begun = Instant::now();
-                    let put = writer.put("/watched/one", body.as_bytes());
-                    ((), (_, seen)) = tokio::join!(put, watch.next());
+                    let put = async {
+                        tokio::time::sleep(PAUSE).await;
+                        let begun = Instant::now();
+                        writer.put("/watched/one", body.as_bytes()).await;
+                        begun
+                    };
+                    let (begun, (_, seen)) = tokio::join!(put, watch.next());
+                    (begun, seen)
                 }
                 Self::Registry {
                     writer,
                     reader,
                     position,
                 } => {
-                    begun = Instant::now();
+                    let put = async {
+                        tokio::time::sleep(PAUSE).await;
+                        let begun = Instant::now();
+                        write(writer, &body).await;
+                        begun
+                    };
                     let see = async {
                         pull(reader, position).await;
                         Instant::now()
                     };
-                    ((), seen) = tokio::join!(write(writer, &body), see);
+                    tokio::join!(put, see)
                 }
-            }
+            };
             delays.push(micros(seen - begun));
         }
         delays
