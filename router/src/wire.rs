@@ -12,8 +12,9 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use rustix::net::{self, RecvFlags, SendFlags};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, tcp},
 };
 
@@ -306,6 +307,58 @@ pub(crate) fn send_now(stream: &TcpStream, data: &[u8]) -> io::Result<usize> {
     }
 }
 
+/// Reads once. The system is called without the C library, whose `recv` and `send` are points where a
+/// thread can be cancelled: to say so before and after each costs a hundredth of a request.
+fn poll_recv(
+    stream: &TcpStream,
+    cx: &mut Context<'_>,
+    space: &mut [u8],
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_read_ready(cx))?;
+        let most = space.len();
+        let recv = || Ok(net::recv(stream, &mut *space, RecvFlags::empty())?.1);
+        if let Some(read) = once(stream, Interest::READABLE, most, recv) {
+            return Poll::Ready(read);
+        }
+    }
+}
+
+/// Writes once; see [`poll_recv`].
+fn poll_send(stream: &TcpStream, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_write_ready(cx))?;
+        let send = || Ok(net::send(stream, data, SendFlags::NOSIGNAL)?);
+        if let Some(written) = once(stream, Interest::WRITABLE, data.len(), send) {
+            return Poll::Ready(written);
+        }
+    }
+}
+
+/// Makes a call; none: the system has nothing, or takes nothing, now. A call that does a part shows that
+/// the next would do nothing: it is not made before an event says otherwise (as tokio's own reads and
+/// writes have it).
+fn once(
+    stream: &TcpStream,
+    interest: Interest,
+    most: usize,
+    call: impl FnOnce() -> io::Result<usize>,
+) -> Option<io::Result<usize>> {
+    let mut part = 0;
+    let done = stream.try_io(interest, || {
+        let n = call()?;
+        if (1..most).contains(&n) {
+            part = n;
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(n)
+    });
+    if is_blocked(&done) {
+        return (part > 0).then_some(Ok(part));
+    }
+    Some(done)
+}
+
 /// No call is made unless an event has arrived.
 fn poll_gone(stream: &TcpStream, cx: &mut Context<'_>) -> Poll<bool> {
     let mut byte = [std::mem::MaybeUninit::uninit()];
@@ -330,11 +383,7 @@ impl ReadHalf<'_> {
         space: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         match self {
-            Self::Tcp(half) => {
-                let mut buf = ReadBuf::new(space);
-                ready!(Pin::new(half).poll_read(cx, &mut buf))?;
-                Poll::Ready(Ok(buf.filled().len()))
-            }
+            Self::Tcp(half) => poll_recv(half.as_ref(), cx, space),
             Self::Other(other) => other.poll_read(cx, space),
         }
     }
@@ -374,7 +423,7 @@ impl WriteHalf<'_> {
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = match self {
-            Self::Tcp(half) => ready!(Pin::new(half).poll_write(cx, data))?,
+            Self::Tcp(half) => ready!(poll_send(half.as_ref(), cx, data))?,
             Self::Other(other) => ready!(other.poll_write(cx, data))?,
         };
         if written == 0 {
