@@ -104,12 +104,11 @@ fn load(site: &Site, rate: f64, label: &str) -> Load {
 async fn went(site: &Site) -> [f64; 3] {
     let mut sums = [0.0; 3];
     for router in &site.routers[..2] {
-        for (sum, centre) in sums.iter_mut().zip(CENTRES) {
-            let to = format!("to=\"{centre}\"");
-            let count = router
-                .metric("cardea_router_cluster_requests_total", &to)
-                .await;
-            *sum += count.unwrap_or_default();
+        let to = CENTRES.map(|centre| format!("to=\"{centre}\""));
+        let to = to.each_ref().map(String::as_str);
+        let counts = router.metrics("cardea_router_cluster_requests_total", to);
+        for (sum, count) in sums.iter_mut().zip(counts.await) {
+            *sum += count;
         }
     }
     sums

@@ -229,6 +229,13 @@ impl Router {
         metric_in(&text, name, labels)
     }
 
+    /// As [`Router::metric`], of several labels at one time: what is read later has counted more, and
+    /// then the shares are others. 0: there is no such series.
+    pub async fn metrics<const N: usize>(&self, name: &str, labels: [&str; N]) -> [f64; N] {
+        let text = self.admin_get("/metrics").await.text();
+        labels.map(|labels| metric_in(&text, name, labels).unwrap_or_default())
+    }
+
     /// Waits until it has applied a revision, or a later one.
     pub async fn wait_applied(&self, revision: u64) {
         let what = format!("{} has applied revision {revision}", self.name);
