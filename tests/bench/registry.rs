@@ -30,7 +30,7 @@ use tokio::task::JoinSet;
 use crate::{
     etcd::{self, Etcd},
     machine::cpu_ns,
-    table::{Table, middle, shown},
+    table::{Table, middle, ratios, shown},
 };
 
 /// Short turns and many of them: what the disk and the machine's other tenants do changes within seconds.
@@ -276,11 +276,6 @@ async fn write_round(store: &Store, clients: usize, round: usize) -> Vec<u32> {
         })
     };
     tokio::task::spawn_blocking(load).await.expect("the load")
-}
-
-/// Round by round.
-fn ratios(own: &[f64], base: &[f64]) -> Vec<f64> {
-    own.iter().zip(base).map(|(own, base)| own / base).collect()
 }
 
 /// Instances are registered again with another version each time: every write changes something.

@@ -52,6 +52,11 @@ pub(crate) fn quartiles(values: &[f64]) -> [f64; 3] {
     [quarter(1), spread(values).0, quarter(3)]
 }
 
+/// What each of them is to the one of the same round: rounds that follow one another had the same machine.
+pub(crate) fn ratios(own: &[f64], base: &[f64]) -> Vec<f64> {
+    own.iter().zip(base).map(|(own, base)| own / base).collect()
+}
+
 /// `median (middle half)`.
 pub(crate) fn middle(values: &[f64], digits: usize) -> String {
     let [low, median, high] = quartiles(values);

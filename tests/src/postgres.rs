@@ -251,11 +251,7 @@ impl Postgres {
 
     /// SIGCONT for all of them.
     pub fn thaw(&self) {
-        let pid = self.process.as_ref().expect("a running PostgreSQL").pid();
-        for child in process::children(pid) {
-            process::signal(child, Signal::SIGCONT);
-        }
-        process::signal(pid, Signal::SIGCONT);
+        thaw(self.process.as_ref().expect("a running PostgreSQL").pid());
     }
 
     /// Runs a statement in the server's own database `postgres`.
@@ -319,7 +315,7 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         if let Some(process) = self.process.take() {
             // The backends lead their own process groups: let the server end them.
-            self_thaw(process.pid());
+            thaw(process.pid());
             process.signal(Signal::SIGQUIT);
             let end = std::time::Instant::now() + Duration::from_secs(10);
             while !process::children(process.pid()).is_empty() && std::time::Instant::now() < end {
@@ -331,7 +327,7 @@ impl Drop for Postgres {
     }
 }
 
-fn self_thaw(pid: u32) {
+fn thaw(pid: u32) {
     for child in process::children(pid) {
         process::signal(child, Signal::SIGCONT);
     }

@@ -4,7 +4,7 @@ use super::{
     bulk, paced,
     stand::{Answers, Proxy, Stand},
 };
-use crate::table::{Table, quartiles, shown, spread};
+use crate::table::{Table, middle, ratios, shown, spread};
 
 const ROUNDS: usize = 12;
 const SECONDS: u64 = 1;
@@ -62,10 +62,7 @@ pub(super) async fn run() {
 
 impl Moved {
     fn times(&self, base: &Self) -> String {
-        let rounds = self.cpu_us.iter().zip(&base.cpu_us);
-        let ratios: Vec<f64> = rounds.map(|(own, base)| own / base).collect();
-        let [low, median, high] = quartiles(&ratios);
-        format!("{median:.2} ({low:.2}…{high:.2})")
+        middle(&ratios(&self.cpu_us, &base.cpu_us), 2)
     }
 
     fn round(&mut self, proxy: &Proxy, way: &str, size: usize, keep: bool) {

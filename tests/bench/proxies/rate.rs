@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     machine::cpu_ns,
-    table::{Table, quartiles, spread},
+    table::{Table, middle, spread},
 };
 
 pub(super) const RATE: f64 = 5000.0;
@@ -64,8 +64,7 @@ impl Paced {
         }
         let rounds = self.latency_us.iter().zip(&base.latency_us);
         let more: Vec<f64> = rounds.map(|(a, b)| a[which] - b[which]).collect();
-        let [low, median, high] = quartiles(&more);
-        format!("{median:.0} ({low:.0}…{high:.0})")
+        middle(&more, 0)
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::stand::{CONNECTIONS, Proxy, bound};
-use crate::table::{Table, quartiles, shown, spread};
+use crate::table::{Table, middle, quartiles, ratios, shown, spread};
 
 /// What one proxy showed, a value for each round.
 #[derive(Debug, Default)]
@@ -108,21 +108,13 @@ pub(super) fn compare_in(targets: &[(&Proxy, &Path)], all: &[Rounds], [cost, rat
         table.row([
             proxy.name.clone(),
             shown(&seen.cpu_us, 2),
-            ratios(&all[0].cpu_us, &seen.cpu_us, |ratio| format!("{ratio:.2}")),
+            middle(&ratios(&seen.cpu_us, &all[0].cpu_us), 2),
             shown(&seen.per_second, 0),
             format!("{:.0} %", cpu * rate / 1e4),
             seen.bad.to_string(),
         ]);
     }
     table.print();
-}
-
-/// The median of what each round of the second is to the same round of the first, and the middle half of
-/// them: rounds that follow one another had the same machine.
-fn ratios(first: &[f64], second: &[f64], show: impl Fn(f64) -> String) -> String {
-    let all: Vec<f64> = first.iter().zip(second).map(|(a, b)| b / a).collect();
-    let [low, middle, high] = quartiles(&all).map(show);
-    format!("{middle} ({low}…{high})")
 }
 
 /// How much more a request costs in the second setting than in the first.
@@ -135,13 +127,13 @@ pub(super) fn growth(
     let more = "more, round by round";
     let mut table = Table::new(&["CPU µs per request", titles[0], titles[1], more]);
     for ((proxy, _), (one, two)) in names.iter().zip(first.iter().zip(second)) {
+        let [low, median, high] = quartiles(&ratios(&two.cpu_us, &one.cpu_us))
+            .map(|ratio| format!("{:+.1} %", (ratio - 1.0) * 100.0));
         table.row([
             proxy.name.clone(),
             shown(&one.cpu_us, 2),
             shown(&two.cpu_us, 2),
-            ratios(&one.cpu_us, &two.cpu_us, |ratio| {
-                format!("{:+.1} %", (ratio - 1.0) * 100.0)
-            }),
+            format!("{median} ({low}…{high})"),
         ]);
     }
     table.print();

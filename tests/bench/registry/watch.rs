@@ -9,10 +9,10 @@ use cardea_tests::{
     site::{Registry, Token},
 };
 
-use super::{Candidate, ROUNDS, SOON, Store, micros, middle, put, ratios, registration};
+use super::{Candidate, ROUNDS, SOON, Store, micros, put, registration};
 use crate::{
     etcd::{self, Etcd},
-    table::Table,
+    table::{Table, middle, ratios},
 };
 
 /// A turn's writes.
