@@ -188,6 +188,7 @@ frontend in
   use_backend %[base,map_beg({map},none)]
 backend search
   balance roundrobin
+  default-server pool-purge-delay 60s
 {servers}
 backend none
   http-request return status 404
@@ -200,7 +201,9 @@ backend none
     }
 }
 
-/// Static mode.
+/// Static mode. Idle connections to upstreams are kept for as long as nginx keeps them (60 s; Envoy keeps them for
+/// an hour): between two rounds of one proxy lie those of the others, and to connect anew is not what a
+/// request costs.
 pub(super) fn cardea(work: &Work<'_>) -> CommandLine {
     let mut args: Vec<String> = ["router", "--static"].map(str::to_owned).to_vec();
     args.push(manifest(work));
@@ -229,7 +232,9 @@ pub(super) fn cardea(work: &Work<'_>) -> CommandLine {
 
 /// The routes and peers as a static file.
 pub(super) fn manifest(work: &Work<'_>) -> String {
-    let mut text = String::from("[[service]]\nname = \"search\"\n");
+    let mut text = String::from(
+        "[[service]]\nname = \"search\"\n[service.timeouts]\nkeepalive = \"60s\"\n",
+    );
     for (upstream, weight) in work.peers() {
         writeln!(
             text,
