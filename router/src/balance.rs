@@ -43,6 +43,13 @@ pub struct PickInput {
     pub reach: Reach,
 }
 
+/// Whom the next picks will give, as far as one can tell.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Upcoming {
+    pub(crate) next: Option<PeerNumber>,
+    pub(crate) after: Option<PeerNumber>,
+}
+
 /// The balancing state of one worker.
 #[derive(Debug)]
 pub struct Balancers {
@@ -157,6 +164,22 @@ impl Balancers {
         Some(Arc::clone(&upstream.members()[member].peer))
     }
 
+    /// Who comes next in an upstream that was just picked from.
+    pub(crate) fn upcoming(&self, upstream: &Upstream) -> Upcoming {
+        let local = self.states.get(upstream.index() as usize);
+        let Some(Some(local)) = local else {
+            return Upcoming::default();
+        };
+        let number = |after| {
+            let at = local.robin.upcoming(after)?;
+            Some(local.upstream.members().get(at)?.number())
+        };
+        Upcoming {
+            next: number(0),
+            after: number(1),
+        }
+    }
+
     /// Forgets upstreams that a table no longer has. Cheap; for the worker's housekeeping.
     pub fn forget(&mut self, table: &crate::table::Table) {
         for (at, state) in self.states.iter_mut().enumerate() {
@@ -257,8 +280,9 @@ impl Local {
         if let Some(next) = self.robin.upcoming(0) {
             members[next].peer.fetch_ahead();
         }
-        if let Some(after) = self.robin.upcoming(1) {
-            ahead::fetch_ends(&members[after]);
+        // The one after next is asked for its number; see [`Balancers::upcoming`].
+        if let Some(later) = self.robin.upcoming(2) {
+            ahead::fetch_ends(&members[later]);
         }
     }
 

@@ -1,10 +1,16 @@
 //! A worker's idle connections to peers.
+//!
+//! A peer's place is found by its number, in a line of memory of its own: where there are hundreds of peers,
+//! none of what belongs to the next one is in a cache, and its place can be fetched without a look at the
+//! places of others ([`Pool::fetch_ahead`]).
 
 use std::{cell::RefCell, time::Duration};
 
-use crate::wire::Wire;
-use hashbrown::HashMap;
-use smallvec::SmallVec;
+use crate::{ahead, balance::Upcoming, peer::PeerNumber, wire::Wire};
+
+mod places;
+
+use places::{Place, Places};
 
 /// Idle connections to one peer that are kept.
 const MOST: usize = 512;
@@ -14,14 +20,7 @@ const FORGET_AFTER: u64 = 60_000;
 /// Idle connections, by the peers' numbers. Times are milliseconds of the worker's clock.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    peers: RefCell<HashMap<u64, Idle>>,
-}
-
-#[derive(Debug, Default)]
-struct Idle {
-    /// Of many peers, each has one or none as a rule.
-    connections: SmallVec<[Kept; 1]>,
-    used: u64,
+    places: RefCell<Places<Kept>>,
 }
 
 /// An idle connection.
@@ -33,63 +32,81 @@ struct Kept {
     terms: u64,
 }
 
+// A peer with one connection or none needs one cache line.
+const _: () = assert!(std::mem::offset_of!(Place<Kept>, before) <= 64);
+
+impl Kept {
+    /// Whether it may still be used, as far as is known without asking the system.
+    fn lasts(&self, now: u64) -> bool {
+        self.until > now && self.wire.is_silent()
+    }
+}
+
 impl Pool {
     /// The connection that was used last, if there is one that the peer still holds open. `surely`:
     /// ask the system, because what is sent on it cannot be sent again. One that was made on other
     /// terms is closed.
-    pub(crate) fn take(&self, peer: u64, terms: u64, now: u64, surely: bool) -> Option<Wire> {
-        let mut peers = self.peers.borrow_mut();
-        let idle = peers.get_mut(&peer)?;
-        while let Some(Kept {
-            wire,
-            until,
-            terms: of,
-        }) = idle.connections.pop()
-        {
-            if of == terms
-                && until > now
-                && wire.is_silent()
-                && (!surely || wire.is_surely_silent())
-            {
-                return Some(wire);
+    pub(crate) fn take(
+        &self,
+        peer: PeerNumber,
+        terms: u64,
+        now: u64,
+        surely: bool,
+    ) -> Option<Wire> {
+        let mut places = self.places.borrow_mut();
+        let place = places.get_mut(peer)?;
+        while let Some(kept) = place.pop(now) {
+            if kept.terms == terms && kept.lasts(now) && (!surely || kept.wire.is_surely_silent()) {
+                return Some(kept.wire);
             }
         }
         None
     }
 
     /// Keeps a connection for a while, unless the peer has closed it or said too much.
-    pub(crate) fn put(&self, peer: u64, terms: u64, wire: Wire, now: u64, keep: Duration) {
+    pub(crate) fn put(&self, peer: PeerNumber, terms: u64, wire: Wire, now: u64, keep: Duration) {
         let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
         if keep == 0 || !wire.is_silent() {
             return;
         }
-        let mut peers = self.peers.borrow_mut();
-        let idle = peers.entry(peer).or_default();
-        idle.used = now;
-        if idle.connections.len() < MOST {
+        let mut places = self.places.borrow_mut();
+        let place = places.of(peer, now);
+        if place.has_room(MOST) {
             let until = now.saturating_add(keep);
-            idle.connections.push(Kept { wire, until, terms });
+            place.push(Kept { wire, until, terms });
+        }
+    }
+
+    /// Has what the next takes will look at fetched.
+    pub(crate) fn fetch_ahead(&self, upcoming: Upcoming) {
+        let places = self.places.borrow();
+        if let Some(place) = upcoming.after.and_then(|peer| places.home(peer)) {
+            ahead::fetch(place);
+        }
+        // Its place was fetched when it was the one after.
+        if let Some(kept) = upcoming.next.and_then(|peer| places.get(peer)?.last()) {
+            kept.wire.fetch_ahead();
         }
     }
 
     /// Closes what is over its time or was closed by its peer.
     pub(crate) fn sweep(&self, now: u64) {
-        self.peers.borrow_mut().retain(|_, idle| {
-            idle.connections
-                .retain(|kept| kept.until > now && kept.wire.is_silent());
-            !idle.connections.is_empty() || idle.used + FORGET_AFTER > now
+        self.places.borrow_mut().retain(|place| {
+            place.retain(now, |kept| kept.lasts(now));
+            let empty_since = place.empty_since();
+            empty_since.is_none_or(|since| since + FORGET_AFTER > now)
         });
     }
 
     /// Whether there are no idle connections.
     pub(crate) fn is_empty(&self) -> bool {
-        let peers = self.peers.borrow();
-        peers.values().all(|idle| idle.connections.is_empty())
+        let places = self.places.borrow();
+        places.iter().all(|place| place.len() == 0)
     }
 
     /// Closes everything.
     pub(crate) fn clear(&self) {
-        self.peers.borrow_mut().clear();
+        *self.places.borrow_mut() = Places::default();
     }
 }
 

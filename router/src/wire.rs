@@ -263,6 +263,14 @@ impl Wire {
         }
     }
 
+    /// Has what tells whether it is silent fetched. Only tokio knows where that is kept, so it is read, but
+    /// nothing waits for what it says.
+    pub(crate) fn fetch_ahead(&self) {
+        if let Self::Tcp(stream) = self {
+            let _ = stream.try_io(Interest::READABLE, || Ok(()));
+        }
+    }
+
     /// Makes its end, when it is dropped, look like a failure to the other side, so that not even an
     /// answer without a length looks complete.
     pub(crate) fn cut(&self) {

@@ -123,8 +123,7 @@ fn serve_bulk(mut stream: std::net::TcpStream) -> std::io::Result<()> {
             .and_then(|n| n.parse().ok())
             .unwrap_or(0);
         bulk::skip(&stream, length - more)?;
-        let mut answer =
-            format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n").into_bytes();
+        let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n").into_bytes();
         // As servers have it, a short body comes with its head.
         let short = if size <= BODY { size } else { 0 };
         answer.resize(answer.len() + short, b'x');

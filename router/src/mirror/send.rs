@@ -83,10 +83,7 @@ fn compare(mirrors: &Mirrors, copy: &Copy, original: Original, answer: Answer) {
 async fn ask(mirrors: &Mirrors, timer: &Timer, copy: &Copy) -> std::result::Result<Answer, Result> {
     // Dropped without a verdict: copies say nothing about their peers, which others may use.
     let picked = mirrors.pick(&copy.to).ok_or(Result::NoInstance)?;
-    let (peer, security) = (
-        picked.peer().number(),
-        picked.upstream().security().number(),
-    );
+    let (peer, security) = (picked.number(), picked.upstream().security().number());
     let began = Instant::now();
     let http2 = picked.upstream().policy().protocol.is_http2();
     if !http2
@@ -176,7 +173,7 @@ async fn converse(
     let whole = skip(timer, &mut wire, &mut buffer, &mut body, head.framing, most).await?;
     if whole && head.keep_alive && buffer.is_empty() {
         let upstream = picked.upstream();
-        let (peer, terms) = (picked.peer().number(), upstream.security().number());
+        let (peer, terms) = (picked.number(), upstream.security().number());
         let keep = upstream.policy().timeouts.keepalive.duration();
         mirrors
             .pool

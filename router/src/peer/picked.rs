@@ -8,7 +8,7 @@ use std::{
 use crate::{
     clock,
     health::Trial,
-    peer::{Failure, Peer},
+    peer::{Failure, Peer, PeerNumber},
     upstream::Upstream,
 };
 
@@ -40,6 +40,11 @@ impl Picked {
     /// Whom to ask.
     pub fn peer(&self) -> &Arc<Peer> {
         &self.upstream.members()[self.member].peer
+    }
+
+    /// The peer's number.
+    pub fn number(&self) -> PeerNumber {
+        self.upstream.members()[self.member].number()
     }
 
     /// The upstream it was picked from: the newest one this worker has seen, which may be newer than

@@ -75,7 +75,7 @@ pub(crate) async fn attempt<'w>(
     asked_at: Instant,
 ) -> Result<Answer, Trouble> {
     let policy = picked.upstream().policy();
-    let number = picked.peer().number();
+    let number = picked.number();
     let idempotent = x.request.method.idempotent();
     let terms = picked.upstream().security().number();
     let http2 = policy.protocol.is_http2();

@@ -62,7 +62,7 @@ pub(crate) async fn place(
     picked: &Picked,
     policy: &Policy,
 ) -> Result<Place, Trouble> {
-    let number = picked.peer().number();
+    let number = picked.number();
     let terms = picked.upstream().security().number();
     timer.set(policy.timeouts.connect.duration());
     loop {

@@ -283,7 +283,7 @@ fn settle(worker: &Worker, x: &Exchange, answered: &mut Answered, exact: bool) {
 fn keep_connection(worker: &Worker, answered: &mut Answered) {
     if let Some(upstream) = answered.answer.upstream.take() {
         let keep = answered.picked.upstream().policy().timeouts.keepalive;
-        let number = answered.picked.peer().number();
+        let number = answered.picked.number();
         let terms = answered.picked.upstream().security().number();
         worker.pool.put(
             number,

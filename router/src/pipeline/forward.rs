@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Instant};
 use cardea_registry_api::Name;
 
 use crate::{
+    ahead,
     exchange::Exchange,
     grpc,
     http1::body::Means,
@@ -261,7 +262,11 @@ fn pick(
         None => balancers.pick(upstream, input, &x.tried, now),
         Some(ways) => balancers.pick_way(upstream, ways, input, (&x.tried, leave), now),
     }?;
-    x.tried.push(picked.peer().number());
+    worker
+        .pool
+        .fetch_ahead(balancers.upcoming(picked.upstream()));
+    ahead::fetch_ends(picked.peer().authority());
+    x.tried.push(picked.number());
     Some(picked)
 }
 

@@ -64,8 +64,7 @@ fn one(stream: &mut TcpStream, up: bool, size: usize) -> std::io::Result<()> {
     let host = "Host: h0.svc.local\r\nAccept: */*\r\n";
     // Clients send a head as one piece; `write!` alone would send its parts one by one.
     let answered = if up {
-        let head =
-            format!("POST /api/v1/bytes/2 HTTP/1.1\r\n{host}Content-Length: {size}\r\n\r\n");
+        let head = format!("POST /api/v1/bytes/2 HTTP/1.1\r\n{host}Content-Length: {size}\r\n\r\n");
         stream.write_all(head.as_bytes())?;
         send_bytes(stream, size)?;
         2

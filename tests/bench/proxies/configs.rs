@@ -232,9 +232,8 @@ pub(super) fn cardea(work: &Work<'_>) -> CommandLine {
 
 /// The routes and peers as a static file.
 pub(super) fn manifest(work: &Work<'_>) -> String {
-    let mut text = String::from(
-        "[[service]]\nname = \"search\"\n[service.timeouts]\nkeepalive = \"60s\"\n",
-    );
+    let mut text =
+        String::from("[[service]]\nname = \"search\"\n[service.timeouts]\nkeepalive = \"60s\"\n");
     for (upstream, weight) in work.peers() {
         writeln!(
             text,
