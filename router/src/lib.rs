@@ -46,6 +46,7 @@ mod request_id;
 mod resolve;
 mod retired;
 mod room;
+mod row;
 mod running;
 mod seats;
 mod seldom;

@@ -34,6 +34,7 @@ use crate::{
     pool::Pool,
     request_id::Generator,
     room::Room,
+    row::Row,
     seats::Seats,
     seldom::Seldom,
     shared::Shared,
@@ -93,6 +94,8 @@ pub(crate) struct Worker {
     table: RefCell<Option<Rc<HeldTable>>>,
     pub(crate) balancers: RefCell<Balancers>,
     pub(crate) pool: Pool,
+    /// Who is about to send.
+    pub(crate) row: Row,
     /// HTTP/2 connections to peers.
     pub(crate) links: Links,
     pub(crate) timers: Rc<Timers>,
@@ -160,6 +163,7 @@ impl Worker {
             table: RefCell::new(None),
             balancers: RefCell::new(Balancers::new(parts.seed)),
             pool: Pool::default(),
+            row: Row::default(),
             links: Links::default(),
             timers,
             mirrors,

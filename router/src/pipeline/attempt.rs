@@ -153,6 +153,7 @@ async fn converse<'w>(
     x.upstream.clear();
     x.upload.begin_again();
     conn.timer.set(policy.timeouts.idle.duration());
+    worker.row.join().await;
     let (written, result) = upstream.write_all(&conn.timer, &x.outbound).await;
     let mut uploading = !x.upload.done();
     if let Err(error) = result {

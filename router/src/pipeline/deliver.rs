@@ -95,9 +95,12 @@ pub(crate) async fn answer<'w>(
         if let Some(keeping) = keeping {
             keeping.end(x.download.take_tapped().ok());
         }
+        // Nothing but the write lies behind it; a look at the clock costs more than it is off by.
+        let read = answered.answer.asked_at + answered.answer.took;
+        let sent = worker.row.join().await.unwrap_or(read);
         let written = pipeline::write(worker, conn, &x.reply).await;
         seen.bytes_out = x.download.bytes;
-        if !is_sent(worker, answered, seen, written) {
+        if !is_sent(worker, seen, sent, written) {
             return After::Cut;
         }
         return finish(conn, x, keep, uploaded).await;
@@ -139,13 +142,12 @@ pub(crate) async fn answer<'w>(
 /// Whether an answer that was here as a whole is with the client.
 fn is_sent(
     worker: &Worker,
-    answered: &Answered,
     seen: &mut Seen,
+    sent: Instant,
     written: std::io::Result<bool>,
 ) -> bool {
     match written {
-        // Nothing but this write lies between; a look at the clock costs more than it is off by.
-        Ok(true) => seen.ended = Some(answered.answer.asked_at + answered.answer.took),
+        Ok(true) => seen.ended = Some(sent),
         Ok(false) => {}
         Err(error) => {
             seen.error = Some(pipeline::unwritten(worker, &error));
