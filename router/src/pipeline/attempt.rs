@@ -79,6 +79,8 @@ pub(crate) async fn attempt<'w>(
     let idempotent = x.request.method.idempotent();
     let terms = picked.upstream().security().number();
     let http2 = policy.protocol.is_http2();
+    // Before a connection is taken: what is known of it must not grow old before it is used.
+    worker.row.join().await;
     let pooled = if http2 {
         match worker.links.take(number, terms) {
             Some(place) => {
@@ -153,7 +155,6 @@ async fn converse<'w>(
     x.upstream.clear();
     x.upload.begin_again();
     conn.timer.set(policy.timeouts.idle.duration());
-    worker.row.join().await;
     let (written, result) = upstream.write_all(&conn.timer, &x.outbound).await;
     let mut uploading = !x.upload.done();
     if let Err(error) = result {
