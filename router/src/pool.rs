@@ -33,7 +33,7 @@ struct Kept {
 }
 
 // A peer with one connection or none needs one cache line.
-const _: () = assert!(std::mem::offset_of!(Place<Kept>, before) <= 64);
+const _: () = assert!(Place::<Kept>::FRONT <= 64);
 
 impl Kept {
     /// Whether it may still be used, as far as is known without asking the system.

@@ -79,8 +79,6 @@ pub(crate) async fn attempt<'w>(
     let idempotent = x.request.method.idempotent();
     let terms = picked.upstream().security().number();
     let http2 = policy.protocol.is_http2();
-    // Before a connection is taken: what is known of it must not grow old before it is used.
-    worker.row.join().await;
     let pooled = if http2 {
         match worker.links.take(number, terms) {
             Some(place) => {

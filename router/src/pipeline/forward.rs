@@ -112,7 +112,11 @@ pub(crate) async fn forward<'w>(
     };
     loop {
         hop::mark(x, &picked, &worker.hop);
-        let asked = attempt::attempt(worker, conn, x, body, &picked, &mut tries.kept, now).await;
+        // Before a connection is taken: what is known of it must not grow old before it is used. And
+        // before the clock is read: the wait is not the peer's.
+        let asked_at = worker.row.join().await.unwrap_or(now);
+        let kept = &mut tries.kept;
+        let asked = attempt::attempt(worker, conn, x, body, &picked, kept, asked_at).await;
         now = Instant::now();
         let (failure, sent, refusal, answer) = match asked {
             Ok(mut answer) => {
@@ -262,9 +266,10 @@ fn pick(
         None => balancers.pick(upstream, input, &x.tried, now),
         Some(ways) => balancers.pick_way(upstream, ways, input, (&x.tried, leave), now),
     }?;
-    worker
-        .pool
-        .fetch_ahead(balancers.upcoming(picked.upstream()));
+    if !upstream.policy().protocol.is_http2() {
+        let upcoming = balancers.upcoming(picked.upstream());
+        worker.pool.fetch_ahead(upcoming);
+    }
     ahead::fetch_ends(picked.peer().authority());
     x.tried.push(picked.number());
     Some(picked)

@@ -25,7 +25,7 @@ pub(super) struct Place<K> {
     peer: PeerNumber,
     last: Last<K>,
     /// Those that were used before, the oldest first.
-    pub(super) before: Vec<K>,
+    before: Vec<K>,
 }
 
 /// The connection that was used last.
@@ -132,6 +132,9 @@ impl<K> Places<K> {
 }
 
 impl<K> Place<K> {
+    /// How many bytes a peer's number and the connection that was used last take.
+    pub(super) const FRONT: usize = std::mem::offset_of!(Self, before);
+
     /// The connection that was used last.
     pub(super) fn last(&self) -> Option<&K> {
         match &self.last {
