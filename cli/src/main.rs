@@ -14,6 +14,7 @@ mod demo;
 mod dev;
 mod exit;
 mod http;
+mod large_pages;
 mod roles;
 mod signals;
 mod table;

@@ -1,10 +1,16 @@
 //! `cardea router --static`: a router without a registry.
 
-use std::{fmt::Write, net::SocketAddr};
+use std::{fmt::Write, net::SocketAddr, path::Path};
 
 use cardea_tests::{
-    backend::Backend, binary, http1, load::Plan, ports, process::Spawn, scratch::Scratch,
-    site::SOON, wait,
+    backend::Backend,
+    binary, http1,
+    load::Plan,
+    ports,
+    process::{Process, Spawn},
+    scratch::Scratch,
+    site::SOON,
+    wait,
 };
 
 use crate::gate;
@@ -22,17 +28,12 @@ fn file(backends: &[&Backend]) -> String {
     text + "[[route]]\nhost = \"h0.svc.local\"\nprefix = \"/api/v1\"\nservice = \"search\"\n"
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_is_served_reloaded_live_and_a_bad_edit_keeps_the_last_good_one() {
-    let _machine = gate::shared().await;
-    let scratch = Scratch::new("static");
-    let (one, two) = (Backend::start("one").await, Backend::start("two").await);
-    let path = scratch.write("services.toml", &file(&[&one]));
-    let traffic = SocketAddr::from(([127, 0, 0, 1], ports::reserve()));
-    let admin = SocketAddr::from(([127, 0, 0, 1], ports::reserve()));
-    let mut router = Spawn::new("router", binary::cardea())
+/// A router of this file, and where it takes requests.
+fn start(name: &str, scratch: &Scratch, file: &Path, args: &[&str]) -> (Process, SocketAddr) {
+    let [traffic, admin] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], ports::reserve())));
+    let router = Spawn::new(name, binary::cardea())
         .args(["router", "--static"])
-        .args([&path])
+        .args([file])
         .args([
             "--listen",
             &traffic.to_string(),
@@ -40,7 +41,18 @@ async fn a_file_is_served_reloaded_live_and_a_bad_edit_keeps_the_last_good_one()
             &admin.to_string(),
         ])
         .args(["--access-log", "off", "--threads", "1"])
+        .args(args)
         .start(scratch.path());
+    (router, traffic)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_is_served_reloaded_live_and_a_bad_edit_keeps_the_last_good_one() {
+    let _machine = gate::shared().await;
+    let scratch = Scratch::new("static");
+    let (one, two) = (Backend::start("one").await, Backend::start("two").await);
+    let path = scratch.write("services.toml", &file(&[&one]));
+    let (mut router, traffic) = start("router", &scratch, &path, &[]);
     wait::until("it serves the file", SOON, || {
         let end = router.ended();
         assert!(end.is_none(), "{}", router.log_text());
@@ -92,4 +104,36 @@ async fn a_file_is_served_reloaded_live_and_a_bad_edit_keeps_the_last_good_one()
     let report = load.stop().await;
     println!("{report}");
     report.assert_clean();
+}
+
+/// Whether a process has asked for large pages somewhere: `hg` in proc(5), `VmFlags`.
+fn asks_for_large_pages(pid: u32) -> bool {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap_or_default();
+    let mut flags = maps
+        .lines()
+        .filter_map(|line| line.strip_prefix("VmFlags:"));
+    flags.any(|flags| flags.split_whitespace().any(|flag| flag == "hg"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_pages_are_asked_for_unless_they_are_off() {
+    let _machine = gate::shared().await;
+    if !Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
+        println!("this system knows no large pages");
+        return;
+    }
+    let scratch = Scratch::new("large-pages");
+    let one = Backend::start("one").await;
+    let path = scratch.write("services.toml", &file(&[&one]));
+    for (args, asks) in [(&[][..], true), (&["--large-pages", "false"], false)] {
+        let name = if asks { "large" } else { "small" };
+        let (router, traffic) = start(name, &scratch, &path, args);
+        wait::until("it serves the file", SOON, || async {
+            let answer = http1::get(traffic, "h0.svc.local", "/api/v1/x").await;
+            answer.ok().filter(|answer| answer.status == 200)
+        })
+        .await;
+        let log = router.log_text();
+        assert_eq!(asks_for_large_pages(router.pid()), asks, "{args:?}: {log}");
+    }
 }

@@ -11,6 +11,7 @@ use crate::{
     args::{LogArgs, RouterArgs},
     config::{self, router::RouterSettings},
     exit::{Exit, Outcome},
+    large_pages,
     signals::{Asked, Signals, tell_service_manager},
     telemetry,
 };
@@ -28,6 +29,9 @@ pub(crate) fn run(args: &RouterArgs, log: &LogArgs) -> Outcome {
     let checked = merged.settings.clone().into_config();
     let config = checked.map_err(|e| merged.explain(e))?;
     telemetry::start(&merged.log.under(log), telemetry::DEFAULT_LEVEL)?;
+    if merged.settings.large_pages == Some(true) {
+        large_pages::ask();
+    }
     single_thread()?.block_on(async {
         let mut signals = Signals::listen()?;
         let mut router = if args.upgrade {
