@@ -7,80 +7,95 @@ use super::{
     wrk::{self, Rounds},
 };
 
-const ROUNDS: usize = 16;
+/// How often everything is started anew: where a process' memory happens to lie makes it some percent dearer or
+/// cheaper for as long as it lives, HAProxy up to a quarter.
+const STARTS: usize = 6;
+/// Rounds with the same processes.
+const ROUNDS: usize = 3;
 const SECONDS: u64 = 1;
 const PEERS: usize = 4;
 
+/// Routes and peers.
+type Setting = (usize, usize);
+
+/// What was seen of two settings.
+struct Seen {
+    /// Those that were started last.
+    last: [Vec<Proxy>; 2],
+    rounds: [Vec<Rounds>; 2],
+    _stand: Stand,
+}
+
 /// 10 routes and 10,000, interleaved.
 pub(super) async fn routes() {
-    let stand = Stand::new("routes", PEERS, Answers::Small).await;
-    let few = stand.proxies(10, PEERS).await;
-    let many = stand.proxies(10_000, PEERS).await;
-    let scripts = [10, 10_000].map(|routes| wrk::script(stand.dir(), routes));
-    let (first, second) = both([&few, &many], [&scripts[0], &scripts[1]], ROUNDS, SECONDS);
+    let seen = both("routes", [(10, PEERS), (10_000, PEERS)]).await;
     println!("### CPU per request\n");
     println!(
         "One worker each; host + prefix routing, weighted round robin 4/3/2/1 over {PEERS} upstreams, \
          X-Forwarded-For, pooled keep-alive upstreams, buffered access log; {CONNECTIONS} keep-alive \
-         connections, about 400 bytes of request headers, 1 KiB answers; {ROUNDS} rounds of {SECONDS} s, \
-         interleaved, after one to warm up; median (least–most), of ratios the middle half.\n"
+         connections, about 400 bytes of request headers, 1 KiB answers; {STARTS} times all are started, and \
+         have {ROUNDS} rounds of {SECONDS} s, interleaved, after one to warm up; median (least–most), of ratios \
+         the middle half.\n"
     );
-    for (routes, proxies, seen) in [("10", &few, &first), ("10,000", &many, &second)] {
+    for (routes, at) in [("10", 0), ("10,000", 1)] {
         println!("{routes} routes:\n");
-        wrk::compare(&targets(proxies, &scripts[0]), seen);
+        wrk::compare(&seen.targets(at), &seen.rounds[at]);
     }
-    wrk::growth(
-        ["10 routes", "10,000 routes"],
-        &targets(&few, &scripts[0]),
-        &first,
-        &second,
-    );
+    seen.growth(["10 routes", "10,000 routes"]);
 }
 
 /// 2 peers and 200, interleaved.
 pub(super) async fn peers() {
-    let stand = Stand::new("peers", 200, Answers::Small).await;
-    let few = stand.proxies(10, 2).await;
-    let many = stand.proxies(10, 200).await;
-    let script = wrk::script(stand.dir(), 10);
-    let (first, second) = both([&few, &many], [&script, &script], ROUNDS, SECONDS);
+    let seen = both("peers", [(10, 2), (10, 200)]).await;
     println!("### More peers\n");
     println!("As above, 10 routes, weights 4/3/2/1 in turn.\n");
-    wrk::growth(
-        ["2 peers", "200 peers"],
-        &targets(&few, &script),
-        &first,
-        &second,
-    );
+    seen.growth(["2 peers", "200 peers"]);
+}
+
+impl Seen {
+    fn targets(&self, at: usize) -> Vec<(&Proxy, &Path)> {
+        // Only their names are asked for.
+        targets(&self.last[at], Path::new(""))
+    }
+
+    fn growth(&self, titles: [&str; 2]) {
+        let [few, many] = &self.rounds;
+        wrk::growth(titles, &self.targets(0), few, many);
+    }
 }
 
 fn targets<'a>(proxies: &'a [Proxy], script: &'a Path) -> Vec<(&'a Proxy, &'a Path)> {
     proxies.iter().map(|proxy| (proxy, script)).collect()
 }
 
-fn both(
-    proxies: [&[Proxy]; 2],
-    scripts: [&Path; 2],
-    rounds: usize,
-    seconds: u64,
-) -> (Vec<Rounds>, Vec<Rounds>) {
-    // Each proxy's two settings follow one another, so that what they are compared by is near.
-    let (few, many) = (
-        targets(proxies[0], scripts[0]),
-        targets(proxies[1], scripts[1]),
-    );
-    let all: Vec<_> = few
-        .into_iter()
-        .zip(many)
-        .flat_map(|(one, two)| [one, two])
-        .collect();
-    let (mut first, mut second) = (Vec::new(), Vec::new());
-    for (at, seen) in wrk::rounds(&all, rounds, seconds).into_iter().enumerate() {
-        if at % 2 == 0 {
-            first.push(seen);
-        } else {
-            second.push(seen);
+/// Two settings of each proxy, round by round.
+async fn both(name: &str, settings: [Setting; 2]) -> Seen {
+    let mut rounds = [Vec::new(), Vec::new()];
+    let mut last = None;
+    let upstreams = settings.iter().map(|(_, peers)| *peers).max().unwrap_or(0);
+    for _ in 0..STARTS {
+        drop(last.take());
+        let stand = Stand::new(name, upstreams, Answers::Small).await;
+        let [few, many] = settings;
+        let few = stand.proxies(few.0, few.1).await;
+        let many = stand.proxies(many.0, many.1).await;
+        let scripts = settings.map(|(routes, _)| wrk::script(stand.dir(), routes));
+        // Each proxy's two settings follow one another, so that what they are compared by is near.
+        let first = targets(&few, &scripts[0]);
+        let both = first.into_iter().zip(targets(&many, &scripts[1]));
+        let all: Vec<_> = both.flat_map(|(one, two)| [one, two]).collect();
+        for of in &mut rounds {
+            of.resize_with(few.len(), Rounds::default);
         }
+        for (at, seen) in wrk::rounds(&all, ROUNDS, SECONDS).into_iter().enumerate() {
+            rounds[at % 2][at / 2].append(seen);
+        }
+        last = Some(([few, many], stand));
     }
-    (first, second)
+    let (last, stand) = last.expect("it was started at least once");
+    Seen {
+        last,
+        rounds,
+        _stand: stand,
+    }
 }

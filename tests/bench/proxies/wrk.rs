@@ -16,6 +16,15 @@ pub(super) struct Rounds {
     pub(super) bad: u64,
 }
 
+impl Rounds {
+    /// Those of another start are the next ones.
+    pub(super) fn append(&mut self, mut next: Self) {
+        self.cpu_us.append(&mut next.cpu_us);
+        self.per_second.append(&mut next.per_second);
+        self.bad += next.bad;
+    }
+}
+
 /// Rounds of `seconds` over all of `targets` in turn, after one to warm up.
 pub(super) fn rounds(targets: &[(&Proxy, &Path)], rounds: usize, seconds: u64) -> Vec<Rounds> {
     interleaved(targets, rounds, |proxy, script| {
