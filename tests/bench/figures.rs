@@ -18,6 +18,7 @@ use cardea_tests::{
     postgres::Postgres,
     scratch::Scratch,
     site::{CLUSTER, Registry, RegistrySetup, Token, name},
+    wait,
 };
 use tokio::task::JoinSet;
 
@@ -202,23 +203,29 @@ pub(crate) async fn run() {
 
 /// Everything that was reported is told, and how long telling takes.
 async fn ask(registry: &Registry, reports: u64) {
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    for (window, by) in [(300, By::Service), (3600, By::Route)] {
+    let told = async |window, by| {
         let query = FiguresQuery {
             by,
             window: Some(Span::secs(window)),
             step: Some(Span::secs(window)),
             ..FiguresQuery::default()
         };
+        let told = registry.client().figures(&name(CLUSTER), &query).await;
+        let told = told.unwrap();
+        let seen: u64 = told.points.iter().map(|point| point.reports).sum();
+        (told, seen)
+    };
+    // Of a window of its own: what is measured is not asked for before.
+    wait::until("every report is in", SOON, || async {
+        let (_, seen) = told(600, By::Service).await;
+        (seen == reports).then_some(())
+    })
+    .await;
+    for (window, by) in [(300, By::Service), (3600, By::Route)] {
         for again in ["first", "again"] {
             let begun = Instant::now();
-            let told = registry
-                .client()
-                .figures(&name(CLUSTER), &query)
-                .await
-                .unwrap();
+            let (told, seen) = told(window, by).await;
             let took = begun.elapsed();
-            let seen: u64 = told.points.iter().map(|point| point.reports).sum();
             assert_eq!(seen, reports, "every report is counted");
             let series = told.points[0].series.len();
             println!("- told of {window} s by {by}, {again}: {series} series in {took:.1?}");
