@@ -113,7 +113,7 @@ pub(crate) async fn forward<'w>(
     loop {
         hop::mark(x, &picked, &worker.hop);
         // Before a connection is taken: what is known of it must not grow old before it is used. And
-        // before the clock is read: the wait is not the peer's.
+        // before the clock is read: the wait is not the peer's, but for the sends of those before it.
         let asked_at = worker.row.join().await.unwrap_or(now);
         let kept = &mut tries.kept;
         let asked = attempt::attempt(worker, conn, x, body, &picked, kept, asked_at).await;

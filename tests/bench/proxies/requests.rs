@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    stand::{Answers, CONNECTIONS, Proxy, Stand},
+    stand::{self, Answers, CONNECTIONS, Proxy, Stand},
     wrk::{self, Rounds},
 };
 
@@ -20,10 +20,8 @@ type Setting = (usize, usize);
 
 /// What was seen of two settings.
 struct Seen {
-    /// Those that were started last.
-    last: [Vec<Proxy>; 2],
+    names: Vec<String>,
     rounds: [Vec<Rounds>; 2],
-    _stand: Stand,
 }
 
 /// 10 routes and 10,000, interleaved.
@@ -39,7 +37,7 @@ pub(super) async fn routes() {
     );
     for (routes, at) in [("10", 0), ("10,000", 1)] {
         println!("{routes} routes:\n");
-        wrk::compare(&seen.targets(at), &seen.rounds[at]);
+        wrk::compare(&seen.names, &seen.rounds[at]);
     }
     seen.growth(["10 routes", "10,000 routes"]);
 }
@@ -53,14 +51,9 @@ pub(super) async fn peers() {
 }
 
 impl Seen {
-    fn targets(&self, at: usize) -> Vec<(&Proxy, &Path)> {
-        // Only their names are asked for.
-        targets(&self.last[at], Path::new(""))
-    }
-
     fn growth(&self, titles: [&str; 2]) {
         let [few, many] = &self.rounds;
-        wrk::growth(titles, &self.targets(0), few, many);
+        wrk::growth(titles, &self.names, few, many);
     }
 }
 
@@ -71,10 +64,9 @@ fn targets<'a>(proxies: &'a [Proxy], script: &'a Path) -> Vec<(&'a Proxy, &'a Pa
 /// Two settings of each proxy, round by round.
 async fn both(name: &str, settings: [Setting; 2]) -> Seen {
     let mut rounds = [Vec::new(), Vec::new()];
-    let mut last = None;
+    let mut names = Vec::new();
     let upstreams = settings.iter().map(|(_, peers)| *peers).max().unwrap_or(0);
     for _ in 0..STARTS {
-        drop(last.take());
         let stand = Stand::new(name, upstreams, Answers::Small).await;
         let [few, many] = settings;
         let few = stand.proxies(few.0, few.1).await;
@@ -90,12 +82,7 @@ async fn both(name: &str, settings: [Setting; 2]) -> Seen {
         for (at, seen) in wrk::rounds(&all, ROUNDS, SECONDS).into_iter().enumerate() {
             rounds[at % 2][at / 2].append(seen);
         }
-        last = Some(([few, many], stand));
+        names = stand::names(&few);
     }
-    let (last, stand) = last.expect("it was started at least once");
-    Seen {
-        last,
-        rounds,
-        _stand: stand,
-    }
+    Seen { names, rounds }
 }

@@ -219,6 +219,11 @@ impl Stand {
     }
 }
 
+/// What they are called in tables.
+pub(super) fn names(proxies: &[Proxy]) -> Vec<String> {
+    proxies.iter().map(|proxy| proxy.name.clone()).collect()
+}
+
 impl Proxy {
     pub(super) fn pid(&self) -> u32 {
         self.process.pid()

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     idle, paced,
-    stand::{Answers, CONNECTIONS, Kind, Proxy, Stand},
+    stand::{self, Answers, CONNECTIONS, Kind, Proxy, Stand},
     wrk,
 };
 use crate::{machine::pss_kib, table::Table};
@@ -59,7 +59,8 @@ pub(super) async fn run() {
     );
     let load = |proxy: &Proxy, script: &Path| wrk::secure_load(proxy, script, SECONDS);
     let seen = wrk::interleaved(&targets, ROUNDS, load);
-    wrk::compare(&targets, &seen);
+    let names = stand::names(&proxies);
+    wrk::compare(&names, &seen);
 
     let ca = stand.dir().join("ca.pem").display().to_string();
     for (how, title) in [
@@ -74,7 +75,7 @@ pub(super) async fn run() {
             (seen.done as f64, seen.per_second, seen.failed)
         });
         let titles = ["CPU µs per connection", "handshakes/s"];
-        wrk::compare_in(&targets, &seen, titles);
+        wrk::compare_in(&names, &seen, titles);
     }
 
     println!("{CLIENTS} idle connections that made one request each, PSS of the process tree:\n");

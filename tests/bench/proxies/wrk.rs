@@ -104,18 +104,18 @@ pub(super) fn results(out: &Output) -> (f64, f64, u64) {
 }
 
 /// CPU per request beside nginx, which is the first.
-pub(super) fn compare(targets: &[(&Proxy, &Path)], all: &[Rounds]) {
-    compare_in(targets, all, ["CPU µs per request", "requests/s"]);
+pub(super) fn compare(names: &[String], all: &[Rounds]) {
+    compare_in(names, all, ["CPU µs per request", "requests/s"]);
 }
 
 /// The same for something else than requests.
-pub(super) fn compare_in(targets: &[(&Proxy, &Path)], all: &[Rounds], [cost, rate]: [&str; 2]) {
+pub(super) fn compare_in(names: &[String], all: &[Rounds], [cost, rate]: [&str; 2]) {
     let times = "× nginx, round by round";
     let mut table = Table::new(&["", cost, times, rate, "core busy", "failed"]);
-    for ((proxy, _), seen) in targets.iter().zip(all) {
+    for (name, seen) in names.iter().zip(all) {
         let (cpu, rate) = (spread(&seen.cpu_us).0, spread(&seen.per_second).0);
         table.row([
-            proxy.name.clone(),
+            name.clone(),
             shown(&seen.cpu_us, 2),
             middle(&ratios(&seen.cpu_us, &all[0].cpu_us), 2),
             shown(&seen.per_second, 0),
@@ -127,19 +127,14 @@ pub(super) fn compare_in(targets: &[(&Proxy, &Path)], all: &[Rounds], [cost, rat
 }
 
 /// How much more a request costs in the second setting than in the first.
-pub(super) fn growth(
-    titles: [&str; 2],
-    names: &[(&Proxy, &Path)],
-    first: &[Rounds],
-    second: &[Rounds],
-) {
+pub(super) fn growth(titles: [&str; 2], names: &[String], first: &[Rounds], second: &[Rounds]) {
     let more = "more, round by round";
     let mut table = Table::new(&["CPU µs per request", titles[0], titles[1], more]);
-    for ((proxy, _), (one, two)) in names.iter().zip(first.iter().zip(second)) {
+    for (name, (one, two)) in names.iter().zip(first.iter().zip(second)) {
         let [low, median, high] = quartiles(&ratios(&two.cpu_us, &one.cpu_us))
             .map(|ratio| format!("{:+.1} %", (ratio - 1.0) * 100.0));
         table.row([
-            proxy.name.clone(),
+            name.clone(),
             shown(&one.cpu_us, 2),
             shown(&two.cpu_us, 2),
             format!("{median} ({low}…{high})"),
